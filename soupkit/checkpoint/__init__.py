@@ -1,0 +1,16 @@
+"""Ground floor: tensors on disk. References, headers, architectures, fingerprints and the writer."""
+
+from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
+from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
+from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.checkpoint.tensors import Extent, TensorSpec
+
+__all__ = [
+    "Checkpoint",
+    "Extent",
+    "Fingerprint",
+    "SourceFile",
+    "TensorSpec",
+    "fingerprint",
+    "open_checkpoint",
+]

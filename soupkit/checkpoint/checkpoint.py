@@ -1,0 +1,167 @@
+"""A checkpoint: named tensors on disk and what travels with them, opened without reading a weight.
+
+Bytes come by positioned reads, which turn a file that shrinks into an error; `checkpoint[name]` is a zero-copy
+view on a memory map for looking at single tensors.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.tensors import TensorSpec
+from soupkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that is open for reading, and what it looked like when it was opened."""
+
+    path: Path
+    descriptor: int
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open `path`; raises CheckpointError where that is not possible."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
+        status = os.fstat(descriptor)
+        return cls(path, descriptor, status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError when the file was changed or replaced since it was opened."""
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise CheckpointError(f"disappeared while it was in use: {error.strerror}", self.path) from error
+        if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.size, self.mtime_ns, self.inode):
+            raise CheckpointError(
+                "changed while it was being read", self.path, "let whatever writes it finish, then run again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Mapping[str, Any]):
+    """An open checkpoint. A context manager; `close` releases its files.
+
+    `tensors` maps names (as open_clip gives them) to where they lie, in the order of the file; `config` is the
+    `open_clip_config.json` that travels with the weights, parsed, or None for bare weights; `tokenizer_files` are the
+    files beside the weights that the model's tokenizer needs; `notes` says what a person should know about how the
+    reference was read (prefixes stripped, names converted).
+    """
+
+    ref: str
+    path: Path
+    kind: str
+    tensors: dict[str, TensorSpec]
+    files: dict[Path, SourceFile]
+    metadata: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] | None = None
+    config_path: Path | None = None
+    tokenizer_files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> "torch.Tensor":
+        """Return tensor `name`, a read-only zero-copy view on the file where its layout allows, else a copy."""
+        import torch
+
+        from soupkit.checkpoint.views import map_bytes
+
+        spec = self.tensors[name]
+        dtype = getattr(torch, DTYPES[spec.dtype].torch_name)
+        raw = map_bytes(self.files[spec.file].descriptor, spec) if self._is_plain(spec) else None
+        if raw is None:
+            raw = np.empty(spec.nbytes, dtype=np.uint8)
+            self.read_into(name, 0, raw)
+        if spec.nbytes == 0:
+            return torch.empty(spec.shape, dtype=dtype)
+        return torch.frombuffer(raw, dtype=dtype).view(spec.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Closing twice is harmless."""
+        while self.files:
+            os.close(self.files.popitem()[1].descriptor)
+
+    @staticmethod
+    def _is_plain(spec: TensorSpec) -> bool:
+        return len(spec.extents) == 1 and spec.strides is None
+
+    def read_into(self, name: str, start: int, buffer: np.ndarray) -> None:
+        """Fill `buffer` (1-D uint8) with tensor `name`'s row-major bytes from byte `start` on.
+
+        Raises CheckpointError, naming file and tensor, when the file ends early or cannot be read. Safe to call
+        from several threads at once.
+        """
+        spec = self.tensors[name]
+        if spec.strides is not None:
+            buffer[:] = self._gathered(name)[start : start + len(buffer)]
+            return
+        view, position = memoryview(buffer), 0
+        for extent in spec.extents:
+            skip = max(0, start - position)
+            if skip < extent.nbytes and view.nbytes:
+                n = min(extent.nbytes - skip, view.nbytes)
+                self._read(name, extent.file, extent.offset + skip, view[:n])
+                view = view[n:]
+            position += extent.nbytes
+
+    def _read(self, name: str, file: Path, offset: int, view: memoryview) -> None:
+        source = self.files[file]
+        while view.nbytes:
+            try:
+                n = os.preadv(source.descriptor, [view], offset)
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot be read at byte {offset}: {error.strerror}", f"{file}, tensor {name!r}"
+                ) from error
+            if n == 0:
+                raise CheckpointError(
+                    f"ends at byte {offset}, inside the tensor; it had {source.size} bytes when it was opened",
+                    f"{file}, tensor {name!r}",
+                    "the file was cut short while it was read; get it again",
+                )
+            view, offset = view[n:], offset + n
+
+    def _gathered(self, name: str) -> np.ndarray:
+        """Return the row-major bytes of a tensor that is stored in another order. Reads the whole tensor."""
+        spec = self.tensors[name]
+        assert spec.strides is not None
+        (extent,) = spec.extents
+        stored = np.empty(extent.nbytes, dtype=np.uint8)
+        self._read(name, extent.file, extent.offset, memoryview(stored))
+        elements = stored.view(f"V{spec.itemsize}")
+        byte_strides = tuple(s * spec.itemsize for s in spec.strides)
+        ordered = np.lib.stride_tricks.as_strided(elements, spec.shape, byte_strides, writeable=False)
+        return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError when any file was changed since the checkpoint was opened."""
+        for source in self.files.values():
+            source.check_unchanged()

@@ -1,0 +1,53 @@
+"""The `soupkit` command: registers the commands, and turns errors into one short block and an exit code.
+
+Imports stay light: each command loads what it needs when it runs, so that `soupkit --help` is instant.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from soupkit import __version__
+from soupkit.cli import commands
+from soupkit.cli.errors import report
+
+app = typer.Typer(
+    name="soupkit",
+    help="Turn several fine-tuned CLIP checkpoints into one better model, and prove that it is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"soupkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+commands.register(app)
+
+
+def run() -> None:
+    """Run the command line and exit: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(arguments, prog_name="soupkit", standalone_mode=True)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        sys.exit(report(error))

@@ -1,0 +1,48 @@
+"""What can go wrong, said so that a person can act on it: what is wrong, where, and what to do."""
+
+
+class SoupkitError(Exception):
+    """An error that soupkit expects and explains.
+
+    `what` is wrong, `where` it is (a file, a tensor, an option; may be empty), `hint` is what to do about it
+    (may be empty). The command line shows the three and exits with `exit_code`: 1, the work failed; 2, the
+    call was wrong.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: object = "", hint: str = "") -> None:
+        self.what = what
+        self.where = str(where)
+        self.hint = hint
+        super().__init__(": ".join(part for part in (self.where, what) if part) + (f" ({hint})" if hint else ""))
+
+    def __reduce__(self) -> tuple[type["SoupkitError"], tuple[str, str, str]]:
+        # Exceptions cross process borders when several ranks work on one output.
+        return type(self), (self.what, self.where, self.hint)
+
+
+class UsageError(SoupkitError):
+    """The call was wrong: an option, a combination of options, or a recipe."""
+
+    exit_code = 2
+
+
+class CheckpointError(SoupkitError):
+    """A checkpoint cannot be read, or does not hold what it claims."""
+
+
+class ArchitectureError(SoupkitError):
+    """Checkpoints do not fit together, or do not fit the model they are said to be."""
+
+
+class DataError(SoupkitError):
+    """A dataset is missing, damaged, or not in a layout that soupkit reads."""
+
+
+class HubError(SoupkitError):
+    """The Hugging Face Hub refused something or could not be reached."""
+
+
+class StorageError(SoupkitError):
+    """Something cannot be written: no room, no permission, or another output in the way."""

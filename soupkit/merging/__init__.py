@@ -1,0 +1,1 @@
+"""Many checkpoints become one: merge methods, the plan, and the engine that streams it."""

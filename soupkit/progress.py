@@ -1,0 +1,38 @@
+"""How long work tells what it is doing without printing: a small protocol, silent by default."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a caller may watch. One job at a time: `start`, any number of `advance` and `note`, `finish`."""
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Begin a job of `total` units ("B" for bytes, "images", "samples"); 0 when the total is not known."""
+
+    def advance(self, n: int) -> None:
+        """`n` more units are done. Called from any thread."""
+
+    def note(self, text: str) -> None:
+        """Say one thing a person should know, whether or not a job is running."""
+
+    def finish(self) -> None:
+        """The job is over."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Do nothing."""
+
+    def advance(self, n: int) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+SILENT: Progress = Silent()
