@@ -1,11 +1,12 @@
-"""The table of commands: which file each lives in. Each file offers one function that typer reads the options from."""
+"""The table of commands, in the order of a soup's life; each lives in a file of its own, with its help beside it."""
 
 import typer
 
+from soupkit.cli import compare, inspect, merge
+
 
 def register(app: typer.Typer) -> None:
-    """Add every command to `app`, in the order of a soup's life."""
-    from soupkit.cli import inspect, merge
-
-    app.command("inspect")(inspect.inspect)
-    app.command("merge")(merge.merge)
+    """Add every command to `app`."""
+    app.command("inspect", help=inspect.HELP)(inspect.inspect)
+    app.command("compare", help=compare.HELP)(compare.compare)
+    app.command("merge", help=merge.HELP)(merge.merge)

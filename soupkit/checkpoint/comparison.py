@@ -1,0 +1,84 @@
+"""`compare`: whether checkpoints can be averaged, what stands in the way, and how far apart their weights are."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soupkit.checkpoint.agreement import TensorDifferences, agree, config_differences, tensor_differences
+from soupkit.checkpoint.architecture import Architecture, architecture_of
+from soupkit.checkpoint.lineage import Pair, compare_weights, verdict
+from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.errors import ArchitectureError, UsageError
+from soupkit.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `compare` found. Differences are those of each checkpoint from the first, in the order of `refs`.
+
+    `problem` says why they cannot be averaged, None where they can; `related` and `lineage` are the verdict on the
+    weights, None where they were not read.
+    """
+
+    refs: tuple[str, ...]
+    architectures: tuple[Architecture, ...]
+    tensors: tuple[TensorDifferences, ...]
+    configs: tuple[dict[str, tuple[Any, Any]], ...]
+    problem: str | None
+    pairs: tuple[Pair, ...] = ()
+    related: bool | None = None
+    lineage: str | None = None
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether the checkpoints can be averaged at all."""
+        return self.problem is None
+
+
+def compare(
+    refs: Sequence[str | Path],
+    *,
+    weights: bool = False,
+    base: str | Path | None = None,
+    model: str | None = None,
+    preprocess: Path | None = None,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Compare checkpoints by their headers and configs; with `weights` also by their weights, in one streaming pass.
+
+    `base` is the model that was fine-tuned: with it the directions of the fine-tunes are compared too. Raises
+    UsageError for fewer than two references, CheckpointError for a checkpoint that cannot be read.
+    """
+    if len(refs) < 2:
+        raise UsageError("one checkpoint given; comparing takes two", "REF", "name more, or use `soupkit inspect`")
+    with ExitStack() as opened:
+        checkpoints = [opened.enter_context(open_checkpoint(ref)) for ref in refs]
+        root = opened.enter_context(open_checkpoint(base)) if base is not None else None
+        everything = [*checkpoints, root] if root is not None else checkpoints
+        first = checkpoints[0]
+        try:
+            problem = None
+            agree(everything, model=model, preprocess=preprocess)
+        except ArchitectureError as error:
+            problem = str(error)
+        found = Comparison(
+            refs=tuple(c.ref for c in everything),
+            architectures=tuple(_architecture(c, model, preprocess) for c in everything),
+            tensors=tuple(tensor_differences(first, c) for c in everything),
+            configs=tuple(config_differences(first.config or {}, c.config or {}) for c in everything),
+            problem=problem,
+        )
+        if not weights or problem is not None:
+            return found
+        pairs = compare_weights(checkpoints, root, progress=progress)
+        related, lineage = verdict(pairs, found.refs)
+        return Comparison(
+            found.refs, found.architectures, found.tensors, found.configs, None, tuple(pairs), related, lineage
+        )
+
+
+def _architecture(checkpoint: Any, model: str | None, preprocess: Path | None) -> Architecture:
+    bare = checkpoint.config is None
+    return architecture_of(checkpoint, model=model if bare else None, preprocess=preprocess if bare else None)

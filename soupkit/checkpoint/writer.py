@@ -1,0 +1,202 @@
+"""Writes safetensors files piece by piece, in any order, by any number of threads or processes.
+
+The layout is known before a byte is written: the file gets its full size first, so that a full disk is found out at
+once, and its header last, so that nothing opens it before it is whole.
+"""
+
+import errno
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.errors import StorageError, UsageError
+
+SINGLE_NAME = "open_clip_model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """One output file: its name, the bytes of its header (length prefix included), its size, and its tensors."""
+
+    name: str
+    header: bytes
+    size: int
+    offsets: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLayout:
+    """Every file of an output, where each tensor begins, and the index that shards need."""
+
+    files: tuple[FileLayout, ...]
+    tensors: dict[str, tuple[int, int]]
+    index: str | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files)
+
+
+def lay_out(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str], max_shard_bytes: int | None
+) -> OutputLayout:
+    """Place `tensors` (name -> safetensors dtype and shape) in one file, or in shards of at most `max_shard_bytes`.
+
+    Raises UsageError when one tensor is larger than a shard may be.
+    """
+    groups = _shards(
+        {n: prod(shape) * DTYPES[dtype].itemsize for n, (dtype, shape) in tensors.items()}, max_shard_bytes
+    )
+    sharded = max_shard_bytes is not None
+    files, places, weight_map = [], {}, {}
+    for i, names in enumerate(groups):
+        file_name = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" if sharded else SINGLE_NAME
+        layout = _file_layout(file_name, {n: tensors[n] for n in names}, metadata)
+        files.append(layout)
+        for name in names:
+            places[name] = (i, layout.offsets[name])
+            weight_map[name] = file_name
+    index = None
+    if sharded:
+        total = sum(f.size - len(f.header) for f in files)
+        index = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n"
+    return OutputLayout(tuple(files), places, index)
+
+
+def _shards(sizes: Mapping[str, int], limit: int | None) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if limit is not None and size > limit:
+            raise UsageError(f"tensor {name!r} alone has {size} bytes", "--max-shard-size", "allow larger shards")
+        if limit is not None and groups[-1] and filled + size > limit:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
+
+
+def _file_layout(
+    name: str, tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> FileLayout:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    position, begins = 0, {}
+    for tensor, (dtype, shape) in tensors.items():
+        nbytes = prod(shape) * DTYPES[dtype].itemsize
+        entries[tensor] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + nbytes]}
+        begins[tensor] = position
+        position += nbytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes with spaces
+    header = struct.pack("<Q", len(text)) + text
+    return FileLayout(name, header, len(header) + position, {t: len(header) + b for t, b in begins.items()})
+
+
+class TensorWriter:
+    """The output files of one layout in `directory`, open for writing pieces; safe to use from several threads."""
+
+    def __init__(self, directory: Path, layout: OutputLayout) -> None:
+        self.directory = directory
+        self.layout = layout
+        self._descriptors: list[int] = []
+
+    def open(self, *, create: bool) -> None:
+        """Open the files; with `create` also give them their full size. Raises StorageError when there is no room."""
+        for file in self.layout.files:
+            path = self.directory / file.name
+            try:
+                flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+                self._descriptors.append(os.open(path, flags, 0o644))
+                if create:
+                    _reserve(self._descriptors[-1], file.size)
+            except OSError as error:
+                self.close()
+                raise _storage_error(error, path, self.layout.size) from error
+
+    def write(self, name: str, byte_start: int, data: np.ndarray) -> None:
+        """Write `data` (1-D uint8) from byte `byte_start` of tensor `name` on; it may run into the tensors after it."""
+        file, offset = self.layout.tensors[name]
+        self._write(file, offset + byte_start, memoryview(data))
+
+    def _write(self, file: int, offset: int, view: memoryview) -> None:
+        while view.nbytes:
+            try:
+                n = os.pwrite(self._descriptors[file], view, offset)
+            except OSError as error:
+                raise _storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
+            view, offset = view[n:], offset + n
+
+    def adjoins(self, name: str, byte_end: int, after: str) -> bool:
+        """Whether tensor `after` begins where `byte_end` bytes from the start of `name` end, or is `name` itself."""
+        (file, offset), (file_after, offset_after) = self.layout.tensors[name], self.layout.tensors[after]
+        return name == after or (file == file_after and offset + byte_end == offset_after)
+
+    def read_back(self, name: str, byte_start: int, data: np.ndarray) -> bool:
+        """Fill `data` from what was written; False when the file ends before."""
+        file, offset = self.layout.tensors[name]
+        view, position = memoryview(data), offset + byte_start
+        while view.nbytes:
+            n = os.preadv(self._descriptors[file], [view], position)
+            if n == 0:
+                return False
+            view, position = view[n:], position + n
+        return True
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        for descriptor, file in zip(self._descriptors, self.layout.files, strict=True):
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise _storage_error(error, self.directory / file.name, 0) from error
+
+    def finish(self) -> None:
+        """Write the headers (and the index of shards): from here on the files are whole. Syncs before and after."""
+        self.sync()
+        for i, file in enumerate(self.layout.files):
+            self._write(i, 0, memoryview(file.header))
+        if self.layout.index is not None:
+            (self.directory / INDEX_NAME).write_text(self.layout.index, "utf-8")
+        self.sync()
+
+    def close(self) -> None:
+        """Close the files. Closing twice is harmless."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Give the file its size, on the disk where the file system can."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size)
+    if os.fstat(descriptor).st_size != size:
+        os.ftruncate(descriptor, size)
+
+
+def _storage_error(error: OSError, path: Path, needed: int) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            status = os.statvfs(path.parent)
+            free = f", {status.f_bavail * status.f_frsize / 1e9:.2f} GB are free"
+        except OSError:
+            free = ""
+        return StorageError(
+            f"the disk is full: {needed / 1e9:.2f} GB are needed{free}",
+            path,
+            "make room, then run the same command again",
+        )
+    return StorageError(f"cannot be written: {error.strerror}", path)

@@ -1,0 +1,135 @@
+"""`soupkit compare`: can these checkpoints be averaged, and are they of one lineage?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from soupkit.checkpoint.comparison import Comparison
+
+HELP = """\
+Say whether checkpoints can be averaged, and what differs. Exit code 1 when they cannot.
+
+[bold]Example[/bold]: headers only, and then the weights too, with the directions from the base:
+
+    soupkit compare runs/a runs/b runs/c
+    soupkit compare runs/a runs/b --weights --base runs/stage1
+
+With --weights: relative distances ||a - b|| / sqrt(||a|| ||b||) over the weight matrices of each tower, their cosines,
+and with --base the cosines of the task vectors. From a distance of 1 on, checkpoints look independently trained.
+"""
+
+
+def compare(
+    refs: Annotated[list[str], typer.Argument(metavar="REF REF...", help="Checkpoints to compare.")],
+    weights: Annotated[bool, typer.Option("--weights", help="Read the weights and measure distances.")] = False,
+    base: Annotated[str | None, typer.Option("--base", metavar="REF", help="The model that was fine-tuned.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model of bare weights.")] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    import time
+
+    from soupkit.checkpoint.comparison import compare as run_compare
+    from soupkit.cli.output import print_json, terminal_progress
+
+    started = time.perf_counter()
+    found = run_compare(
+        refs, weights=weights, base=base, model=model, preprocess=preprocess, progress=terminal_progress()
+    )
+    if as_json:
+        print_json("compare", {**_document(found), "seconds": time.perf_counter() - started})
+    else:
+        _show(found)
+    if not found.mergeable:
+        raise typer.Exit(1)
+
+
+def _document(found: "Comparison") -> dict[str, object]:
+    return {
+        "refs": [
+            {
+                "ref": ref,
+                "model": architecture.model,
+                "parameters": architecture.parameters,
+                "missing": list(tensors.missing),
+                "unexpected": list(tensors.unexpected),
+                "reshaped": {n: [list(a), list(b)] for n, (a, b) in tensors.reshaped.items()},
+                "dtypes": {n: list(pair) for n, pair in tensors.dtypes.items()},
+                "config": {k: list(pair) for k, pair in config.items()},
+            }
+            for ref, architecture, tensors, config in zip(
+                found.refs, found.architectures, found.tensors, found.configs, strict=True
+            )
+        ],
+        "mergeable": found.mergeable,
+        "problem": found.problem,
+        "weights": [
+            {
+                "refs": [found.refs[p.first], found.refs[p.second]],
+                "tower": p.tower,
+                "distance": p.distance,
+                "cosine": p.cosine,
+                "task_cosine": p.task_cosine,
+            }
+            for p in found.pairs
+        ],
+        "related": found.related,
+        "lineage": found.lineage,
+    }
+
+
+def _show(found: "Comparison") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table("checkpoint", "model", "differs from the first in", box=None, pad_edge=False)
+    for ref, architecture, tensors, config in zip(
+        found.refs, found.architectures, found.tensors, found.configs, strict=True
+    ):
+        lines = [str(tensors)] if tensors else []
+        lines += [f"{key}: {there!r} there, {here!r} here" for key, (there, here) in config.items()]
+        if tensors.dtypes:
+            lines.append(f"dtype of {len(tensors.dtypes)} tensors (averaging takes the widest)")
+        table.add_row(ref, str(architecture), "\n".join(lines) or "nothing")
+    console.print(table)
+    _show_differences(console, found)
+    if found.pairs:
+        _show_pairs(console, found)
+    if found.problem is not None:
+        console.print(f"[bold red]cannot be merged[/bold red]: {found.problem}")
+    else:
+        console.print("[bold green]can be merged[/bold green]" + (f"; {found.lineage}" if found.lineage else ""))
+
+
+def _show_differences(console: "Console", found: "Comparison") -> None:
+    """List every tensor that stands in the way."""
+    from rich.table import Table
+
+    table = Table("tensor", "checkpoint", "difference", box=None, pad_edge=False)
+    for ref, tensors in zip(found.refs, found.tensors, strict=True):
+        for name in tensors.missing:
+            table.add_row(name, ref, "missing")
+        for name in tensors.unexpected:
+            table.add_row(name, ref, "unexpected")
+        for name, (there, here) in tensors.reshaped.items():
+            table.add_row(name, ref, f"{list(here)} instead of {list(there)}")
+    if table.row_count:
+        console.print(table)
+
+
+def _show_pairs(console: "Console", found: "Comparison") -> None:
+    from rich.table import Table
+
+    table = Table("first", "second", "tower", "distance", "cosine", "task cosine", box=None, pad_edge=False)
+    for p in found.pairs:
+        task = "" if p.task_cosine is None else f"{p.task_cosine:.3f}"
+        table.add_row(found.refs[p.first], found.refs[p.second], p.tower, f"{p.distance:.3g}", f"{p.cosine:.4f}", task)
+    console.print(table)

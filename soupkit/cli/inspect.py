@@ -1,0 +1,102 @@
+"""`soupkit inspect`: what a checkpoint is, from its headers alone."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from soupkit.checkpoint import Checkpoint
+    from soupkit.checkpoint.architecture import Architecture
+
+HELP = """\
+Say what a checkpoint is. Only headers are read, whatever its size.
+
+[bold]Example[/bold]:
+
+    soupkit inspect runs/a
+    soupkit inspect model.safetensors --tensors
+"""
+
+
+def inspect(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The checkpoint.")],
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    import time
+
+    from soupkit.checkpoint import open_checkpoint
+    from soupkit.checkpoint.architecture import architecture_of
+    from soupkit.cli.output import print_json
+
+    started = time.perf_counter()
+    with open_checkpoint(ref) as checkpoint:
+        architecture = architecture_of(checkpoint, model=model, preprocess=preprocess)
+        if not as_json:
+            _show(checkpoint, architecture, tensors)
+            return
+        specs = checkpoint.tensors
+        document: dict[str, object] = {
+            "ref": ref,
+            "kind": checkpoint.kind,
+            "model": architecture.model,
+            "model_from": architecture.source,
+            "candidates": list(architecture.candidates),
+            "parameters": architecture.parameters,
+            "image_parameters": architecture.image_parameters,
+            "text_parameters": architecture.text_parameters,
+            "tensors": len(specs),
+            "dtypes": dict(Counter(s.dtype for s in specs.values())),
+            "bytes": sum(s.nbytes for s in specs.values()),
+            "metadata": checkpoint.metadata,
+            "notes": list(checkpoint.notes),
+            "seconds": time.perf_counter() - started,
+        }
+        if tensors:
+            document["tensor_list"] = [
+                {"name": n, "dtype": s.dtype, "shape": list(s.shape), "file": str(s.file), "offset": s.offset}
+                for n, s in specs.items()
+            ]
+        print_json("inspect", document)
+
+
+def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from soupkit.cli.output import count
+
+    console = Console(highlight=False)
+    specs = checkpoint.tensors
+    dtypes = ", ".join(f"{d} x {n}" for d, n in Counter(s.dtype for s in specs.values()).most_common())
+    rows = [
+        ("reference", checkpoint.ref),
+        ("kind", checkpoint.kind),
+        ("model", str(architecture)),
+        ("known from", architecture.source or "nothing: no config, and no open_clip model has these shapes"),
+        ("same shapes", ", ".join(architecture.candidates)),
+        ("tensors", f"{len(specs)}: {dtypes}"),
+        ("bytes", count(sum(s.nbytes for s in specs.values()), "B")),
+        ("files", ", ".join(f.name for f in checkpoint.files)),
+        ("metadata", ", ".join(f"{k}={v[:80]}" for k, v in checkpoint.metadata.items())),
+        ("notes", "; ".join(checkpoint.notes)),
+    ]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in rows:
+        if text:
+            table.add_row(f"[bold]{name}[/bold]", text)
+    console.print(table)
+    if list_tensors:
+        listing = Table("tensor", "dtype", "shape", box=None, pad_edge=False)
+        for name, spec in specs.items():
+            listing.add_row(name, spec.dtype, "x".join(map(str, spec.shape)) or "scalar")
+        console.print(listing)

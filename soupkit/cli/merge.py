@@ -1,0 +1,198 @@
+"""`soupkit merge`: average checkpoints into one that open_clip opens."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from soupkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from soupkit.merging import MergeResult, SoupEntry
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+HELP = """\
+Merge checkpoints into a soup: a directory that open_clip opens as it is.
+
+[bold]Example[/bold]: the uniform soup of three fine-tunes, and one weighted by hand:
+
+    soupkit merge runs/a runs/b runs/c.safetensors -o soups/uniform
+    soupkit merge runs/a runs/b -o soups/two-to-one --weight 2 --weight 1
+
+[bold]Methods[/bold] and their parameters (--param key=value):
+
+    uniform          the mean of the ingredients
+    linear           a weight each (--weight); normalize=0 uses the weights as they are
+    interpolate      base + alpha (mean - base), alpha=0.5; needs --base
+    task_arithmetic  base + sum of scale (ingredient - base), scale=0.4; needs --base
+    slerp            the great circle between two models, tensor by tensor, t=0.5
+
+A value is a number, a list with one number per ingredient, {gradient: [0.2, 0.8]} over the depth of each tower, or a
+map from tensor-name patterns: --param 'alpha={"visual.*": 0.3, "*": 0.6}'.
+
+Interrupted at any moment, the same command resumes. The ingredients are only read.
+"""
+
+
+def merge(
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="REF...", help="Checkpoints to merge.", show_default=False)
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help="How to merge; uniform unless given.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", metavar="W", help="One per ingredient, in order.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", metavar="REF", help="The model that was fine-tuned.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the method.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="D", help="float dtype of the soup [default: the ingredients']")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="Workers [default: as many as suit the disk]")
+    ] = None,
+    slab_size: Annotated[str, typer.Option("--slab-size", metavar="SIZE", help="Output per piece of work.")] = "32MiB",
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option("--max-shard-size", metavar="SIZE", help="Write shards (open_clip opens one file only)."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", metavar="FILE", help="Read a soup's entry from a recipe.")
+    ] = None,
+    soup: Annotated[str | None, typer.Option("--soup", metavar="NAME", help="Which soup of the recipe.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace a soup that is there.")] = False,
+    allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity through.")] = False,
+    sha256: Annotated[bool, typer.Option("--sha256", help="Also take sha256 of every file (twice the time).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    from soupkit.merging import RunOptions, SoupEntry
+    from soupkit.merging import merge as run_merge
+
+    if output is None:
+        raise UsageError("no output given", "-o", "name the directory that the soup is written to")
+    given: dict[str, Any] = {
+        "ingredients": refs or None,
+        "method": method,
+        "weight": weight or None,
+        "base": base,
+        "param": parse_parameters(param or []) or None,
+        "model": model,
+        "preprocess": preprocess,
+        "dtype": dtype,
+    }
+    if recipe is not None:
+        entry = _from_recipe(recipe, soup, given)
+    elif soup is not None:
+        raise UsageError("names a soup of a recipe, but no recipe is given", "--soup", "add --recipe FILE")
+    else:
+        entry = SoupEntry(**{"ingredients": [], **{k: v for k, v in given.items() if v is not None}})
+    options = RunOptions(device, threads, parse_size(slab_size, "--slab-size"), fresh, dry_run, sha256)
+    from soupkit.cli.output import terminal_progress
+
+    result = run_merge(
+        entry.ingredients,
+        output,
+        method=entry.method,
+        weights=entry.weight,
+        base=entry.base,
+        parameters=entry.param,
+        dtype=entry.dtype,
+        model=entry.model,
+        preprocess=entry.preprocess,
+        max_shard_bytes=parse_size(max_shard_size, "--max-shard-size") if max_shard_size else None,
+        allow_nonfinite=allow_nonfinite,
+        options=options,
+        progress=terminal_progress(),
+    )
+    _show(result, as_json)
+
+
+def _from_recipe(path: Path, name: str | None, given: dict[str, Any]) -> "SoupEntry":
+    """Return the recipe's entry. Options that the entry could hold are refused, so that it is clear what counts."""
+    from soupkit.merging import read_soup
+
+    if both := [key for key, value in given.items() if value is not None]:
+        raise UsageError(
+            f"{', '.join(both)} stand both in the call and in the recipe", path, "say it in the recipe alone"
+        )
+    return read_soup(path, name)
+
+
+def _show(result: "MergeResult", as_json: bool) -> None:
+    """Report the result: one document for machines, a few lines for people. Only the first of several ranks speaks."""
+    import os
+
+    from soupkit.cli.output import count, print_json, say
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        fields = (
+            "method",
+            "dtype",
+            "ingredients",
+            "fingerprint",
+            "bytes_read",
+            "bytes_written",
+            "seconds",
+            "timings",
+            "status",
+        )
+        print_json(
+            "merge",
+            {"output": str(result.output), **{f: getattr(result, f) for f in fields}, "notes": list(result.notes)},
+        )
+        return
+    shares = [f"{i['weight']:.4g}" if i["weight"] is not None else "" for i in result.ingredients]
+    for ingredient, share in zip(result.ingredients, shares, strict=True):
+        say(f"  {share:>8}  {ingredient['ref']}  {ingredient['fingerprint'] or ''}")
+    if result.status == "planned":
+        say(f"would write a {result.method} soup in {result.dtype} to {result.output}; nothing was written")
+    elif result.status == "written":
+        amount = f"{count(result.bytes_read, 'B')} read, {count(result.bytes_written, 'B')} written"
+        say(f"{result.output}: {result.method}, {result.dtype}, {result.fingerprint}")
+        say(f"{amount} in {result.seconds:.1f} s")
+
+
+def parse_size(text: str, option: str) -> int:
+    """Return the bytes that `text` means: 32MiB, 5GB, 4096. Raises UsageError for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f"{text!r} is not a size", option, "write it as 32MiB, 5GB or 4096")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** _POWER[found[2].lower()])
+
+
+def parse_parameters(texts: list[str]) -> dict[str, Any]:
+    """Return the parameters of `key=value` texts; values are YAML. Raises UsageError for anything else."""
+    import yaml
+
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{text!r} is not key=value", "--param", "write it as alpha=0.5")
+        if key in parameters:
+            raise UsageError(f"{key} is given twice", "--param", "give one of them")
+        try:
+            parameters[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"the value of {key} cannot be read: {value}", "--param", "quote it for the shell"
+            ) from error
+    return parameters

@@ -1,0 +1,251 @@
+"""Carries a prepared merge out: the partial directory, the ranks, the engine, and the last steps before the rename."""
+
+import hashlib
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.fingerprint import Fingerprint, combine, fingerprint, tensor_digest
+from soupkit.checkpoint.partial import PartialDirectory
+from soupkit.checkpoint.tensors import TensorSpec
+from soupkit.checkpoint.writer import TensorWriter
+from soupkit.errors import ArchitectureError, CheckpointError, StorageError
+from soupkit.merging.bench import Bench
+from soupkit.merging.engine import Engine, choose_device, choose_threads
+from soupkit.merging.journal import Journal, TaskKey, TaskResult, read_journals
+from soupkit.merging.plan import cut
+from soupkit.merging.preparation import Prepared
+from soupkit.merging.ranks import Ranks
+from soupkit.merging.soup import read_soup_json, same_recipe, write_companions, write_soup_json
+from soupkit.progress import Progress
+
+_HASH_BYTES = 8 << 20
+
+
+class Execution:
+    """One merge on its way to disk, in one process of `ranks`."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        device: str,
+        threads: int | None,
+        slab_bytes: int,
+        ranks: Ranks,
+        progress: Progress,
+    ) -> None:
+        self.prepared = prepared
+        self.ranks = ranks
+        self.progress = progress
+        self.device = choose_device(device, ranks.local)
+        self.threads = threads or choose_threads(prepared.sources, self.device)
+        self.tasks = cut(prepared.tensors, slab_bytes, whole=prepared.method.scope == "tensor")
+        self.target = prepared.request.output
+
+    def existing_output(self, *, fresh: bool) -> list[Fingerprint] | None:
+        """Return the fingerprints of a finished output of the same merge, None where the way is free.
+
+        Raises StorageError when something else is at the target. With `fresh`, a soup at the target is no obstacle.
+        """
+        if not self.target.exists() or (self.target.is_dir() and not any(self.target.iterdir())):
+            return None
+        document = read_soup_json(self.target)
+        if document is None:
+            raise StorageError(
+                "is there already and is not a soup",
+                self.target,
+                "choose another -o, or move it out of the way yourself",
+            )
+        if fresh:
+            return None
+        other = StorageError("holds another soup", self.target, "choose another -o, or replace it with --fresh")
+        shape = self._document([Fingerprint("", "", "")] * (len(self.prepared.sources) + 1), {})
+        if [document.get(k) for k in ("method", "dtype", "parameters")] != [
+            _as_json(shape[k]) for k in ("method", "dtype", "parameters")
+        ]:
+            raise other
+        prints = [fingerprint(s, threads=self.threads, progress=self.progress) for s in self.prepared.sources]
+        with open_checkpoint(self.target) as soup:
+            prints.append(fingerprint(soup, threads=self.threads, progress=self.progress))
+        if not same_recipe(document, _as_json(self._document(prints, {}))):
+            raise other
+        if document.get("output", {}).get("fingerprint") != prints[-1].value:
+            raise StorageError(
+                "holds this soup, but its weights are not those that were written",
+                self.target,
+                "make it anew with --fresh",
+            )
+        return prints
+
+    def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
+        """Merge into the partial directory and rename it. Returns the fingerprints of every source and of the output,
+        and the seconds that the parts took."""
+        partial = PartialDirectory(self.target)
+        with ExitStack() as held:
+
+            def take() -> None:
+                held.enter_context(partial)
+
+            self.ranks.lead(take)
+            try:
+                return self._pass(partial, fresh=fresh, sha256=sha256)
+            except (CheckpointError, ArchitectureError):
+                # The same inputs would fail the same way: nothing here is worth resuming.
+                if self.ranks.leads:
+                    partial.discard()
+                raise
+
+    def _pass(
+        self, partial: PartialDirectory, *, fresh: bool, sha256: bool
+    ) -> tuple[list[Fingerprint], dict[str, float]]:
+        ranks = self.ranks
+        writer = TensorWriter(partial.path, self.prepared.layout)
+        journal = Journal(partial.path, ranks.rank, self._plan_key())
+        begun = time.perf_counter()
+        try:
+            done = ranks.lead(lambda: self._begin(partial, writer, fresh=fresh))
+            ranks.together(lambda: None if ranks.leads else writer.open(create=False))
+            results = ranks.together(lambda: self._work(writer, journal, done))
+            worked = time.perf_counter()
+            ranks.together(writer.sync)
+            synced = time.perf_counter()
+            gathered = {key: result for part in ranks.gather(results) for key, result in part.items()}
+            prints = self._fingerprints(gathered)
+            ranks.lead(lambda: self._finish(partial, writer, prints, fresh=fresh, sha256=sha256))
+        finally:
+            writer.close()
+            journal.close()
+        end = time.perf_counter()
+        return prints, {
+            "merge": synced - begun,
+            "slabs": worked - begun,
+            "sync": synced - worked,
+            "finish": end - synced,
+        }
+
+    def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[TaskKey, TaskResult]:
+        """On the first rank: find what an earlier run left, or make room for the output."""
+        if fresh:
+            partial.clear()
+        done = read_journals(partial.path, self._plan_key())
+        resumes = all((partial.path / f.name).exists() for f in self.prepared.layout.files)
+        if not resumes or not done:
+            done = {}
+            if any(partial.path.glob("*")) and not _only_ours(partial.path):
+                raise StorageError("holds files that are not soupkit's", partial.path, "move them away")
+            partial.clear()
+        try:
+            writer.open(create=not done)
+        except StorageError:
+            if not done:
+                partial.discard()
+            raise
+        if done:
+            self.progress.note(f"resuming: {len(done)} of {len(self.tasks)} slabs were finished before")
+        return done
+
+    def _work(
+        self, writer: TensorWriter, journal: Journal, done: dict[TaskKey, TaskResult]
+    ) -> dict[TaskKey, TaskResult]:
+        request = self.prepared.request
+        journal.open()
+        mine = self.tasks[self.ranks.rank :: self.ranks.size]
+        bench = Bench(
+            self.prepared.sources,
+            writer,
+            self.prepared.method,
+            self.device,
+            has_base=request.base is not None,
+            allow_nonfinite=request.allow_nonfinite,
+        )
+        total = sum((s.stop - s.start) * s.tensor.itemsize for task in mine for s in task.segments)
+        self.progress.start(f"merging {len(request.ingredients)} checkpoints", total, "B")
+        results = Engine(bench, writer, journal, done, self.progress).run(mine, self.threads)
+        self.progress.finish()
+        for source in self.prepared.sources:
+            source.check_unchanged()
+        return results
+
+    def _fingerprints(self, results: dict[TaskKey, TaskResult]) -> list[Fingerprint]:
+        """Put the chunks' digests together: one fingerprint per source, and the output's."""
+        count = len(self.prepared.sources) + 1
+        chunks: list[dict[str, list[bytes]]] = [{t.name: [] for t in self.prepared.tensors} for _ in range(count)]
+        for task in self.tasks:
+            for segment, sources in zip(task.segments, results[task.key].digests, strict=True):
+                for known, digests in zip(chunks, sources, strict=True):
+                    known[segment.tensor.name].extend(digests)
+        specs = [s.tensors for s in self.prepared.sources]
+        specs.append({t.name: TensorSpec(t.dtype, t.shape, ()) for t in self.prepared.tensors})
+        return [
+            combine(spec, {name: tensor_digest(digests) for name, digests in known.items()})
+            for spec, known in zip(specs, chunks, strict=True)
+        ]
+
+    def _finish(
+        self, partial: PartialDirectory, writer: TensorWriter, prints: list[Fingerprint], *, fresh: bool, sha256: bool
+    ) -> None:
+        """On the first rank: the headers, the companions, `soup.json`, and the rename."""
+        try:
+            writer.finish()
+            hashes: dict[str, str | None] = self._sha256(partial.path) if sha256 else {}
+            write_companions(partial.path, self.prepared.agreement.config, self.prepared.tokenizer_files)
+            write_soup_json(partial.path, self._document(prints, hashes))
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", partial.path) from error
+        for path in partial.path.glob("journal-*.jsonl"):
+            path.unlink()
+        partial.publish(replace=fresh)
+
+    def _document(self, prints: list[Fingerprint], hashes: dict[str, str | None]) -> dict[str, Any]:
+        sources = [hashes.get(s.ref) for s in self.prepared.sources]
+        return self.prepared.record.document(prints[:-1], sources, prints[-1], hashes.get(""))
+
+    def _sha256(self, directory: Path) -> dict[str, str | None]:
+        """Return the sha256 of each source's file and, under "", of the output's; None for what lies in shards."""
+
+        def single(paths: list[Path]) -> str | None:
+            return _sha256_of(paths[0], self.progress) if len(paths) == 1 else None
+
+        places = {s.ref: list(s.files) for s in self.prepared.sources}
+        places[""] = [directory / f.name for f in self.prepared.layout.files]
+        self.progress.start("sha256", sum(p.stat().st_size for ps in places.values() for p in ps if len(ps) == 1), "B")
+        with ThreadPoolExecutor(self.threads) as pool:
+            hashes = dict(zip(places, pool.map(single, places.values()), strict=True))
+        self.progress.finish()
+        return hashes
+
+    def _plan_key(self) -> str:
+        """Name the merge: what decides its bytes, and the files it reads; not how the work is cut and shared."""
+        prepared, request = self.prepared, self.prepared.request
+        files = [
+            [str(f.path.resolve()), f.size, f.mtime_ns, f.inode] for s in prepared.sources for f in s.files.values()
+        ]
+        tensors = [[t.name, t.dtype, t.shape, t.inputs, sorted(t.parameters.items())] for t in prepared.tensors]
+        layout = [[f.name, f.size] for f in prepared.layout.files]
+        parts = [prepared.method.name, files, tensors, layout, request.allow_nonfinite, len(request.ingredients)]
+        return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _only_ours(directory: Path) -> bool:
+    """Whether a partial directory holds nothing that a merge would not have put there."""
+    ours = (".safetensors", ".json", ".jsonl", ".txt", ".model")
+    return all(p.name == "lock" or p.suffix in ours for p in directory.iterdir())
+
+
+def _sha256_of(path: Path, progress: Progress) -> str:
+    state = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_HASH_BYTES):
+            state.update(piece)
+            progress.advance(len(piece))
+    return state.hexdigest()

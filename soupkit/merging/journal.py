@@ -1,0 +1,81 @@
+"""What a merge has done so far, on disk: one line per finished task, so that a killed run resumes.
+
+A line holds the digests of the chunks that the task read and wrote. The written ones are checked against the output
+before a line is believed, so a line that outlived its data (a power cut) does no harm.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from soupkit.errors import StorageError
+from soupkit.merging.plan import Task
+
+TaskKey = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """The chunk digests of one task: for each segment, a list per source (the output last) of its chunks' digests."""
+
+    digests: tuple[tuple[tuple[bytes, ...], ...], ...]
+
+
+def read_journals(directory: Path, plan_key: str) -> dict[TaskKey, TaskResult]:
+    """Return the finished tasks of every journal in `directory`. A line cut short by a kill ends its journal.
+
+    Raises StorageError when a journal belongs to another merge.
+    """
+    done: dict[TaskKey, TaskResult] = {}
+    for path in sorted(directory.glob("journal-*.jsonl")):
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+        try:
+            if lines and json.loads(lines[0])["plan"] != plan_key:
+                raise StorageError(
+                    "holds the unfinished output of a merge of other inputs or options",
+                    directory,
+                    "run that merge again to finish it, choose another output, or discard it with --fresh",
+                )
+            for line in lines[1:]:
+                entry = json.loads(line)
+                digests = tuple(
+                    tuple(tuple(bytes.fromhex(c) for c in chunks) for chunks in sources) for sources in entry["digests"]
+                )
+                done[tuple((n, a, b) for n, a, b in entry["task"])] = TaskResult(digests)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return done
+
+
+class Journal:
+    """The journal of one process, appended to after each task. Safe to use from several threads."""
+
+    def __init__(self, directory: Path, rank: int, plan_key: str) -> None:
+        self._path = directory / f"journal-{rank}.jsonl"
+        self._plan_key = plan_key
+        self._file: TextIO | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Begin a new journal file. What earlier ones said has been read by then, and is said again when verified."""
+        self._file = self._path.open("w", encoding="utf-8")
+        self._append({"plan": self._plan_key})
+
+    def record(self, task: Task, result: TaskResult) -> None:
+        """Append a finished task."""
+        digests = [[[c.hex() for c in chunks] for chunks in sources] for sources in result.digests]
+        self._append({"task": task.key, "digests": digests})
+
+    def _append(self, entry: dict[str, object]) -> None:
+        with self._lock:
+            assert self._file is not None
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; it stays on disk."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,143 @@
+"""Parameters of a merge, from how a person writes them to the numbers that one tensor gets.
+
+A value is a number, a list with one number per ingredient, `{gradient: [..]}` over the depth of a tower, or a map
+from tensor-name patterns to any of these (the first pattern that matches counts).
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from soupkit.checkpoint.fingerprint import is_image
+from soupkit.errors import UsageError
+from soupkit.merging.registry import MergeMethod, Parameter
+
+Resolved = dict[str, float | tuple[float, ...]]
+
+_LAYER = re.compile(r"\.(?:resblocks|layers?|blocks|stages)\.(\d+)\.|\blayer(\d)\.")
+_BEFORE_BLOCKS = ("conv1", "class_embedding", "positional_embedding", "token_embedding", "ln_pre", "patch_embed",
+                  "bn1", "bn2", "bn3", "conv2", "conv3", "embeddings", "pos_embed", "cls_token", "cls_emb")  # fmt: skip
+
+
+def depths(names: Sequence[str]) -> dict[str, float]:
+    """Return each tensor's depth in its own tower: 0 before the first block, 1 after the last, layers in between."""
+    last: dict[bool, int] = {True: 0, False: 0}
+    layer = {name: _layer(name) for name in names}
+    for name, index in layer.items():
+        if index is not None:
+            last[is_image(name)] = max(last[is_image(name)], index)
+
+    def depth(name: str) -> float:
+        index = layer[name]
+        if index is not None:
+            return index / last[is_image(name)] if last[is_image(name)] else 0.0
+        part = name.removeprefix("visual.").removeprefix("text.").removeprefix("trunk.").split(".")[0]
+        return 0.0 if part in _BEFORE_BLOCKS else 1.0
+
+    return {name: depth(name) for name in names}
+
+
+def _layer(name: str) -> int | None:
+    found = _LAYER.search(name)
+    return int(found.group(1) or found.group(2)) if found else None
+
+
+def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Resolved]:
+    """Return the parameters that each tensor of `names` gets, for `n` ingredients.
+
+    Raises UsageError for an unknown parameter, a value out of its bounds, a list of the wrong length, a required
+    parameter that is missing, a pattern that matches nothing, or weights that sum to zero.
+    """
+    for key in given:
+        if key not in method.parameters:
+            near = get_close_matches(key, method.parameters, n=1)
+            known = ", ".join(method.parameters) or "none"
+            hint = f"did you mean {near[0]}?" if near else f"its parameters: {known}"
+            raise UsageError(f"method {method.name} has no parameter {key!r}", "--param", hint)
+    _check_patterns(given, names)
+    depth = depths(names)
+    resolved = {
+        name: {
+            key: _value(parameter, key, given.get(key), name, depth[name], n)
+            for key, parameter in method.parameters.items()
+        }
+        for name in names
+    }
+    if "weight" in method.parameters:
+        for name, values in resolved.items():
+            _check_weights(values, name)
+    return resolved
+
+
+def _check_patterns(given: Mapping[str, Any], names: Sequence[str]) -> None:
+    for key, value in given.items():
+        if isinstance(value, Mapping) and "gradient" not in value:
+            for pattern in value:
+                if not any(fnmatchcase(name, str(pattern)) for name in names):
+                    raise UsageError(
+                        f"pattern {pattern!r} matches no tensor",
+                        f"parameter {key}",
+                        "`soupkit inspect --tensors` lists the names",
+                    )
+
+
+def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, n: int) -> float | tuple[float, ...]:
+    """Resolve one value for one tensor; patterns and gradients are peeled off until numbers remain."""
+    where = f"parameter {key}"
+    if isinstance(given, Mapping):
+        if "gradient" in given:
+            given = _at_depth(given["gradient"], depth, where)
+        else:
+            given = next((v for pattern, v in given.items() if fnmatchcase(name, str(pattern))), None)
+            if given is not None:
+                return _value(parameter, key, given, name, depth, n)
+    if given is None:
+        if parameter.default is None:
+            raise UsageError("has no value, and there is no default", f"{where}, tensor {name}", parameter.help)
+        given = parameter.default
+    if isinstance(given, list | tuple):
+        if not parameter.per_ingredient:
+            raise UsageError(f"takes one number, not {len(given)}", where, parameter.help)
+        if len(given) != n:
+            raise UsageError(f"{len(given)} values for {n} ingredients", where, "give one for each, in their order")
+        return tuple(_number(parameter, v, where) for v in given)
+    number = _number(parameter, given, where)
+    return (number,) * n if parameter.per_ingredient else number
+
+
+def _at_depth(points: Any, depth: float, where: str) -> float:
+    """Interpolate linearly between `points`, spread evenly from depth 0 to 1."""
+    if not isinstance(points, list) or not points or not all(isinstance(p, int | float) for p in points):
+        raise UsageError("a gradient is a list of numbers, such as {gradient: [0.2, 0.8]}", where)
+    position = depth * (len(points) - 1)
+    i = min(int(position), len(points) - 2) if len(points) > 1 else 0
+    if len(points) == 1:
+        return float(points[0])
+    return points[i] + (points[i + 1] - points[i]) * (position - i)
+
+
+def _number(parameter: Parameter, value: Any, where: str) -> float:
+    if isinstance(value, bool):
+        value = int(value)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{value!r} is not a number", where, parameter.help)
+    if not parameter.low <= value <= parameter.high:
+        raise UsageError(f"{value:g} is not between {parameter.low:g} and {parameter.high:g}", where, parameter.help)
+    return float(value)
+
+
+def _check_weights(values: Resolved, name: str) -> None:
+    weight, normalize = values["weight"], values.get("normalize", 0)
+    assert isinstance(weight, tuple)
+    if normalize not in (0, 1):
+        raise UsageError(f"{normalize:g} is neither 0 nor 1", "parameter normalize")
+    # A sum this small against its terms is rounding, and dividing by it would blow the weights up.
+    if normalize and abs(sum(weight)) <= 1e-12 * sum(abs(w) for w in weight):
+        raise UsageError(
+            f"the weights {', '.join(f'{w:g}' for w in weight)} sum to zero",
+            f"--weight, tensor {name}",
+            "give weights that can be divided by their sum, or --param normalize=0",
+        )

@@ -1,0 +1,64 @@
+"""Several processes working on one output under `torchrun`: who does what, and how they tell each other."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from soupkit.errors import SoupkitError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among `size` processes; `local` is its number on its own machine."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that prepares and finishes the output."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's `value`, on every rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Run `work` on every rank; when it fails on one, raise that error on all of them."""
+        error: BaseException | None = None
+        result: Any = None
+        try:
+            result = work()
+        except (SoupkitError, OSError) as caught:
+            error = caught
+        for other in self.gather(error):
+            if other is not None:
+                raise error or other
+        return result
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Run `work` on the first rank, and return its result on all of them."""
+        result = self.together(lambda: work() if self.leads else None)
+        return self.gather(result)[0]
+
+
+def join_ranks() -> Ranks:
+    """Return this process's place; joins the process group that `torchrun` describes in the environment, if any."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "MASTER_ADDR" not in os.environ:
+        return Ranks()
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))

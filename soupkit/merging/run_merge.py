@@ -1,0 +1,142 @@
+"""`merge`: several checkpoints become one soup directory. Checks first, then one pass over the bytes, then a rename."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.fingerprint import Fingerprint
+from soupkit.errors import UsageError
+from soupkit.merging.execution import Execution
+from soupkit.merging.preparation import Prepared, SoupRequest, prepare
+from soupkit.merging.ranks import Ranks, join_ranks
+from soupkit.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a merge is carried out; none of it changes a byte of the result.
+
+    `device` is "auto", "cpu", "cuda" or "cuda:N"; `threads` None chooses; `slab_bytes` is the output of one task.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    slab_bytes: int = 32 << 20
+    fresh: bool = False
+    dry_run: bool = False
+    sha256: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """What came of a merge. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run)."""
+
+    status: str
+    output: Path
+    method: str
+    dtype: str
+    ingredients: tuple[dict[str, Any], ...]
+    fingerprint: str | None
+    bytes_read: int
+    bytes_written: int
+    seconds: float
+    timings: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def merge(
+    ingredients: Sequence[str | Path],
+    output: str | Path,
+    *,
+    method: str = "uniform",
+    weights: Sequence[float] | None = None,
+    base: str | Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    model: str | None = None,
+    preprocess: str | Path | None = None,
+    max_shard_bytes: int | None = None,
+    allow_nonfinite: bool = False,
+    options: RunOptions | None = None,
+    progress: Progress = SILENT,
+) -> MergeResult:
+    """Merge the checkpoints that `ingredients` name into the directory `output`, which open_clip then opens.
+
+    `method` and its `parameters` are listed by `soupkit merge --help`; `weights` has one number per ingredient and
+    makes the default method "linear"; `dtype` is a torch name, None keeps the ingredients' own. Interrupted at any
+    moment, the same call resumes; `output` appears whole or not at all; the ingredients are only read.
+
+    Raises UsageError for a call that cannot work, CheckpointError and ArchitectureError for ingredients that cannot be
+    read or averaged, StorageError for an output that cannot be written. The arithmetic is that of the README's
+    "Numerics".
+    """
+    started = time.perf_counter()
+    options = options or RunOptions()
+    request = SoupRequest(
+        ingredients=tuple(str(i) for i in ingredients),
+        output=Path(output),
+        method=method,
+        weights=tuple(weights) if weights is not None else None,
+        base=str(base) if base is not None else None,
+        parameters=dict(parameters or {}),
+        dtype=dtype,
+        model=model,
+        preprocess=Path(preprocess) if preprocess is not None else None,
+        max_shard_bytes=max_shard_bytes,
+        allow_nonfinite=allow_nonfinite,
+    )
+    if options.slab_bytes < 1:
+        raise UsageError("a slab has at least one byte", "--slab-size")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError("at least one thread is needed", "--threads")
+    ranks = join_ranks()
+    with ExitStack() as opened:
+        prepared = ranks.together(lambda: prepare(request, opened))
+        for note in prepared.notes if ranks.leads else ():
+            progress.note(note)
+        if options.dry_run:
+            return _result("planned", prepared, None, started, {})
+        return _execute(prepared, options, ranks, progress, started)
+
+
+def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Progress, started: float) -> MergeResult:
+    execution = Execution(prepared, options.device, options.threads, options.slab_bytes, ranks, progress)
+    there = ranks.lead(lambda: execution.existing_output(fresh=options.fresh))
+    if there is not None:
+        if ranks.leads:
+            progress.note(f"{prepared.request.output} is there already, made of the same weights in the same way")
+        return _result("unchanged", prepared, there, started, {})
+    prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
+    return _result("written", prepared, prints, started, timings)
+
+
+def _result(
+    status: str, prepared: Prepared, prints: list[Fingerprint] | None, started: float, timings: dict[str, float]
+) -> MergeResult:
+    """Put the result together; `prints` are the fingerprints of the ingredients, the base, and the output."""
+    record = prepared.record
+    work = status == "written"
+    return MergeResult(
+        status=status,
+        output=prepared.request.output,
+        method=record.method,
+        dtype=record.dtype,
+        ingredients=tuple(
+            {"ref": ref, "fingerprint": prints[i].value if prints else None, "weight": weight}
+            for i, (ref, weight) in enumerate(zip(record.ingredients, record.weights, strict=True))
+        ),
+        fingerprint=prints[-1].value if prints else None,
+        bytes_read=sum(_bytes(s) for s in prepared.sources) if work else 0,
+        bytes_written=prepared.layout.size if work else 0,
+        seconds=time.perf_counter() - started,
+        timings=timings,
+        notes=prepared.notes,
+    )
+
+
+def _bytes(checkpoint: Checkpoint) -> int:
+    return sum(spec.nbytes for spec in checkpoint.tensors.values())

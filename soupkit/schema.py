@@ -1,0 +1,73 @@
+"""YAML files with a schema: pydantic checks them, and every complaint names the file and the line."""
+
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from soupkit.errors import UsageError
+
+
+class Entry(BaseModel):
+    """What sections of a recipe derive from: keys that are not declared are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
+
+
+class Document:
+    """A YAML file: its `data`, and the line that each of its keys stands on."""
+
+    def __init__(self, path: Path) -> None:
+        """Read `path`. Raises UsageError when it cannot be read, is not YAML, or names a key twice."""
+        self.path = path
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot be read: {error}", path) from error
+        self._lines: dict[tuple[str | int, ...], int] = {}
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            if root is not None:
+                self._note_lines(root, ())
+            self.data: Any = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"{path}, line {mark.line + 1}" if mark else path
+            raise UsageError(f"is not valid YAML: {getattr(error, 'problem', error)}", where) from error
+
+    def _note_lines(self, node: yaml.Node, place: tuple[str | int, ...]) -> None:
+        self._lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = (*place, str(key.value))
+                if inner in self._lines:
+                    self.refuse(f"names {key.value!r} twice", inner, line=key.start_mark.line + 1)
+                self._lines[inner] = key.start_mark.line + 1
+                self._note_lines(value, inner)
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                self._note_lines(value, (*place, i))
+
+    def refuse(self, what: str, place: tuple[str | int, ...], *, line: int | None = None, hint: str = "") -> NoReturn:
+        """Raise UsageError about what stands at `place`, with its line."""
+        known = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in self._lines or n == 0)
+        line = line or self._lines.get(known, 1)
+        raise UsageError(what, f"{self.path}, line {line}", hint)
+
+    def validate(self, schema: type[AnyEntry], data: Any, place: tuple[str | int, ...]) -> AnyEntry:
+        """Return `data`, which stands at `place`, as a `schema`. Raises UsageError for the first thing wrong."""
+        if not isinstance(data, dict):
+            self.refuse(f"should be a map with the keys {', '.join(schema.model_fields)}", place)
+        try:
+            return schema.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(p) for p in first["loc"])
+            if first["type"] == "extra_forbidden":
+                keys = ", ".join(schema.model_fields)
+                self.refuse(f"there is no key {name!r} here", (*place, *first["loc"]), hint=f"the keys are {keys}")
+            self.refuse(f"{name}: {first['msg'].lower()}", (*place, *first["loc"]))
