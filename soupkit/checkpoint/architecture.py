@@ -143,6 +143,12 @@ def architecture_of(
     config, name, source = checkpoint.config, None, checkpoint.config_path.name if checkpoint.config_path else None
     if config is not None:
         name = name_of_config(config, candidates)
+        if name in known_models() and name not in candidates:
+            raise ArchitectureError(
+                f"says that the model is {name}, whose tensors have other names or shapes",
+                checkpoint.config_path or checkpoint.ref,
+                f"the tensors are those of {', '.join(candidates)}" if candidates else "correct the config",
+            )
         if model is not None and model != name:
             raise ArchitectureError(
                 f"is {name or 'a model of its own'}, not {model}", checkpoint.config_path or checkpoint.ref,

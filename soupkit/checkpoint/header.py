@@ -6,6 +6,7 @@ its own reader lets pass: duplicate names, unknown fields, and metadata that is 
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,19 +54,25 @@ def _refuse(path: Path, what: str, tensor: str | None = None) -> NoReturn:
     raise CheckpointError(what, where, "the file is damaged or was not written by a safetensors writer; get it again")
 
 
-def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def refuse_duplicates(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Return a hook for `json.loads` that raises CheckpointError where the JSON of `path` names a key twice."""
+
+    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen:
-                _refuse(path, f"the header names {key!r} twice")
+                _refuse(path, f"it names {key!r} twice")
             seen[key] = value
         return seen
 
+    return hook
+
+
+def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
         _refuse(path, "the header does not begin with '{'; this is not a safetensors file")
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=no_duplicates)
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=refuse_duplicates(path))
     except (ValueError, RecursionError) as error:
         _refuse(path, f"the header is not valid JSON: {str(error)[:200]}")
     return entries
