@@ -2,11 +2,12 @@
 
 import typer
 
-from soupkit.cli import compare, inspect, merge
+from soupkit.cli import compare, demo, inspect, merge
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to `app`."""
+    app.command("demo", help=demo.HELP)(demo.demo)
     app.command("inspect", help=inspect.HELP)(inspect.inspect)
     app.command("compare", help=compare.HELP)(compare.compare)
     app.command("merge", help=merge.HELP)(merge.merge)

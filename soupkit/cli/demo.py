@@ -1,0 +1,108 @@
+"""`soupkit demo`: the whole job in miniature, on the handwritten digits that the package ships."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from soupkit.evaluation.zero_shot import Accuracy
+    from soupkit.merging import MergeResult
+
+HELP = """\
+Make a soup from nothing, in about a minute: train a small CLIP on the shipped handwritten digits, fine-tune it three
+ways, inspect, compare and merge the three checkpoints, and score each of them and the soup on held-out digits.
+
+[bold]Example[/bold]:
+
+    soupkit demo
+    soupkit demo -o my-demo --json
+
+Interrupted, the same command goes on with the models that are finished. Everything stays in the output directory.
+"""
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes.")] = Path(
+        "soupkit-demo"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train everything anew.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    import time
+
+    from soupkit.checkpoint import compare
+    from soupkit.cli.output import print_json, say, terminal_progress
+    from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
+
+    names = [run.name for run in (STAGE_1, *FINE_TUNES)]
+    if dry_run:
+        say(f"would train {', '.join(names)} into {output}, merge the last {len(FINE_TUNES)} and score all of them")
+        return
+    started = time.perf_counter()
+    progress = terminal_progress()
+    models = train_digits(output, fresh=fresh, progress=progress)
+    stage1, *ingredients = models
+    comparison = compare(ingredients, weights=True, base=stage1)
+    say(f"each of them is {comparison.architectures[0]}")
+    say(comparison.lineage or "")
+    soup = _merge(ingredients, output / "soup")
+    scores = _scores([*models, soup.output])
+    if as_json:
+        document = {
+            "output": str(soup.output),
+            "fingerprint": soup.fingerprint,
+            "scores": [
+                {"ref": str(path), "task": "digits", "split": "test", "metric": "acc1", "value": s.value, "n": s.n,
+                 "low": s.low, "high": s.high}
+                for path, s in zip([*models, soup.output], scores, strict=True)
+            ],
+            "seconds": time.perf_counter() - started,
+        }  # fmt: skip
+        print_json("demo", document)
+    else:
+        _show([*names, "soup"], scores, soup.output)
+
+
+def _merge(ingredients: list[Path], output: Path) -> "MergeResult":
+    """Merge the ingredients. A soup of an earlier demo is replaced when its ingredients were trained anew."""
+    from soupkit.cli.output import terminal_progress
+    from soupkit.errors import StorageError
+    from soupkit.merging import RunOptions, merge
+
+    try:
+        return merge(ingredients, output, progress=terminal_progress())
+    except StorageError:
+        return merge(ingredients, output, options=RunOptions(fresh=True), progress=terminal_progress())
+
+
+def _scores(models: list[Path]) -> list["Accuracy"]:
+    from soupkit.evaluation.webdataset import DIGITS, read_split
+    from soupkit.evaluation.zero_shot import zero_shot_accuracy
+
+    data = read_split(DIGITS, "test")
+    return [zero_shot_accuracy(model, data) for model in models]
+
+
+def _show(names: list[str], scores: list["Accuracy"], soup: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    best = max(s.value for s in scores)
+    table = Table(
+        "model", "zero-shot accuracy", "95 % interval", title=f"{scores[0].n} held-out handwritten digits",
+        title_justify="left", box=None, pad_edge=False,
+    )  # fmt: skip
+    for name, score in zip(names, scores, strict=True):
+        style = "bold" if score.value == best else ""
+        table.add_row(
+            name, f"{100 * score.value:.1f} %", f"{100 * score.low:.1f} to {100 * score.high:.1f}", style=style
+        )
+    console.print(table)
+    ingredients = [s.value for s in scores[1:-1]]
+    gain = [100 * (scores[-1].value - v) for v in (max(ingredients), sum(ingredients) / len(ingredients))]
+    console.print(f"the soup against its best ingredient: {gain[0]:+.1f} points; against their mean: {gain[1]:+.1f}")
+    console.print(f"it opens with open_clip.create_model_and_transforms('local-dir:{soup}')", soft_wrap=True)

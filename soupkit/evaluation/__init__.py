@@ -1,0 +1,1 @@
+"""A model becomes scores: data sets, the zero-shot classifier, metrics."""
