@@ -22,4 +22,4 @@ def main(base: str, tuned: str, count: int = 10) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2])

@@ -15,7 +15,7 @@ def main(first: str, second: str, output: str) -> None:
     print(comparison.lineage)
     result = soupkit.merge([first, second], output, weights=[2, 1])
     print(f"{result.method} soup, {result.dtype}, {result.fingerprint}")
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{output}")
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{output}")
     print(f"{type(model).__name__} with {sum(p.numel() for p in model.parameters()):,} parameters")
 
 

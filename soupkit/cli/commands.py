@@ -1,13 +1,37 @@
 """The table of commands, in the order of a soup's life; each lives in a file of its own, with its help beside it."""
 
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import typer
 
 from soupkit.cli import compare, demo, inspect, merge
+from soupkit.cli.errors import report
 
 
-def register(app: typer.Typer) -> None:
-    """Add every command to `app`."""
-    app.command("demo", help=demo.HELP)(demo.demo)
-    app.command("inspect", help=inspect.HELP)(inspect.inspect)
-    app.command("compare", help=compare.HELP)(compare.compare)
-    app.command("merge", help=merge.HELP)(merge.merge)
+def register(app: typer.Typer, *, debug: bool) -> None:
+    """Add every command to `app`. With `debug` errors pass with their traceback."""
+    for module, command in (
+        (demo, demo.demo),
+        (inspect, inspect.inspect),
+        (compare, compare.compare),
+        (merge, merge.merge),
+    ):
+        app.command(command.__name__, help=module.HELP)(command if debug else _reporting(command))
+
+
+def _reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `command` so that its errors become one short block and an exit code."""
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        try:
+            command(**arguments)
+        except (typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            sys.exit(report(error))
+
+    return run

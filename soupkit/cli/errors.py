@@ -3,6 +3,7 @@
 import errno
 import sys
 
+from soupkit.cli.output import first_rank
 from soupkit.errors import SoupkitError, StorageError
 
 
@@ -14,7 +15,8 @@ def report(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         error = StorageError("the disk is full", error.filename or "", "make room, then run the same command again")
     if isinstance(error, SoupkitError):
-        _block(error.what, error.where, error.hint)
+        if first_rank():  # every rank of a merge raises the error of the one that failed
+            _block(error.what, error.where, error.hint)
         return error.exit_code
     _block(
         f"unexpected {type(error).__name__}: {error}",

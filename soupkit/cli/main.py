@@ -10,7 +10,6 @@ import typer
 
 from soupkit import __version__
 from soupkit.cli import commands
-from soupkit.cli.errors import report
 
 app = typer.Typer(
     name="soupkit",
@@ -38,16 +37,8 @@ def _options(
     pass
 
 
-commands.register(app)
-
-
 def run() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
-    debug = "--debug" in sys.argv
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    try:
-        app(arguments, prog_name="soupkit", standalone_mode=True)
-    except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            raise
-        sys.exit(report(error))
+    commands.register(app, debug="--debug" in sys.argv)
+    # The option may stand anywhere, also after the command that it is not an option of.
+    app([a for a in sys.argv[1:] if a != "--debug"], prog_name="soupkit")

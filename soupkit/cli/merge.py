@@ -136,11 +136,9 @@ def _from_recipe(path: Path, name: str | None, given: dict[str, Any]) -> "SoupEn
 
 def _show(result: "MergeResult", as_json: bool) -> None:
     """Report the result: one document for machines, a few lines for people. Only the first of several ranks speaks."""
-    import os
+    from soupkit.cli.output import count, first_rank, print_json, say
 
-    from soupkit.cli.output import count, print_json, say
-
-    if os.environ.get("RANK", "0") != "0":
+    if not first_rank():
         return
     if as_json:
         fields = (

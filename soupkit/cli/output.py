@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -30,6 +31,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return value
+
+
+def first_rank() -> bool:
+    """Whether this process is the one of those started by `torchrun` that speaks; true when there is only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:
@@ -136,5 +142,9 @@ class BarProgress:
 
 
 def terminal_progress() -> "Progress":
-    """Return a bar on a terminal, plain lines elsewhere."""
+    """Return a bar on a terminal, plain lines elsewhere. Of several ranks only the first speaks."""
+    if not first_rank():
+        from soupkit.progress import SILENT
+
+        return SILENT
     return BarProgress() if sys.stderr.isatty() else PlainProgress()

@@ -1,7 +1,8 @@
 """Several processes working on one output under `torchrun`: who does what, and how they tell each other."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,13 +53,23 @@ class Ranks:
         return self.gather(result)[0]
 
 
-def join_ranks() -> Ranks:
-    """Return this process's place; joins the process group that `torchrun` describes in the environment, if any."""
+@contextmanager
+def joined_ranks() -> Iterator[Ranks]:
+    """Yield this process's place among those that `torchrun` started, if it did.
+
+    A process group that is there already is used and left alone; one that is made here is ended here.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "MASTER_ADDR" not in os.environ:
-        return Ranks()
+        yield Ranks()
+        return
     import torch.distributed as dist
 
-    if not dist.is_initialized():
+    ours = not dist.is_initialized()
+    if ours:
         dist.init_process_group("gloo")
-    return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        if ours:
+            dist.destroy_process_group()

@@ -12,7 +12,7 @@ from soupkit.checkpoint.fingerprint import Fingerprint
 from soupkit.errors import UsageError
 from soupkit.merging.execution import Execution
 from soupkit.merging.preparation import Prepared, SoupRequest, prepare
-from soupkit.merging.ranks import Ranks, join_ranks
+from soupkit.merging.ranks import Ranks, joined_ranks
 from soupkit.progress import SILENT, Progress
 
 
@@ -93,8 +93,7 @@ def merge(
         raise UsageError("a slab has at least one byte", "--slab-size")
     if options.threads is not None and options.threads < 1:
         raise UsageError("at least one thread is needed", "--threads")
-    ranks = join_ranks()
-    with ExitStack() as opened:
+    with joined_ranks() as ranks, ExitStack() as opened:
         prepared = ranks.together(lambda: prepare(request, opened))
         for note in prepared.notes if ranks.leads else ():
             progress.note(note)

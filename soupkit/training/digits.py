@@ -59,11 +59,11 @@ class Run:
     weight_decay: float = 0.1
 
 
-STAGE_1 = Run("stage1", None, steps=500, lr=2e-3, seed=0, patch_dropout=0.5)
+STAGE_1 = Run("stage1", None, steps=300, lr=2e-3, seed=0, patch_dropout=0.5, share=0.1)
 FINE_TUNES = (
-    Run("a", "stage1", steps=250, lr=8e-4, seed=1, share=0.7),
-    Run("b", "stage1", steps=300, lr=6e-4, seed=2, share=0.7, shift=2),
-    Run("c", "stage1", steps=200, lr=1e-3, seed=3, share=0.7, noise=0.6),
+    Run("a", "stage1", steps=120, lr=8e-4, seed=1, share=0.15),
+    Run("b", "stage1", steps=140, lr=6e-4, seed=2, share=0.15, shift=2),
+    Run("c", "stage1", steps=100, lr=1e-3, seed=3, share=0.15, noise=0.6),
 )
 
 

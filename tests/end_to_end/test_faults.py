@@ -1,0 +1,307 @@
+"""What can go wrong around a merge: each gives a clear error or a clean resume, and the inputs stay as they are."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from soupkit.merging import RunOptions, merge
+from tests.conftest import bytes_of, environment, random_state, save, soupkit
+
+SLOW = [sys.executable, "-m", "soupkit", "merge"]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> list[Path]:
+    """Checkpoints large enough that a merge in many slabs can be met half way."""
+    paths = []
+    for i in range(3):
+        state = random_state(i, torch.bfloat16)
+        for k in range(24):
+            generator = torch.Generator().manual_seed(100 * i + k)
+            state[f"visual.transformer.resblocks.{k}.mlp.c_fc.weight"] = torch.randn(
+                (2048, 1024), generator=generator
+            ).to(torch.bfloat16)
+        paths.append(save(tmp_path / f"large{i}", state))
+    return paths
+
+
+def assert_error(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert re.search(word, done.stderr), f"{word!r} not in {done.stderr}"
+
+
+def nothing_written(output: Path) -> bool:
+    return not output.exists() and not output.with_name(output.name + ".partial").exists()
+
+
+# --- the call ---
+
+
+def test_one_ingredient_is_a_wrong_call(three: list[Path], tmp_path: Path) -> None:
+    assert_error(soupkit("merge", three[0], "-o", tmp_path / "out"), 2, "1 ingredient", "at least 2")
+    assert nothing_written(tmp_path / "out")
+
+
+def test_a_weight_too_many_is_a_wrong_call(three: list[Path], tmp_path: Path) -> None:
+    weights = ["--weight", 1, "--weight", 2, "--weight", 3]
+    assert_error(soupkit("merge", *three[:2], "-o", tmp_path / "out", *weights), 2, "3 weights for 2 ingredients")
+
+
+def test_weights_that_sum_to_zero_are_a_wrong_call(three: list[Path], tmp_path: Path) -> None:
+    done = soupkit("merge", *three[:2], "-o", tmp_path / "out", "--weight", 1, "--weight", -1)
+    assert_error(done, 2, "sum to zero")
+    assert nothing_written(tmp_path / "out")
+
+
+def test_a_missing_file_is_named(three: list[Path], tmp_path: Path) -> None:
+    done = soupkit("merge", three[0], tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert_error(done, 1, "nothing here", "nowhere")
+
+
+@pytest.mark.parametrize("place", ["in0", "in0/soup", "."])
+def test_an_output_in_or_around_an_ingredient_is_refused(three: list[Path], tmp_path: Path, place: str) -> None:
+    before = bytes_of(tmp_path)
+    assert_error(soupkit("merge", *three, "-o", tmp_path / place, "--fresh"), 2, "ingredient")
+    assert bytes_of(tmp_path) == before
+
+
+# --- the ingredients ---
+
+
+def test_another_architecture_is_shown(three: list[Path], tmp_path: Path) -> None:
+    state = random_state(7, torch.bfloat16)
+    state["text_projection"] = torch.zeros(3, 3, dtype=torch.bfloat16)
+    del state["logit_scale"]
+    other = save(tmp_path / "other", state)
+    done = soupkit("merge", *three, other, "-o", tmp_path / "out")
+    assert_error(done, 1, "logit_scale", r"text_projection \[3, 3\] instead of \[33, 12\]")
+    assert nothing_written(tmp_path / "out")
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, 70_000])
+def test_a_truncated_file_is_refused(three: list[Path], tmp_path: Path, cut: int) -> None:
+    weights = three[1] / "open_clip_model.safetensors"
+    os.truncate(weights, cut)
+    assert_error(soupkit("merge", *three, "-o", tmp_path / "out"), 1, "in1")
+    assert nothing_written(tmp_path / "out")
+
+
+def test_nan_is_named_with_its_ingredient_and_tensor(three: list[Path], tmp_path: Path) -> None:
+    state = random_state(7, torch.bfloat16)
+    state["visual.ln_pre.bias"][3] = float("nan")
+    bad = save(tmp_path / "bad", state)
+    assert_error(soupkit("merge", *three, bad, "-o", tmp_path / "out"), 1, "visual.ln_pre.bias", "/bad", "NaN")
+    assert nothing_written(tmp_path / "out")
+    done = soupkit("merge", *three, bad, "-o", tmp_path / "out", "--allow-nonfinite")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(three: list[Path], tmp_path: Path) -> None:
+    """Truncated after the headers were read, before the weights are: no crash, nothing left behind."""
+    from contextlib import ExitStack
+
+    from soupkit.errors import CheckpointError
+    from soupkit.merging.execution import Execution
+    from soupkit.merging.preparation import SoupRequest, prepare
+    from soupkit.merging.ranks import Ranks
+    from soupkit.progress import SILENT
+
+    refs = tuple(str(p) for p in three)
+    request = SoupRequest(refs, tmp_path / "out", "uniform", None, None, {}, None, None, None, None, False)
+    with ExitStack() as opened:
+        execution = Execution(prepare(request, opened), "cpu", 2, 1 << 20, Ranks(), SILENT)
+        os.truncate(three[2] / "open_clip_model.safetensors", 100_000)
+        with pytest.raises(CheckpointError, match=r"cut short|changed"):
+            execution.run(fresh=False, sha256=False)
+    assert nothing_written(tmp_path / "out")
+
+
+def test_a_file_that_is_rewritten_while_it_is_read_is_an_error(three: list[Path], tmp_path: Path) -> None:
+    from soupkit.errors import CheckpointError
+
+    class Rewriter:
+        def start(self, label: str, total: int, unit: str) -> None:
+            weights = three[1] / "open_clip_model.safetensors"
+            data = bytearray(weights.read_bytes())
+            data[-1] ^= 1
+            weights.write_bytes(data)
+
+        def advance(self, n: int) -> None: ...
+
+        def note(self, text: str) -> None: ...
+
+        def finish(self) -> None: ...
+
+    with pytest.raises(CheckpointError, match="changed while"):
+        merge(three, tmp_path / "out", options=RunOptions(device="cpu"), progress=Rewriter())
+    assert nothing_written(tmp_path / "out")
+
+
+# --- the output ---
+
+
+def test_another_soup_in_the_way_is_kept_unless_fresh(three: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    merge(three, out)
+    before = bytes_of(out)
+    assert_error(soupkit("merge", *three[:2], "-o", out), 1, "another soup")
+    assert bytes_of(out) == before
+    assert soupkit("merge", *three[:2], "-o", out, "--fresh").returncode == 0
+    assert len(json.loads((out / "soup.json").read_text())["ingredients"]) == 2
+
+
+def test_a_directory_that_is_no_soup_is_never_touched(three: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    for extra in ((), ("--fresh",)):
+        assert_error(soupkit("merge", *three, "-o", out, *extra), 1, "not a soup")
+    assert (out / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_same_merge_again_says_so_and_writes_nothing(three: list[Path], tmp_path: Path) -> None:
+    merge(three, tmp_path / "out")
+    stamp = (tmp_path / "out" / "open_clip_model.safetensors").stat().st_mtime_ns
+    done = soupkit("merge", *three, "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0 and "already" in done.stderr
+    assert json.loads(done.stdout)["status"] == "unchanged"
+    assert (tmp_path / "out" / "open_clip_model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_ingredients_that_changed_since_make_another_soup(three: list[Path], tmp_path: Path) -> None:
+    merge(three, tmp_path / "out")
+    shutil.rmtree(three[0])
+    save(three[0], random_state(77, torch.bfloat16))
+    assert_error(soupkit("merge", *three, "-o", tmp_path / "out"), 1, "another soup")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB, where mounting one is allowed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_is_found_before_anything_is_merged(large: list[Path], small_disk: Path) -> None:
+    assert_error(soupkit("merge", *large, "-o", small_disk / "out"), 1, "disk is full", "GB are needed")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_write_that_fails_half_way_leaves_a_partial_that_resumes(large: list[Path], tmp_path: Path) -> None:
+    """The system refuses writes beyond a file size, as a quota would."""
+    out = tmp_path / "out"
+    limited = ["bash", "-c", 'ulimit -f 2048; trap "" XFSZ; exec "$@"', "-", *SLOW, *map(str, large), "-o", str(out)]
+    done = subprocess.run(limited, capture_output=True, text=True, env=environment(), timeout=200)
+    assert_error(done, 1, "cannot be written|disk is full")
+    assert not out.exists()
+    assert soupkit("merge", *large, "-o", out).returncode == 0
+
+
+# --- several at once, and kills ---
+
+
+def test_two_merges_into_one_output_are_not_mixed(large: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    commands = [[*SLOW, *map(str, large), "-o", str(out), "--slab-size", "1MiB"] for _ in range(2)]
+    runs = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True, env=environment()) for c in commands]
+    errors = [r.communicate(timeout=200)[1] for r in runs]
+    codes = sorted(r.returncode for r in runs)
+    assert codes in ([0, 0], [0, 1]), errors
+    if codes == [0, 1]:
+        assert any("another run is writing" in e for e in errors)
+    merge(large, tmp_path / "reference")
+    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+
+
+def start(large: list[Path], out: Path) -> "subprocess.Popen[str]":
+    command = [*SLOW, *map(str, large), "-o", str(out), "--slab-size", "1MiB", "--threads", "1", "--device", "cpu"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment())
+
+
+def wait_for_tasks(out: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until `count` slabs are in the journal, or the process has ended."""
+    journal = out.with_name(out.name + ".partial") / "journal-0.jsonl"
+    while process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") > count:
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_merge_resumes_to_the_same_bytes(large: list[Path], tmp_path: Path, seed: int) -> None:
+    out, inputs = tmp_path / "out", [bytes_of(p) for p in large]
+    rng = random.Random(seed)
+    for _ in range(3):
+        process = start(large, out)
+        wait_for_tasks(out, rng.randrange(20), process)
+        time.sleep(rng.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        partial = out.with_name("out.partial") / "open_clip_model.safetensors"
+        if not out.exists() and partial.exists():
+            head = partial.read_bytes()[:8]
+            assert head in (b"", bytes(8)), "a file that is not whole must not look like one"
+    done = soupkit("merge", *large, "-o", out, "--slab-size", "1MiB")
+    assert done.returncode == 0, done.stderr
+    merge(large, tmp_path / "reference")
+    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+    assert [bytes_of(p) for p in large] == inputs
+    assert not out.with_name("out.partial").exists()
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_rest_is_resumed(large: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(large, out)
+    wait_for_tasks(out, 3, process)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    if process.returncode == 0:
+        pytest.skip("the merge was faster than the signal")
+    assert process.returncode == 130 and "resumes" in errors and "Traceback" not in errors
+    done = soupkit("merge", *large, "-o", out, "--slab-size", "1MiB", "--device", "cpu")
+    assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
+    merge(large, tmp_path / "reference")
+    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+
+
+def test_an_unfinished_output_of_other_inputs_is_refused_until_fresh(large: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(large, out)
+    wait_for_tasks(out, 3, process)
+    process.kill()
+    process.communicate()
+    assert not out.exists(), "the merge was faster than the kill"
+    assert_error(soupkit("merge", *large[:2], "-o", out), 1, "unfinished", "--fresh")
+    assert soupkit("merge", *large[:2], "-o", out, "--fresh").returncode == 0
+
+
+def test_written_slabs_that_were_damaged_are_made_again(large: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(large, out)
+    wait_for_tasks(out, 8, process)
+    process.kill()
+    process.communicate()
+    partial = out.with_name("out.partial") / "open_clip_model.safetensors"
+    with partial.open("r+b") as file:  # what a power cut may leave: the journal's line, but not the data
+        file.seek(9000)
+        file.write(bytes(4_000_000))
+    assert soupkit("merge", *large, "-o", out, "--slab-size", "1MiB").returncode == 0
+    merge(large, tmp_path / "reference")
+    assert bytes_of(out) == bytes_of(tmp_path / "reference")

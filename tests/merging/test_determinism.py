@@ -1,0 +1,90 @@
+"""The same recipe gives the same bytes, however the work is cut and whoever does it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from soupkit.checkpoint import fingerprint, open_checkpoint
+from soupkit.merging import RunOptions, merge
+from tests.conftest import bytes_of, environment, random_state, save
+
+METHODS: list[dict[str, Any]] = [
+    {"method": "uniform"},
+    {"weights": [3, 1]},
+    {"method": "interpolate", "base": True, "parameters": {"alpha": {"gradient": [0.1, 0.9]}}},
+    {"method": "task_arithmetic", "base": True, "parameters": {"scale": [0.3, 0.6]}},
+    {"method": "slerp"},
+]
+
+
+@pytest.fixture(scope="module", params=[torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+def trio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("trio")
+    states = [random_state(i, request.param) for i in range(3)]
+    for i, state in enumerate(states):  # one tensor of several fingerprint chunks, not a whole number of them
+        generator = torch.Generator().manual_seed(i)
+        state["visual.proj"] = torch.randn(4100, 2087, generator=generator).to(request.param)
+    return [save(root / f"{i}", state) for i, state in enumerate(states)]
+
+
+def run(trio: list[Path], how: dict[str, Any], output: Path, **options: Any) -> str:
+    arguments = {**how, "base": trio[2] if how.get("base") else None}
+    result = merge(trio[:2], output, **arguments, options=RunOptions(**{"device": "cpu", **options}))
+    assert result.fingerprint is not None
+    return result.fingerprint
+
+
+@pytest.mark.parametrize("how", METHODS, ids=lambda h: h.get("method", "linear"))
+def test_slab_size_and_threads_leave_no_trace(trio: list[Path], how: dict[str, Any], tmp_path: Path) -> None:
+    cuts = [(1, 1), (7_000_000, 3), (1 << 30, 2)]
+    prints = {run(trio, how, tmp_path / str(i), slab_bytes=s, threads=t) for i, (s, t) in enumerate(cuts)}
+    assert len(prints) == 1
+    weights = {bytes_of(tmp_path / str(i))["open_clip_model.safetensors"] for i in range(len(cuts))}
+    assert len(weights) == 1
+
+
+def test_fingerprints_taken_while_merging_are_those_of_the_files(trio: list[Path], tmp_path: Path) -> None:
+    result = merge(trio, tmp_path / "out", options=RunOptions(device="cpu"))
+    for entry, path in zip(result.ingredients, trio, strict=True):
+        with open_checkpoint(path) as checkpoint:
+            assert fingerprint(checkpoint).value == entry["fingerprint"]
+    with open_checkpoint(tmp_path / "out") as soup:
+        assert fingerprint(soup).value == result.fingerprint
+
+
+def torchrun(ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return subprocess.run(
+        [*launch, "-m", "soupkit", *map(str, arguments)], capture_output=True, text=True, timeout=200, env=environment()
+    )
+
+
+def test_two_ranks_write_the_bytes_that_one_process_writes(three: list[Path], tmp_path: Path) -> None:
+    alone = merge(three, tmp_path / "alone", options=RunOptions(device="cpu"))
+    done = torchrun(2, "merge", *three, "-o", tmp_path / "ranks", "--device", "cpu", "--slab-size", "1kB", "--json")
+    assert done.returncode == 0, done.stderr
+    assert alone.fingerprint is not None and alone.fingerprint in done.stdout
+    assert bytes_of(tmp_path / "ranks") == bytes_of(tmp_path / "alone")
+    assert not (tmp_path / "ranks.partial").exists()
+
+
+def test_an_error_on_one_rank_ends_all_of_them_with_nothing_written(three: list[Path], tmp_path: Path) -> None:
+    state = random_state(5, torch.bfloat16)
+    state["token_embedding.weight"][5, 5] = float("nan")
+    bad = save(tmp_path / "bad", state)
+    done = torchrun(2, "merge", three[0], bad, "-o", tmp_path / "out", "--device", "cpu", "--slab-size", "1kB")
+    assert done.returncode != 0
+    assert done.stderr.count("tensor 'token_embedding.weight'") == 1
+    assert "soupkit/merging" not in done.stderr, "torchrun shows a traceback of its own; soupkit's is no part of it"
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("how", METHODS, ids=lambda h: h.get("method", "linear"))
+def test_cuda_gives_the_bytes_of_the_cpu(trio: list[Path], how: dict[str, Any], tmp_path: Path) -> None:
+    on_cpu = run(trio, how, tmp_path / "cpu")
+    assert run(trio, how, tmp_path / "cuda", device="cuda", threads=3, slab_bytes=1 << 20) == on_cpu
