@@ -59,7 +59,10 @@ class Arithmetic:
         return self.divide(self.sum(xs), len(xs))
 
     def divide(self, x: Tensor, divisor: float) -> Tensor:
-        """Divide `x` in place. The divisor is a tensor on the device: CUDA multiplies by a scalar's reciprocal."""
+        """Divide `x` in place, with one rounding."""
+        if self.device.type == "cpu":
+            return x.div_(divisor)
+        # CUDA would multiply by the reciprocal of a number that comes from the host
         return x.div_(torch.full((), divisor, dtype=self.dtype, device=self.device))
 
     def weighted_sum(self, xs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
