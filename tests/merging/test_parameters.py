@@ -1,0 +1,94 @@
+"""Parameters: from how a person writes them to what one tensor gets."""
+
+from typing import Any
+
+import pytest
+
+from soupkit.errors import UsageError
+from soupkit.merging.methods import interpolate, linear, task_arithmetic
+from soupkit.merging.parameters import depths, resolve
+from soupkit.merging.registry import METHODS, find_method
+
+NAMES = [
+    "visual.conv1.weight",
+    *(f"visual.transformer.resblocks.{i}.ln_1.weight" for i in range(5)),
+    "visual.proj",
+    "token_embedding.weight",
+    *(f"transformer.resblocks.{i}.ln_1.weight" for i in range(3)),
+    "text_projection",
+]
+assert interpolate and linear and task_arithmetic
+
+
+def alpha(value: Any) -> list[Any]:
+    found = resolve(METHODS["interpolate"], {"alpha": value}, NAMES, 2)
+    return [found[name]["alpha"] for name in NAMES]
+
+
+def test_depth_runs_from_zero_to_one_in_each_tower() -> None:
+    assert [depths(NAMES)[n] for n in NAMES] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 0, 0, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("visual.trunk.blocks.{}.mlp.fc1.weight", 4),
+        ("visual.layer{}.0.conv1.weight", 5),
+        ("visual.trunk.stages.{}.blocks.weight", 4),
+        ("text.transformer.resblocks.{}.ln_1.bias", 3),
+    ],
+)
+def test_blocks_of_other_architectures_have_depths(name: str, names: int) -> None:
+    found = depths([name.format(i) for i in range(1, names)])
+    assert list(found.values())[-1] == 1 and list(found.values()) == sorted(found.values())
+
+
+def test_a_number_holds_for_all_tensors() -> None:
+    assert set(alpha(0.25)) == {0.25}
+
+
+def test_a_default_holds_where_nothing_is_given() -> None:
+    assert {v["alpha"] for v in resolve(METHODS["interpolate"], {}, NAMES, 2).values()} == {0.5}
+
+
+def test_a_gradient_is_interpolated_over_depth() -> None:
+    assert alpha({"gradient": [0.0, 1.0, 0.0]}) == [0, 0, 0.5, 1, 0.5, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_the_first_pattern_that_matches_counts_and_the_default_fills_in() -> None:
+    found = alpha({"visual.transformer.*": 0.1, "visual.*": 0.2})
+    assert found[:7] == [0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2] and set(found[7:]) == {0.5}
+
+
+def test_patterns_may_hold_gradients_and_lists() -> None:
+    value = {"visual.*": {"gradient": [0.0, 1.0]}, "*": [0.3, 0.4]}
+    found = resolve(METHODS["task_arithmetic"], {"scale": value}, NAMES, 2)
+    assert found["visual.proj"]["scale"] == (1.0, 1.0) and found["text_projection"]["scale"] == (0.3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "words"),
+    [
+        ("interpolate", {"alpa": 1}, "no parameter 'alpa'"),
+        ("interpolate", {"alpha": 1.5}, "not between 0 and 1"),
+        ("interpolate", {"alpha": "much"}, "not a number"),
+        ("interpolate", {"alpha": float("nan")}, "not a number"),
+        ("interpolate", {"alpha": [0.1, 0.2]}, "takes one number"),
+        ("interpolate", {"alpha": {"nothing.*": 0.1}}, "matches no tensor"),
+        ("interpolate", {"alpha": {"gradient": []}}, "gradient is a list"),
+        ("interpolate", {"alpha": {"gradient": [0, 3]}}, "not between"),
+        ("task_arithmetic", {"scale": [1, 2, 3]}, "3 values for 2 ingredients"),
+        ("linear", {}, "no default"),
+        ("linear", {"weight": [1, -1]}, "sum to zero"),
+        ("linear", {"weight": [0.1, 0.2], "normalize": 0.5}, "neither 0 nor 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(method: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolve(METHODS[method], given, NAMES, 2)
+
+
+def test_an_unknown_method_suggests_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        find_method("unifrom")
+    assert "uniform" in caught.value.hint
