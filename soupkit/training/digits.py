@@ -7,11 +7,12 @@ the contrastive loss is taken within a group, so that no caption of another imag
 
 import json
 import math
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.errors import StorageError
 from soupkit.evaluation.webdataset import DIGITS, LabelledImages, read_split
 from soupkit.progress import SILENT, Progress
@@ -76,54 +77,61 @@ def train_digits(
 ) -> list[Path]:
     """Train `runs` one after the other into `directory` and return the open_clip directory of each, in their order.
 
-    A run that is there already with the same settings is kept, unless `fresh`. Deterministic on one machine and torch
-    version. Raises DataError when the shipped digits are damaged, StorageError when something else is in the way.
+    A run that is there already with the same settings, its own and those of the run it starts from, is kept, unless
+    `fresh`. Deterministic on one machine, thread count and torch version. Raises DataError when the shipped digits are
+    damaged, CheckpointError when the weights to start from are, StorageError when something else is in the way, another
+    training writes the same directory, or it cannot be written.
     """
+    paths = [directory / run.name for run in runs]
+    for path in paths:
+        if path.exists() and not (path / _SETTINGS).is_file():
+            raise StorageError("is there already and is not a run of the demo", path, "choose another -o")
     data = read_split(DIGITS, "train")
-    paths = []
-    for run in runs:
-        path = directory / run.name
-        settings = json.dumps({"run": asdict(run), "model": _MODEL}, indent=2) + "\n"
-        if fresh or not _is_there(path, settings):
-            if path.exists() and not (path / _SETTINGS).is_file():
-                raise StorageError("is there already and is not a run of the demo", path, "choose another -o")
-            init = directory / run.init if run.init is not None else None
-            partial = path.with_name(path.name + ".partial")
-            for old in (partial, path):
-                shutil.rmtree(old, ignore_errors=True)
-            partial.mkdir(parents=True)
-            _save(_train(run, init, data, progress), partial)
-            (partial / _SETTINGS).write_text(settings)
-            partial.rename(path)
-        paths.append(path)
+    for run, path in zip(runs, paths, strict=True):
+        init = directory / run.init if run.init is not None else None
+        settings = _settings(run, init)
+        if fresh or _read(path) != settings:
+            with PartialDirectory(path) as partial:
+                partial.clear()
+                _save(_train(run, init, data, progress), partial.path)
+                (partial.path / _SETTINGS).write_text(settings)
+                partial.publish(replace=True)
     return paths
 
 
-def _is_there(path: Path, settings: str) -> bool:
+def _settings(run: Run, init: Path | None) -> str:
+    """Everything that decides the weights of a run, as its `training.json` says it."""
+    start = json.loads(_read(init) or "null") if init is not None else None
+    return json.dumps({"run": asdict(run), "model": _MODEL, "init": start}, indent=2) + "\n"
+
+
+def _read(path: Path) -> str | None:
+    """Return the settings that the finished run at `path` was trained with; None where there is none."""
     try:
-        return (path / _SETTINGS).read_text() == settings
-    except OSError:
-        return False
+        return (path / _SETTINGS).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _build(run: Run, init: Path | None) -> "CLIP":
     import torch
     from open_clip.model import CLIP
-    from safetensors.torch import load_file
 
     torch.manual_seed(run.seed)
     vision = {**_MODEL["vision_cfg"], "patch_dropout": run.patch_dropout}
     model = CLIP(embed_dim=_MODEL["embed_dim"], vision_cfg=vision, text_cfg=dict(_MODEL["text_cfg"]))
     if init is not None:
-        model.load_state_dict(load_file(init / "open_clip_model.safetensors"))
+        with open_checkpoint(str(init)) as start:
+            model.load_state_dict({name: start[name] for name in start})
     return model
 
 
 def _save(model: "CLIP", path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, path / "open_clip_model.safetensors", {"format": "pt"})
+    # `save_file` would make a file that only its owner may read.
+    (path / "open_clip_model.safetensors").write_bytes(save(state, {"format": "pt"}))
     config = {"model_cfg": _MODEL, "preprocess_cfg": _PREPROCESS}
     (path / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 

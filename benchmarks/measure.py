@@ -1,0 +1,77 @@
+"""Runs a command and says what it took: seconds, and the peak resident and anonymous memory of its processes."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_POLL = 0.02  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: wall seconds of the whole process, of the merge alone (as the command itself reports), and bytes."""
+
+    process: float
+    merge: float
+    resident: int
+    anonymous: int
+
+
+def measure(command: list[str], cwd: Path | None = None, extra: dict[str, str] | None = None) -> Run:
+    """Run `command`, whose last line of output is JSON with "merge" seconds (or "timings" that hold it).
+
+    Raises RuntimeError, with the end of its output, when it fails.
+    """
+    peaks = {"VmRSS": 0, "RssAnon": 0}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, **(extra or {})}
+    )
+    watcher = threading.Thread(target=_watch, args=(process, peaks))
+    watcher.start()
+    out, err = process.communicate()
+    seconds = time.perf_counter() - started
+    watcher.join()
+    if process.returncode:
+        raise RuntimeError((err or out)[-1500:])
+    document = json.loads(out[out.index("{") :] if out.startswith("{") else out.strip().splitlines()[-1])
+    merge = document.get("timings", document)["merge"]
+    return Run(seconds, merge, peaks["VmRSS"], peaks["RssAnon"])
+
+
+def _watch(process: "subprocess.Popen[str]", peaks: dict[str, int]) -> None:
+    while process.poll() is None:
+        sums = dict.fromkeys(peaks, 0)
+        for pid in _family(process.pid):
+            for key, value in _status(pid).items():
+                sums[key] += value
+        for key, value in sums.items():
+            peaks[key] = max(peaks[key], value)
+        time.sleep(_POLL)
+
+
+def _family(pid: int) -> list[int]:
+    """Return `pid` and its descendants."""
+    family, todo = [], [pid]
+    while todo:
+        member = todo.pop()
+        family.append(member)
+        for children in Path(f"/proc/{member}/task").glob("*/children"):
+            try:
+                todo += [int(child) for child in children.read_text().split()]
+            except OSError:
+                continue
+    return family
+
+
+def _status(pid: int) -> dict[str, int]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = (line.partition(":") for line in lines)
+    return {key: int(value.split()[0]) * 1024 for key, _, value in fields if key in ("VmRSS", "RssAnon")}

@@ -1,0 +1,201 @@
+"""How fast is a uniform merge, and in how much memory? soupkit, its peers and the floor, side by side in one run.
+
+    python -m benchmarks.merge ViT-bigG-14 --dtype bfloat16 --count 3 --work /tmp/soupkit-benchmark
+
+Makes synthetic checkpoints (kept for the next time) and an environment for the peers, then runs all of them in turns,
+warm (the inputs are read again before every run) and cold (the inputs are dropped from the page cache). The floor
+reads the inputs, writes as many bytes as the soup has, and syncs. Ratios are taken round by round, so that they hold
+when the machine's speed drifts; their median, least and largest are printed. Prints Markdown; `--output` also saves it.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.measure import Run, measure
+from benchmarks.peers import environment, versions
+from benchmarks.synthetic import make_checkpoints
+
+PEERS = ["mergekit", "sd-mecha", "torch-loop"]
+PACKAGES = ["mergekit", "sd-mecha"]
+WEIGHTS = "open_clip_model.safetensors"
+ROOT = Path(__file__).parents[1]
+_ON_CPU = ["--device", "cpu", "--json"]
+
+
+def subjects(peers: list[str], python: Path | None, inputs: list[Path], out: Path) -> dict[str, list[str]]:
+    """Return the command line of every subject; each writes into `out`."""
+    files = [str(p / WEIGHTS) for p in inputs]
+    commands = {
+        "floor": [sys.executable, "-m", "benchmarks.floor", str(out), *files],
+        "soupkit": [
+            sys.executable,
+            "-m",
+            "soupkit",
+            "merge",
+            *map(str, inputs),
+            "-o",
+            str(out),
+            "--device",
+            "cpu",
+            "--json",
+        ],
+    }
+    for peer in peers:
+        interpreter = sys.executable if peer == "torch-loop" else str(python)
+        commands[peer] = [interpreter, str(ROOT / "benchmarks" / "merge_peers.py"), peer, str(out), *map(str, inputs)]
+    return commands
+
+
+def warm(inputs: list[Path]) -> None:
+    """Read every input, so that it lies in the page cache as far as memory allows."""
+    buffer = bytearray(8 << 20)
+    for path in inputs:
+        with (path / WEIGHTS).open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def cold(inputs: list[Path]) -> None:
+    """Drop every input from the page cache."""
+    for path in inputs:
+        descriptor = os.open(path / WEIGHTS, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def remove(out: Path) -> None:
+    """Remove a run's output."""
+    if out.is_dir():
+        shutil.rmtree(out)
+    else:
+        out.unlink(missing_ok=True)
+
+
+def rounds(
+    commands: dict[str, list[str]], out: Path, prepare: Callable[[], None], count: int
+) -> tuple[dict[str, list[Run]], dict[str, str]]:
+    """Run every subject `count` times, in turns. A subject that fails is left out, and its error returned."""
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    failures: dict[str, str] = {}
+    for i in range(count):
+        for name, command in commands.items():
+            if name in failures:
+                continue
+            remove(out)
+            os.sync()
+            prepare()
+            try:
+                run = measure(command, cwd=ROOT)
+            except (RuntimeError, ValueError, KeyError, IndexError) as error:
+                failures[name] = str(error)
+                continue
+            runs[name].append(run)
+            print(f"  round {i + 1}, {name}: merge {run.merge:.2f} s, process {run.process:.2f} s", file=sys.stderr)
+    remove(out)
+    return {n: r for n, r in runs.items() if r and n not in failures}, failures
+
+
+def spread(values: list[float]) -> str:
+    """Write median, least and largest."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def table(title: str, runs: dict[str, list[Run]], failures: dict[str, str]) -> list[str]:
+    """Return a Markdown table of one set of rounds."""
+    lines = [
+        f"### {title}",
+        "",
+        "| | merge, s | merge / floor | process / floor | peer's merge / soupkit's | resident, GB | anonymous, GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, mine in runs.items():
+        floors, ours = runs["floor"], runs.get("soupkit", [])
+        against_floor = spread([a.merge / b.merge for a, b in zip(mine, floors, strict=False)])
+        process = spread([a.process / b.merge for a, b in zip(mine, floors, strict=False)])
+        against_us = spread([a.merge / b.merge for a, b in zip(mine, ours, strict=False)]) if ours else ""
+        memory = [f"{max(getattr(r, k) for r in mine) / 1e9:.2f}" for k in ("resident", "anonymous")]
+        own = name in ("soupkit", "floor")
+        row = [name, spread([r.merge for r in mine]), against_floor, process, "" if own else against_us, *memory]
+        lines.append("| " + " | ".join(row) + " |")
+    lines += ["", *(f"{name} failed: {error.splitlines()[-1]}" for name, error in failures.items()), ""]
+    return lines
+
+
+def differences(commands: dict[str, list[str]], out: Path) -> list[str]:
+    """Run every subject once and say how far its result is from soupkit's, at most."""
+    from safetensors import safe_open
+
+    reference = out.with_name("reference")
+    lines = []
+    for name, command in commands.items():
+        if name == "floor":
+            continue
+        remove(out)
+        try:
+            measure(command, cwd=ROOT)
+        except (RuntimeError, ValueError, KeyError, IndexError):
+            continue
+        if name == "soupkit":
+            remove(reference)
+            out.rename(reference)
+            continue
+        found = next(iter(sorted(out.glob("*.safetensors"))))
+        with safe_open(found, framework="pt") as a, safe_open(reference / WEIGHTS, framework="pt") as b:
+            largest = max(float((a.get_tensor(k).double() - b.get_tensor(k).double()).abs().max()) for k in b.keys())  # noqa: SIM118
+        lines.append(f"- {name}: largest difference from soupkit's weights {largest:.1e}")
+    remove(out)
+    remove(reference)
+    return lines
+
+
+def machine() -> str:
+    """Name the machine."""
+    with Path("/proc/cpuinfo").open() as file:
+        cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{len(os.sched_getaffinity(0))} cores ({cpu}), {memory:.0f} GB, Linux {platform.release()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="any open_clip architecture")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--count", type=int, default=3, help="ingredients")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cold-rounds", type=int, default=3)
+    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; empty for none")
+    parser.add_argument("--work", type=Path, required=True, help="directory for checkpoints, outputs and the peers")
+    parser.add_argument("--no-check", action="store_true", help="do not compare the results once")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    peers = [p for p in options.peers.split(",") if p]
+    needed = [p for p in PACKAGES if p in peers]
+    python = environment(options.work / "peers", needed) if needed else None
+    inputs = make_checkpoints(options.model, options.count, options.dtype, options.work)
+    out = options.work / "out"
+    commands = subjects(peers, python, inputs, out)
+    title = f"{options.model}, {options.dtype}, {options.count} ingredients"
+    lines = [f"## Uniform merge: {title}", "", machine()]
+    if python is not None:
+        lines.append(", ".join(f"{p} {v}" for p, v in versions(python, [*needed, "torch"]).items()) + " (peers)")
+    lines.append("")
+    if not options.no_check:
+        lines += [*differences(commands, out), ""]
+    for name, prepare, count in (("warm", warm, options.rounds), ("cold", cold, options.cold_rounds)):
+        if count:
+            lines += table(name, *rounds(commands, out, lambda p=prepare: p(inputs), count))  # type: ignore[misc]
+    text = "\n".join(lines)
+    print(text)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
