@@ -12,8 +12,8 @@ Kind = Literal["classification", "multilabel", "retrieval"]
 class Sample:
     """One image of a dataset as it is stored: its `key` names it in errors, `data` are the bytes of the file.
 
-    `label` is a class (classification), `labels` one flag per class (multilabel), `captions` the texts that belong to the
-    image (retrieval).
+    `label` is a class (classification), `labels` one flag per class (multilabel), `captions` the texts that belong to
+    the image (retrieval).
     """
 
     key: str
