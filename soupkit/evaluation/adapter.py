@@ -1,0 +1,183 @@
+"""All that soupkit knows of open_clip's insides: building a model from a config, its tokenizer, and its text tower.
+
+A model is built from the config that belongs to the weights, without a download; its parameters are then filled from a
+checkpoint, again and again where several candidates are scored.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from soupkit.checkpoint.architecture import Config
+from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.errors import ArchitectureError, CheckpointError
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One residual block of a transformer: what pre-norm self-attention and an MLP are made of."""
+
+    norm_1: nn.Module
+    in_weight: Tensor
+    in_bias: Tensor | None
+    out_weight: Tensor
+    out_bias: Tensor | None
+    heads: int
+    scale_1: nn.Module
+    norm_2: nn.Module
+    mlp: nn.Module
+    scale_2: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class CausalTextTower:
+    """A text tower in which no token sees a later one, and whose feature is that of the end-of-text token.
+
+    `embed(tokens [n], positions [n])` gives [n, width]; `finish([n, width])` gives features [n, embed];
+    `end(tokens [n, context])` gives the position [n] of the token that is pooled.
+    """
+
+    blocks: tuple[Block, ...]
+    embed: Callable[[Tensor, Tensor], Tensor]
+    finish: Callable[[Tensor], Tensor]
+    end: Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Iterator[str]:
+    """Yield a name under which open_clip finds `config`: a directory of its own kind."""
+    with TemporaryDirectory(prefix="soupkit-") as place:
+        (Path(place) / "open_clip_config.json").write_text(json.dumps(config))
+        for file in tokenizer_files:
+            (Path(place) / file.name).symlink_to(file.resolve())
+        yield f"local-dir:{place}"
+
+
+def build_model(config: Config, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Build the model of an `open_clip_config.json`, with weights of no meaning. Raises ArchitectureError."""
+    import open_clip
+
+    text = config["model_cfg"].get("text_cfg", {})
+    try:
+        with _as_local_dir(config) as name:
+            model = open_clip.create_model(name, load_weights=False, pretrained_hf=False)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
+        why = f"its text tower is {text['hf_model_name']}, described on the Hub" if "hf_model_name" in text else ""
+        raise ArchitectureError(
+            f"open_clip cannot build the model: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}",
+            why,
+            "check its open_clip_config.json",
+        ) from error
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def fill_model(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the weights of `checkpoint` into `model`, in place. Raises ArchitectureError where they do not fit."""
+    state = model.state_dict()
+    if missing := [n for n in state if n not in checkpoint.tensors]:
+        raise ArchitectureError(f"lacks {missing[0]!r}, which its config asks for", checkpoint.ref)
+    if extra := [n for n in checkpoint.tensors if n not in state]:
+        raise ArchitectureError(f"holds {extra[0]!r}, which its config does not know", checkpoint.ref)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if tuple(tensor.shape) != checkpoint.tensors[name].shape:
+                shape = list(checkpoint.tensors[name].shape)
+                raise ArchitectureError(
+                    f"{name!r} is {shape}, its config asks for {list(tensor.shape)}", checkpoint.ref
+                )
+            tensor.copy_(checkpoint[name])
+
+
+def open_tokenizer(config: Config, files: tuple[Path, ...], where: object) -> Tokenizer:
+    """Return the tokenizer that the model's config names. Nothing is downloaded.
+
+    Raises CheckpointError when the config names a tokenizer whose files are not beside the weights.
+    """
+    import open_clip
+
+    name = config["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
+    if name and not files:
+        raise CheckpointError(
+            f"the model's tokenizer is {name!r}, and its files are not beside the weights",
+            where,
+            "put them there: tokenizer.json, tokenizer_config.json, special_tokens_map.json",
+        )
+    try:
+        with _as_local_dir(config, files) as place:
+            return open_clip.get_tokenizer(place)
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise CheckpointError(
+            f"the tokenizer cannot be opened: {first}", where, f"files: {[f.name for f in files]}"
+        ) from error
+
+
+def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
+    """Return the text tower of `model` in parts; None where it is not causal, pooled elsewhere, or not known here.
+
+    Whether the parts compute what `encode_text` does is for the caller to check.
+    """
+    text: Any = getattr(model, "text", model)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+    mask = getattr(text, "attn_mask", None)
+    plain = getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False)
+    names = ("transformer", "token_embedding", "positional_embedding", "ln_final")
+    if pool not in ("argmax", "eos") or not plain or not all(hasattr(text, n) for n in names) or not _is_causal(mask):
+        return None
+    blocks = [_block(b) for b in getattr(text.transformer, "resblocks", [])]
+    if not blocks or any(b is None for b in blocks):
+        return None
+    eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+
+    def end(tokens: Tensor) -> Tensor:
+        return tokens.argmax(dim=-1) if pool == "argmax" else tokens.eq(eos).int().argmax(dim=-1)
+
+    def embed(tokens: Tensor, positions: Tensor) -> Tensor:
+        return text.token_embedding(tokens) + text.positional_embedding[positions]
+
+    def finish(x: Tensor) -> Tensor:
+        x, projection = text.ln_final(x), text.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+    return CausalTextTower(tuple(b for b in blocks if b is not None), embed, finish, end)
+
+
+def _is_causal(mask: Any) -> bool:
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return False
+    above = torch.ones_like(mask, dtype=torch.bool).triu(1)
+    return bool((mask[above] == float("-inf")).all() and (mask[~above] == 0).all())
+
+
+def _block(block: Any) -> Block | None:
+    attention: Any = getattr(block, "attn", None)
+    if not isinstance(attention, nn.MultiheadAttention) or hasattr(block, "ln_1_kv"):
+        return None
+    if attention.in_proj_weight is None or attention.bias_k is not None or attention.add_zero_attn:
+        return None
+    if not all(isinstance(getattr(block, n, None), nn.Module) for n in ("ln_1", "ls_1", "ln_2", "mlp", "ls_2")):
+        return None
+    out = attention.out_proj
+    return Block(
+        norm_1=block.ln_1,
+        in_weight=attention.in_proj_weight,
+        in_bias=attention.in_proj_bias,
+        out_weight=out.weight,
+        out_bias=out.bias,
+        heads=attention.num_heads,
+        scale_1=block.ls_1,
+        norm_2=block.ln_2,
+        mlp=block.mlp,
+        scale_2=block.ls_2,
+    )

@@ -1,0 +1,114 @@
+"""Prompts: class names put into templates, tokenised once, and each distinct one encoded once per model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from soupkit.errors import DataError
+from soupkit.evaluation.adapter import CausalTextTower, Tokenizer, causal_text_tower
+from soupkit.evaluation.prefix_tree import PrefixTree, build_tree, encode_tree
+
+# Distinct tokens of the prompts that are encoded together: bounds the memory, whatever the number of classes.
+_TREE_NODES = 16_384
+_CHECKED = 4
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Tokenised texts: `tokens` [distinct, context] int64, and for every text the row that is its own [texts]."""
+
+    tokens: Tensor
+    rows: Tensor
+
+
+def fill_templates(classnames: Sequence[str], templates: Sequence[str], where: object) -> list[str]:
+    """Return the prompts of all classes, class by class. Raises DataError for a template without a place for a name."""
+    for template in templates:
+        if "{c}" not in template:
+            raise DataError(f"template {template!r} has no place for the class name", where, "write {c} where it goes")
+    return [template.replace("{c}", name) for name in classnames for template in templates]
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], batch: int = 4096) -> Prompts:
+    """Tokenise `texts`, keeping one of each distinct row."""
+    parts = [tokenizer(list(texts[i : i + batch])) for i in range(0, len(texts), batch)]
+    tokens, rows = torch.cat(parts).to(torch.int64).unique(dim=0, return_inverse=True)
+    return Prompts(tokens, rows)
+
+
+class PromptEncoder:
+    """Encodes one set of prompts with one live model, as often as its weights change.
+
+    At opening a few prompts decide how: over their prefix tree, when that gives what `encode_text` gives; else at full
+    length, each distinct prompt once.
+    """
+
+    def __init__(self, model: torch.nn.Module, prompts: Prompts, device: torch.device, batch: int = 256) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._device = device
+        self._batch = batch
+        self._trees: list[PrefixTree] = []
+        tower = causal_text_tower(model)
+        if tower is not None and self._agrees(tower):
+            self._trees = [tree.to(device) for tree in plan_trees(tower, prompts.tokens)]
+
+    @property
+    def uses_tree(self) -> bool:
+        """Whether the prompts are encoded over their prefix tree."""
+        return bool(self._trees)
+
+    @property
+    def tokens_computed(self) -> int:
+        """Token positions that one encoding goes through."""
+        return sum(len(t.tokens) for t in self._trees) if self._trees else self._prompts.tokens.numel()
+
+    @torch.inference_mode()
+    def _agrees(self, tower: CausalTextTower) -> bool:
+        """Whether the tree gives what `encode_text` gives, on a few prompts of different lengths."""
+        tokens = self._prompts.tokens
+        order = tower.end(tokens).argsort()
+        few = tokens[order[torch.linspace(0, len(order) - 1, min(_CHECKED, len(order))).long()]]
+        want = self._model.encode_text(few.to(self._device)).float()  # type: ignore[operator]
+        got = torch.cat([encode_tree(tower, tree.to(self._device)) for tree in plan_trees(tower, few)]).float()
+        tolerance = _TOLERANCE if want.dtype == torch.float32 and got.dtype == torch.float32 else 0.1
+        if next(self._model.parameters()).dtype.itemsize <= 2:
+            tolerance = 0.1  # the two paths round differently in 16 bits
+        return bool((got - want).norm(dim=-1).le(tolerance * want.norm(dim=-1)).all())
+
+    @torch.inference_mode()
+    def encode(self) -> Tensor:
+        """Return the normalised features of every text, float32 [texts, embed], with the model's weights of now."""
+        tower = causal_text_tower(self._model) if self._trees else None
+        if tower is not None:
+            parts = [encode_tree(tower, tree) for tree in self._trees]
+        else:
+            tokens = self._prompts.tokens
+            parts = [
+                self._model.encode_text(tokens[i : i + self._batch].to(self._device))  # type: ignore[operator]
+                for i in range(0, len(tokens), self._batch)
+            ]
+        features = torch.nn.functional.normalize(torch.cat(parts).float(), dim=-1)
+        return features[self._prompts.rows.to(self._device)]
+
+
+def plan_trees(tower: CausalTextTower, tokens: Tensor) -> list[PrefixTree]:
+    """Cut the prompts `tokens` [n, context] at their end-of-text token and put them into trees of bounded size."""
+    ends = tower.end(tokens).tolist()
+    rows = [row[: end + 1] for row, end in zip(tokens.tolist(), ends, strict=True)]
+    trees: list[PrefixTree] = []
+    run: list[list[int]] = []
+    last: list[int] = []
+    nodes = 0
+    for row in rows:  # rows come sorted, so a row's new nodes are those after what it shares with the one before
+        shared = next((i for i, (a, b) in enumerate(zip(row, last, strict=False)) if a != b), min(len(row), len(last)))
+        if run and nodes + len(row) - shared > _TREE_NODES:
+            trees.append(build_tree(run))
+            run, nodes, shared = [], 0, 0
+        run.append(row)
+        nodes += len(row) - shared
+        last = row
+    return [*trees, build_tree(run)]
