@@ -136,7 +136,7 @@ def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
     blocks = [_block(b) for b in getattr(text.transformer, "resblocks", [])]
     if not blocks or any(b is None for b in blocks):
         return None
-    eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+    eos: Any = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
 
     def end(tokens: Tensor) -> Tensor:
         return tokens.argmax(dim=-1) if pool == "argmax" else tokens.eq(eos).int().argmax(dim=-1)
