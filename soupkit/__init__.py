@@ -6,20 +6,23 @@ The public names are loaded when they are first used, so that `import soupkit` c
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from soupkit.version import __version__
 
 _PUBLIC = {
     "open_checkpoint": "soupkit.checkpoint",
     "compare": "soupkit.checkpoint",
     "merge": "soupkit.merging",
+    "evaluate": "soupkit.evaluation",
+    "Evaluator": "soupkit.evaluation",
     "SoupkitError": "soupkit.errors",
 }
 
-__all__ = ["SoupkitError", "__version__", "compare", "merge", "open_checkpoint"]
+__all__ = ["Evaluator", "SoupkitError", "__version__", "compare", "evaluate", "merge", "open_checkpoint"]
 
 if TYPE_CHECKING:
     from soupkit.checkpoint import compare, open_checkpoint
     from soupkit.errors import SoupkitError
+    from soupkit.evaluation import Evaluator, evaluate
     from soupkit.merging import merge
 
 

@@ -21,8 +21,10 @@ def partial_path(target: Path) -> Path:
 class PartialDirectory:
     """`OUT.partial`, held by one run at a time. A context manager; leaving it keeps what was written, for a resume."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, wait: bool = False) -> None:
+        """`wait` for another run that holds the directory, instead of refusing."""
         self.target = target
+        self._wait = wait
         self.path = partial_path(target)
         self.created = False
         self._lock = -1
@@ -49,7 +51,7 @@ class PartialDirectory:
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX if self._wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._release()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import compare, demo, inspect, merge
+from soupkit.cli import classify, compare, demo, evaluate, inspect, merge
 from soupkit.cli.errors import report
 
 
@@ -18,6 +18,8 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (inspect, inspect.inspect),
         (compare, compare.compare),
         (merge, merge.merge),
+        (evaluate, evaluate.evaluate),
+        (classify, classify.classify),
     ):
         app.command(command.__name__, help=module.HELP)(command if debug else _reporting(command))
 

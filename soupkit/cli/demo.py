@@ -1,12 +1,14 @@
 """`soupkit demo`: the whole job in miniature, on the handwritten digits that the package ships."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from soupkit.evaluation.zero_shot import Accuracy
+    from soupkit.evaluation import Score
     from soupkit.merging import MergeResult
 
 HELP = """\
@@ -28,6 +30,7 @@ def demo(
     ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train everything anew.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no decoded images and no scores.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
@@ -49,18 +52,18 @@ def demo(
     say(f"each of them is {comparison.architectures[0]}")
     say(comparison.lineage or "")
     soup = _merge(ingredients, output / "soup")
-    scores = _scores([*models, soup.output])
+    from soupkit.cli.evaluate import cache_directory
+    from soupkit.evaluation import EvaluationOptions, evaluate
+
+    options = EvaluationOptions(cache=cache_directory(None, no_cache))
+    scores = evaluate([*models, soup.output], ["digits"], options=options, progress=progress).scores
     if as_json:
         document = {
             "output": str(soup.output),
             "fingerprint": soup.fingerprint,
-            "scores": [
-                {"ref": str(path), "task": "digits", "split": "test", "metric": "acc1", "value": s.value, "n": s.n,
-                 "low": s.low, "high": s.high}
-                for path, s in zip([*models, soup.output], scores, strict=True)
-            ],
+            "scores": [asdict(score) for score in scores],
             "seconds": time.perf_counter() - started,
-        }  # fmt: skip
+        }
         print_json("demo", document)
     else:
         _show([*names, "soup"], scores, soup.output)
@@ -78,15 +81,7 @@ def _merge(ingredients: list[Path], output: Path) -> "MergeResult":
         return merge(ingredients, output, options=RunOptions(fresh=True), progress=terminal_progress())
 
 
-def _scores(models: list[Path]) -> list["Accuracy"]:
-    from soupkit.evaluation.webdataset import DIGITS, read_split
-    from soupkit.evaluation.zero_shot import zero_shot_accuracy
-
-    data = read_split(DIGITS, "test")
-    return [zero_shot_accuracy(model, data) for model in models]
-
-
-def _show(names: list[str], scores: list["Accuracy"], soup: Path) -> None:
+def _show(names: list[str], scores: Sequence["Score"], soup: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from soupkit import __version__
 from soupkit.cli import commands
+from soupkit.version import __version__
 
 app = typer.Typer(
     name="soupkit",

@@ -6,7 +6,10 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from soupkit.errors import StorageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -19,8 +22,22 @@ _PLAIN_INTERVAL = 5.0  # seconds between lines where there is no terminal
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
     """Print the one JSON document of a command on stdout. NaN and infinities become null."""
-    sys.stdout.write(json.dumps({"schema": 1, "command": command, **_finite(fields)}, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(_document(command, fields))
     sys.stdout.flush()
+
+
+def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:
+    """Write the same document to a file, whole or not at all. Raises StorageError."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(_document(command, fields))
+        partial.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot be written: {error.strerror}", path) from error
+
+
+def _document(command: str, fields: dict[str, Any]) -> str:
+    return json.dumps({"schema": 1, "command": command, **_finite(fields)}, indent=2, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -88,6 +105,8 @@ class PlainProgress:
     def finish(self) -> None:
         """End the job with one line that says what it took."""
         seconds = time.monotonic() - self._started
+        if seconds < 1 and self._spoken == self._started:
+            return  # a line about nothing
         say(f"{self._label}: {count(self._done, self._unit)} in {seconds:.1f} s")
 
 

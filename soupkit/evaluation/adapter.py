@@ -5,6 +5,7 @@ checkpoint, again and again where several candidates are scored.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,13 +63,24 @@ def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Ite
         yield f"local-dir:{place}"
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip from warning that a model has no weights yet."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
 def build_model(config: Config, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Build the model of an `open_clip_config.json`, with weights of no meaning. Raises ArchitectureError."""
     import open_clip
 
     text = config["model_cfg"].get("text_cfg", {})
     try:
-        with _as_local_dir(config) as name:
+        with _as_local_dir(config) as name, _quiet():
             model = open_clip.create_model(name, load_weights=False, pretrained_hf=False)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         why = f"its text tower is {text['hf_model_name']}, described on the Hub" if "hf_model_name" in text else ""
@@ -78,6 +90,12 @@ def build_model(config: Config, device: torch.device, dtype: torch.dtype) -> nn.
             "check its open_clip_config.json",
         ) from error
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def preprocess_of(config: Config) -> Config:
+    """Return the preprocessing that open_clip uses for a model: its config's, at the size of its image tower."""
+    size = config["model_cfg"].get("vision_cfg", {}).get("image_size", 224)
+    return {**config.get("preprocess_cfg", {}), "size": size}
 
 
 def fill_model(model: nn.Module, checkpoint: Checkpoint) -> None:

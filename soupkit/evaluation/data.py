@@ -1,9 +1,7 @@
-"""The small values that evaluation is made of: a task, its images and prompts, and the scores that come out."""
+"""The small values that evaluation is made of: a task, its samples, and the score that comes out."""
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
-
-import numpy as np
 
 Kind = Literal["classification", "multilabel", "retrieval"]
 
@@ -24,14 +22,14 @@ class Sample:
 
 
 class Dataset(Protocol):
-    """Where a task's images come from. Reading is sequential and may be repeated."""
+    """Where a task's images come from."""
 
     @property
     def place(self) -> str:
         """What errors call it: a folder or a file."""
 
     def files(self) -> list[str]:
-        """Paths of every file that is read; when one of them changes, so does the dataset."""
+        """Paths of every file that is read, in order; when one of them changes, so does the dataset."""
 
     def __len__(self) -> int: ...
 
@@ -44,7 +42,7 @@ class Task:
     """A dataset with what turns it into a score.
 
     `metric` is the main one. `templates` hold `{c}` where the class name goes; retrieval tasks have neither class names
-    nor templates.
+    nor templates. `notes` say what a person should know about how the task was read.
     """
 
     name: str
@@ -54,33 +52,19 @@ class Task:
     dataset: Dataset
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """The decoded images of a task: uint8 [N, H, W, 3], cropped and resized, not yet normalised; a memory map.
-
-    `labels` is int64 [N] (classification) or bool [N, classes] (multilabel); `captions` holds the texts of each image
-    (retrieval); `hashes` are xxh3-128 of the stored image bytes; `content` names all of it.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    keys: tuple[str, ...]
-    hashes: tuple[bytes, ...]
-    content: str
-    captions: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """What one model reached on one task. Fractions; `low` and `high` bound the 95 % interval of the main metric.
 
-    `metrics` holds all of the task's metrics; one that does not exist (top-5 of four classes) is None.
+    `n` counts images. `metrics` holds all of the task's metrics; one that does not exist (top-5 of four classes) is
+    None.
     """
 
     ref: str
-    fingerprint: str
+    fingerprint: str | None
     task: str
     split: str
     metric: str

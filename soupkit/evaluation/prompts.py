@@ -1,10 +1,11 @@
 """Prompts: class names put into templates, tokenised once, and each distinct one encoded once per model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from soupkit.errors import DataError
 from soupkit.evaluation.adapter import CausalTextTower, Tokenizer, causal_text_tower
@@ -14,6 +15,7 @@ from soupkit.evaluation.prefix_tree import PrefixTree, build_tree, encode_tree
 _TREE_NODES = 16_384
 _CHECKED = 4
 _TOLERANCE = 1e-4
+_TOLERANCE_16_BITS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,14 @@ class Prompts:
 
     tokens: Tensor
     rows: Tensor
+    # The trees of these prompts on each device, made when they are first asked for.
+    _trees: dict[torch.device, list[PrefixTree]] = field(default_factory=dict, compare=False)
+
+    def trees(self, tower: CausalTextTower, device: torch.device) -> list[PrefixTree]:
+        """Return the prefix trees of the distinct prompts, in their order."""
+        if device not in self._trees:
+            self._trees[device] = [tree.to(device) for tree in plan_trees(tower, self.tokens)]
+        return self._trees[device]
 
 
 def fill_templates(classnames: Sequence[str], templates: Sequence[str], where: object) -> list[str]:
@@ -46,25 +56,26 @@ class PromptEncoder:
     length, each distinct prompt once.
     """
 
-    def __init__(self, model: torch.nn.Module, prompts: Prompts, device: torch.device, batch: int = 256) -> None:
+    def __init__(self, model: nn.Module, prompts: Prompts, device: torch.device, batch: int = 256) -> None:
         self._model = model
         self._prompts = prompts
         self._device = device
         self._batch = batch
-        self._trees: list[PrefixTree] = []
         tower = causal_text_tower(model)
-        if tower is not None and self._agrees(tower):
-            self._trees = [tree.to(device) for tree in plan_trees(tower, prompts.tokens)]
+        self.uses_tree = tower is not None and self._agrees(tower)
 
     @property
-    def uses_tree(self) -> bool:
-        """Whether the prompts are encoded over their prefix tree."""
-        return bool(self._trees)
+    def prompts(self) -> Prompts:
+        """What is encoded."""
+        return self._prompts
 
     @property
     def tokens_computed(self) -> int:
         """Token positions that one encoding goes through."""
-        return sum(len(t.tokens) for t in self._trees) if self._trees else self._prompts.tokens.numel()
+        tower = causal_text_tower(self._model) if self.uses_tree else None
+        if tower is None:
+            return self._prompts.tokens.numel()
+        return sum(len(t.tokens) for t in self._prompts.trees(tower, self._device))
 
     @torch.inference_mode()
     def _agrees(self, tower: CausalTextTower) -> bool:
@@ -72,26 +83,37 @@ class PromptEncoder:
         tokens = self._prompts.tokens
         order = tower.end(tokens).argsort()
         few = tokens[order[torch.linspace(0, len(order) - 1, min(_CHECKED, len(order))).long()]]
+        few = few.unique(dim=0)
         want = self._model.encode_text(few.to(self._device)).float()  # type: ignore[operator]
         got = torch.cat([encode_tree(tower, tree.to(self._device)) for tree in plan_trees(tower, few)]).float()
-        tolerance = _TOLERANCE if want.dtype == torch.float32 and got.dtype == torch.float32 else 0.1
-        if next(self._model.parameters()).dtype.itemsize <= 2:
-            tolerance = 0.1  # the two paths round differently in 16 bits
+        # The two paths round differently, in 16 bits so much that only a wrong path would differ by more.
+        wide = next(self._model.parameters()).dtype.itemsize >= 4
+        tolerance = _TOLERANCE if wide else _TOLERANCE_16_BITS
         return bool((got - want).norm(dim=-1).le(tolerance * want.norm(dim=-1)).all())
 
     @torch.inference_mode()
-    def encode(self) -> Tensor:
-        """Return the normalised features of every text, float32 [texts, embed], with the model's weights of now."""
-        tower = causal_text_tower(self._model) if self._trees else None
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the distinct prompts' features part by part: which rows, and float32 [rows, embed] of length one.
+
+        The model's weights are those of now.
+        """
+        tower = causal_text_tower(self._model) if self.uses_tree else None
+        start = 0
         if tower is not None:
-            parts = [encode_tree(tower, tree) for tree in self._trees]
-        else:
-            tokens = self._prompts.tokens
-            parts = [
-                self._model.encode_text(tokens[i : i + self._batch].to(self._device))  # type: ignore[operator]
-                for i in range(0, len(tokens), self._batch)
-            ]
-        features = torch.nn.functional.normalize(torch.cat(parts).float(), dim=-1)
+            for tree in self._prompts.trees(tower, self._device):
+                features = encode_tree(tower, tree)
+                yield slice(start, start + len(features)), normalize(features.float(), dim=-1)
+                start += len(features)
+            return
+        tokens = self._prompts.tokens
+        for start in range(0, len(tokens), self._batch):
+            features = self._model.encode_text(tokens[start : start + self._batch].to(self._device))  # type: ignore[operator]
+            yield slice(start, start + len(features)), normalize(features.float(), dim=-1)
+
+    @torch.inference_mode()
+    def encode(self) -> Tensor:
+        """Return the features of every text, float32 [texts, embed], of length one."""
+        features = torch.cat([part for _, part in self.parts()])
         return features[self._prompts.rows.to(self._device)]
 
 

@@ -21,9 +21,9 @@ from soupkit.merging.engine import Engine, choose_device, choose_threads
 from soupkit.merging.journal import Journal, TaskKey, TaskResult, read_journals
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
-from soupkit.merging.ranks import Ranks
 from soupkit.merging.soup import read_soup_json, same_recipe, write_companions, write_soup_json
 from soupkit.progress import Progress
+from soupkit.ranks import Ranks
 
 _HASH_BYTES = 8 << 20
 

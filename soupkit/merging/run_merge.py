@@ -12,8 +12,8 @@ from soupkit.checkpoint.fingerprint import Fingerprint
 from soupkit.errors import UsageError
 from soupkit.merging.execution import Execution
 from soupkit.merging.preparation import Prepared, SoupRequest, prepare
-from soupkit.merging.ranks import Ranks, joined_ranks
 from soupkit.progress import SILENT, Progress
+from soupkit.ranks import Ranks, joined_ranks
 
 
 @dataclass(frozen=True, slots=True)

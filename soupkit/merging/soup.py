@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soupkit import __version__
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint
 from soupkit.errors import ArchitectureError
+from soupkit.version import __version__
 
 SOUP_NAME = "soup.json"
 CONFIG_NAME = "open_clip_config.json"

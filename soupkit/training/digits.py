@@ -7,14 +7,18 @@ the contrastive loss is taken within a group, so that no caption of another imag
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.partial import PartialDirectory
-from soupkit.errors import StorageError
-from soupkit.evaluation.webdataset import DIGITS, LabelledImages, read_split
+from soupkit.errors import DataError, StorageError
+from soupkit.evaluation.data import Task
+from soupkit.evaluation.tasks import open_tasks
+from soupkit.evaluation.transform import decode
 from soupkit.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -83,7 +87,7 @@ def train_digits(
     """Train `runs` one after the other into `directory` and return the open_clip directory of each, in their order.
 
     A run that is there already with the same settings, its own and those of the run it starts from, is kept, unless
-    `fresh`. Deterministic on one machine, thread count and torch version. Raises DataError when the shipped digits are
+    `fresh`. Deterministic on one machine and torch version. Raises DataError when the shipped digits are
     damaged, CheckpointError when the weights to start from are, StorageError when something else is in the way, another
     training writes the same directory, or it cannot be written.
     """
@@ -91,17 +95,32 @@ def train_digits(
     for path in paths:
         if path.exists() and not (path / _SETTINGS).is_file():
             raise StorageError("is there already and is not a run of the demo", path, "choose another -o")
-    data = read_split(DIGITS, "train")
+    (data,) = open_tasks(["digits:train"])
     for run, path in zip(runs, paths, strict=True):
         init = directory / run.init if run.init is not None else None
         settings = _settings(run, init)
         if fresh or _read(path) != settings:
             with PartialDirectory(path) as partial:
                 partial.clear()
-                _save(_train(run, init, data, progress), partial.path)
+                with _one_thread():
+                    _save(_train(run, init, data, progress), partial.path)
                 (partial.path / _SETTINGS).write_text(settings)
                 partial.publish(replace=True)
     return paths
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: as fast for a model this small, the same weights whatever the number of cores, and no
+    waiting of threads for each other where the cores are busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _settings(run: Run, init: Path | None) -> str:
@@ -141,7 +160,7 @@ def _save(model: "CLIP", path: Path) -> None:
     (path / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _train(run: Run, init: Path | None, data: LabelledImages, progress: Progress) -> "CLIP":
+def _train(run: Run, init: Path | None, data: Task, progress: Progress) -> "CLIP":
     """Train one model in float32 on the CPU: AdamW, warm-up, cosine; the loss is taken within groups."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
@@ -188,7 +207,7 @@ def _schedule(step: int, run: Run) -> float:
 
 
 def _tensors(
-    data: LabelledImages, run: Run, generator: "torch.Generator"
+    data: Task, run: Run, generator: "torch.Generator"
 ) -> tuple["torch.Tensor", list["torch.Tensor"], "torch.Tensor"]:
     """Return normalised pixels [N, 3, 16, 16], the run's images per class, and captions [classes, templates, 16]."""
     import torch
@@ -196,8 +215,12 @@ def _tensors(
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     transform = image_transform_v2(PreprocessCfg(**_PREPROCESS), is_train=False)
-    pixels = torch.stack([transform(image) for image in data.images])
-    labels = torch.tensor(data.labels)
+    samples = [data.dataset.read(i) for i in range(len(data.dataset))]
+    try:
+        pixels = torch.stack([transform(decode(sample.data)) for sample in samples])
+    except OSError as error:
+        raise DataError(f"an image is damaged: {error}", data.dataset.place, "install soupkit again") from error
+    labels = torch.tensor([sample.label for sample in samples])
     by_class = []
     for c in range(len(data.classnames)):
         members = torch.nonzero(labels == c).flatten()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from soupkit.evaluation.metrics import wilson
-from soupkit.evaluation.webdataset import DIGITS, read_split
+from soupkit.evaluation.tasks import DIGITS, open_tasks
+from soupkit.evaluation.transform import decode
 from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
 from tests.conftest import environment, soupkit
 
@@ -80,7 +81,8 @@ def members(split: str) -> dict[str, bytes]:
 def test_no_image_is_in_two_splits() -> None:
     seen: set[str] = set()
     for split, n in {"train": 1000, "val": 300, "test": 497}.items():
-        images = [image.tobytes() for image in read_split(DIGITS, split).images]
+        (task,) = open_tasks([f"digits:{split}"])
+        images = [decode(task.dataset.read(i).data).tobytes() for i in range(len(task.dataset))]
         digests = {hashlib.sha256(image).hexdigest() for image in images}
         assert len(images) == n and len(digests) == n and not digests & seen
         seen |= digests

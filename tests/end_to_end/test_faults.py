@@ -116,8 +116,8 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(three: list[Path], tmp
     from soupkit.errors import CheckpointError
     from soupkit.merging.execution import Execution
     from soupkit.merging.preparation import SoupRequest, prepare
-    from soupkit.merging.ranks import Ranks
     from soupkit.progress import SILENT
+    from soupkit.ranks import Ranks
 
     refs = tuple(str(p) for p in three)
     request = SoupRequest(refs, tmp_path / "out", "uniform", None, None, {}, None, None, None, None, False)

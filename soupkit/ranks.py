@@ -1,4 +1,4 @@
-"""Several processes working on one output under `torchrun`: who does what, and how they tell each other."""
+"""Several processes working on one job under `torchrun`: who does what, and how they tell each other."""
 
 import os
 from collections.abc import Callable, Iterator

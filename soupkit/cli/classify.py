@@ -1,0 +1,63 @@
+"""`soupkit classify`: which of some labels an image shows, by one model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """\
+Say which label fits an image, with probabilities: what open_clip's own example computes.
+
+[bold]Example[/bold]:
+
+    soupkit classify soups/uniform cat.jpg dog.jpg --label "a photo of a dog" --label "a photo of a cat"
+
+For CLIP models the probabilities of an image are a softmax over the labels and sum to one; for SigLIP models each label
+has its own.
+"""
+
+
+def classify(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The checkpoint.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="TEXT", help="Two labels or more.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    import time
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from soupkit.cli.output import print_json
+    from soupkit.evaluation.label import label_images
+
+    started = time.perf_counter()
+    result = label_images(
+        ref, images, label or [], model=model, preprocess=preprocess, device=device, precision=precision
+    )
+    if as_json:
+        found = [
+            {"image": str(path), "probabilities": dict(zip(result.labels, row, strict=True))}
+            for path, row in zip(images, result.probabilities, strict=True)
+        ]
+        document = {"ref": ref, "fingerprint": result.fingerprint, "images": found, "kind": result.kind}
+        print_json("classify", {**document, "seconds": time.perf_counter() - started})
+        return
+    console = Console(highlight=False)
+    table = Table("image", *result.labels, box=None, pad_edge=False)
+    for path, row in zip(images, result.probabilities, strict=True):
+        cells = [f"[bold]{100 * p:.2f} %[/bold]" if p == max(row) else f"{100 * p:.2f} %" for p in row]
+        table.add_row(str(path), *cells)
+    console.print(table)

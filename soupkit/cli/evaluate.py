@@ -1,0 +1,179 @@
+"""`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from soupkit.evaluation import Evaluation, EvaluationOptions, Score
+
+HELP = """\
+Score checkpoints zero-shot: images are decoded once, prompts share their beginnings, and towers that are equal byte
+for byte run once.
+
+[bold]Example[/bold]: three models on the shipped digits, and a soup beside its ingredient on ImageNet and its shifts:
+
+    soupkit evaluate soupkit-demo/a soupkit-demo/b soupkit-demo/soup --task digits
+    soupkit evaluate runs/a soups/uniform --task imagenet-shift --data-root /data/wds
+
+[bold]Tasks[/bold], NAME[:SPLIT] or DIR[:SPLIT], the split is test unless named:
+
+    digits                     shipped; splits train, val, test
+    wds/vtab/cifar10, CIFAR-10 CLIP_benchmark's name or the one in open_clip's results table, below --data-root
+    imagenet-shift             ImageNet, V2, A, R, Sketch and ObjectNet
+    datacomp-38                the literature's 38, as far as they can be scored (all but five)
+    a folder                   CLIP_benchmark's WebDataset layout, an image folder, or a CSV of path and label
+
+Of the 38, WinoGAViL, iWildCam, FMoW, Dollar Street and GeoDE are not there yet: their metrics are.
+Decoded images and scores are kept in the cache; what is there is not done again.
+"""
+
+
+def evaluate(
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="REF...", help="Checkpoints to score.", show_default=False)
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to score on.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")] = False,
+    no_score_cache: Annotated[bool, typer.Option("--no-score-cache", help="Score anew, keep no scores.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
+    ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.evaluation import EvaluationOptions
+    from soupkit.evaluation import evaluate as run_evaluate
+
+    options = EvaluationOptions(
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        cache=cache_directory(cache, no_cache),
+        scores=not no_score_cache,
+        limit=limit,
+        skip_corrupt=skip_corrupt,
+    )
+    result = run_evaluate(
+        refs or [],
+        task or [],
+        data_root=data_root,
+        model=model,
+        preprocess=preprocess,
+        options=options,
+        progress=terminal_progress(),
+    )
+    if not first_rank():
+        return
+    for note in result.notes:
+        say(note)
+    document = _document(result, options)
+    if output is not None:
+        write_json(output, "evaluate", document)
+    if as_json:
+        print_json("evaluate", document)
+    else:
+        show_scores(result)
+
+
+def cache_directory(cache: Path | None, no_cache: bool) -> Path | None:
+    """Return where the cache is to be, None for nowhere. Raises UsageError when both options are given."""
+    from soupkit.errors import UsageError
+    from soupkit.evaluation import default_cache
+
+    if cache is not None and no_cache:
+        raise UsageError("say the opposite of each other", "--cache and --no-cache", "give one of them")
+    return None if no_cache else cache or default_cache()
+
+
+def _document(result: "Evaluation", options: "EvaluationOptions") -> dict[str, Any]:
+    return {
+        "scores": [asdict(score) for score in result.scores],
+        "pairs": [asdict(pair) for pair in result.pairs],
+        "limit": options.limit,
+        "notes": list(result.notes),
+        "timings": result.timings,
+        "seconds": result.seconds,
+    }
+
+
+def show_scores(result: "Evaluation") -> None:
+    """Print a table of models and tasks; the best of each task in bold, and the paired tests against the first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    refs = list(dict.fromkeys(score.ref for score in result.scores))
+    tasks = list(dict.fromkeys((score.task, score.split) for score in result.scores))
+    names = short_names(refs)
+    by_place = {(s.ref, s.task, s.split): s for s in result.scores}
+    pairs = {(p.second, p.task, p.split): p for p in result.pairs}
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    table.add_column("model")
+    for task, split in tasks:
+        score = by_place[refs[0], task, split]
+        table.add_column(f"{task}:{split}\n{score.metric}, %, n = {score.n:,}")
+        if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
+            table.add_column("\nagainst the first")
+    for ref in refs:
+        cells = []
+        for task, split in tasks:
+            score = by_place[ref, task, split]
+            best = max(by_place[r, task, split].value for r in refs)
+            cells.append(_cell(score, bold=len(refs) > 1 and score.value == best))
+            if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
+                pair = pairs.get((ref, task, split))
+                cells.append(f"+{pair.only_second} -{pair.only_first}, p = {pair.p:.2g}" if pair else "")
+        table.add_row(names[ref], *cells)
+    console.print(table)
+    if pairs:
+        console.print(
+            f"against {names[refs[0]]}: images that only this model gets right, and only the first; p of McNemar's "
+            "exact test. Intervals are 95 %."
+        )
+
+
+def _cell(score: "Score", *, bold: bool) -> str:
+    text = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    return f"[bold]{text}[/bold]" if bold else text
+
+
+def short_names(refs: Sequence[str]) -> dict[str, str]:
+    """Return each reference without the directories that all of them share."""
+    if len(refs) < 2:
+        return {ref: ref for ref in refs}
+    parts = [Path(ref).parts for ref in refs]
+    shared = 0
+    while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
+        shared += 1
+    return {ref: str(Path(*p[shared:])) for ref, p in zip(refs, parts, strict=True)}

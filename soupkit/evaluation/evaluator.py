@@ -1,0 +1,282 @@
+"""An evaluator is opened once on its tasks, and then asked to score models of one architecture, many times."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soupkit.checkpoint.architecture import Config
+from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.errors import UsageError
+from soupkit.evaluation import fused
+from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
+from soupkit.evaluation.classifier import zero_shot_classifier
+from soupkit.evaluation.content import digest_of_files
+from soupkit.evaluation.data import Score, Task
+from soupkit.evaluation.outcomes import Hits, Outcome, Ranking, Retrieval, score_of
+from soupkit.evaluation.pixel_cache import Pixels, open_pixels
+from soupkit.evaluation.prompts import PromptEncoder, fill_templates, tokenize
+from soupkit.evaluation.transform import open_transform
+from soupkit.progress import SILENT, Progress
+from soupkit.ranks import Ranks
+
+T = TypeVar("T")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CPU_BATCH = 32
+_CUDA_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """How to evaluate.
+
+    `device` is auto, cpu, cuda or cuda:N; `precision` fp32, bf16 or fp16 (None: fp32 on the CPU, bf16 on CUDA);
+    `batch_size` counts images (None: as many as suit the device); `cache` is where pixels, digests and scores are kept,
+    None for a temporary place that goes away; `scores` whether scores may come from the cache; `limit` scores that many
+    images of a task, evenly spread; `skip_corrupt` leaves out images that cannot be decoded.
+    """
+
+    device: str = "auto"
+    precision: str | None = None
+    batch_size: int | None = None
+    cache: Path | None = None
+    scores: bool = True
+    limit: int | None = None
+    skip_corrupt: bool = False
+
+
+def default_cache() -> Path:
+    """Return where soupkit keeps what it can make again: $SOUPKIT_CACHE, or soupkit in the user's cache directory."""
+    if place := os.environ.get("SOUPKIT_CACHE"):
+        return Path(place)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soupkit"
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device that `name` means; `cuda` and `auto` spread local ranks over the GPUs. Raises UsageError."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if there else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"{name!r} is no device", "--device", "auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda":
+        index = device.index if device.index is not None else local_rank % max(1, there)
+        if index >= there:
+            raise UsageError(f"there is no {name}: torch sees {there} CUDA devices", "--device")
+        return torch.device("cuda", index)
+    if device.type != "cpu":
+        raise UsageError(f"soupkit does not compute on {device.type}", "--device", "auto, cpu, cuda or cuda:N")
+    return device
+
+
+class Evaluator:
+    """Scores models of one architecture on fixed tasks. A context manager.
+
+    `model` is a live model of the architecture, with weights of no meaning until `load` or the caller fills its
+    parameters in place; nothing is rebuilt when they change. Its pixels and tokens are made when it is opened.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tasks: Sequence[Task],
+        options: EvaluationOptions | None = None,
+        *,
+        tokenizer_files: tuple[Path, ...] = (),
+        where: object = "",
+        progress: Progress = SILENT,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Raises DataError for data that are missing or damaged, StorageError without room for the pixels,
+        ArchitectureError or CheckpointError for a config that open_clip cannot build or whose tokenizer's files are not
+        among `tokenizer_files`; `where` names it in errors."""
+        self.options = options or EvaluationOptions()
+        self.tasks = tuple(tasks)
+        self._ranks = ranks or Ranks()
+        self.device = choose_device(self.options.device, self._ranks.local)
+        self.dtype = precision_dtype(self.options.precision, self.device)
+        transform = open_transform(preprocess_of(config))
+        self._temporary = TemporaryDirectory(prefix="soupkit-") if self.options.cache is None else None
+        cache = Path(self._temporary.name) if self._temporary else self.options.cache
+        assert cache is not None
+        self.pixels: tuple[Pixels, ...] = tuple(
+            self._ranks.together(
+                lambda task=task: open_pixels(  # type: ignore[misc]
+                    task,
+                    transform,
+                    cache,
+                    content_of(task, self.options, progress),
+                    limit=self.options.limit,
+                    skip_corrupt=self.options.skip_corrupt,
+                    progress=progress,
+                )
+            )
+            for task in tasks
+        )
+        tokenizer = open_tokenizer(config, tokenizer_files, where)
+        self._prompts = [tokenize(tokenizer, _texts(t, p)) for t, p in zip(self.tasks, self.pixels, strict=True)]
+        self.model: nn.Module = build_model(config, self.device, self.dtype)
+        batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
+        self._how = fused.Pass(self.device, self.dtype, batch, transform.mean, transform.std)
+        self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
+        self._encoders: dict[int, PromptEncoder] = {}
+
+    def __enter__(self) -> "Evaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what is temporary. Closing twice is harmless."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Fill the live model with the weights of `checkpoint`. Raises ArchitectureError where they do not fit."""
+        fill_model(self.model, checkpoint)
+        # Whether the prefix tree serves a model is asked anew of its own weights: the first check ran without any.
+        self._encoders.clear()
+
+    def score(
+        self, model: nn.Module | None = None, *, ref: str = "", fingerprint: str | None = None,
+        progress: Progress = SILENT,
+    ) -> list[Score]:  # fmt: skip
+        """Score the live model, or another of the same architecture on the same device and in the same precision."""
+        outcomes = self.outcomes(model, progress=progress)
+        return [score_of(o, t, ref, fingerprint) for o, t in zip(outcomes, self.tasks, strict=True)]
+
+    def outcomes(self, model: nn.Module | None = None, *, progress: Progress = SILENT) -> list[Outcome]:
+        """Return what the live model, or `model`, does on every task."""
+        return [self.run(i, [self.text_side(i, model)], model, progress)[0] for i in range(len(self.tasks))]
+
+    def text_side(self, task: int, model: nn.Module | None = None) -> Tensor:
+        """Return what the text tower makes of task number `task`: the classifier, float32 [embed, classes], or for
+        retrieval the captions' features, float32 [captions, embed]."""
+        if model is None:
+            encoder = self._encoders.get(task) or PromptEncoder(self.model, self._prompts[task], self.device)
+            self._encoders[task] = encoder
+        else:
+            encoder = PromptEncoder(model, self._prompts[task], self.device)
+        if self.tasks[task].kind != "retrieval":
+            return zero_shot_classifier(encoder, len(self.tasks[task].classnames))
+        captions: Tensor | None = None
+        rows = self._prompts[task].rows
+        for part, features in encoder.parts():
+            if captions is None:
+                captions = fused.on_disk(len(rows), features.shape[1])
+            texts = torch.nonzero((rows >= part.start) & (rows < part.stop)).flatten()
+            captions[texts] = features.cpu()[rows[texts] - part.start]
+        assert captions is not None
+        return captions
+
+    def run(
+        self, task: int, text_sides: Sequence[Tensor], model: nn.Module | None = None, progress: Progress = SILENT
+    ) -> list[Outcome]:
+        """Return what one image tower does on task number `task` with each of several `text_sides`, in one pass.
+
+        Under `torchrun` every rank scores its share of the images, and all of them return the whole.
+        """
+        live, pixels = model or self.model, self.pixels[task]
+        kind = self.tasks[task].kind
+        if kind == "retrieval":
+            owner = np.repeat(np.arange(len(pixels.rows)), [len(pixels.captions[r]) for r in pixels.rows])
+            return [
+                *self._fitting(lambda how: fused.retrieve(live, text_sides, owner, pixels, pixels.rows, how, progress))
+            ]
+        parts: list[list[Outcome]]
+        if kind == "multilabel":
+            ranked = self._fitting(
+                lambda how: fused.rank_labels(live, text_sides, pixels, self._share(pixels.rows), how, progress)
+            )
+            parts = self._ranks.gather(ranked)
+        else:
+            hits = self._fitting(
+                lambda how: fused.classify(live, text_sides, pixels, self._share(pixels.rows), how, progress)
+            )
+            parts = self._ranks.gather(hits)
+        return [_joined([part[i] for part in parts]) for i in range(len(text_sides))]
+
+    def hit_blocks(
+        self, task: int, rows: np.ndarray, classifier: Tensor, model: nn.Module | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield, batch by batch, which of `rows` were scored and their hits (bool), so that a caller can stop early.
+
+        `rows` (int64) are images of classification task number `task` in the order in which they are wanted.
+        """
+        pixels = self.pixels[task]
+        labels = torch.from_numpy(pixels.labels).to(self.device)
+        for part, features in fused.image_features(model or self.model, pixels, rows, self._how):
+            chosen = (features @ classifier).argmax(dim=1)
+            yield part, (chosen == labels[torch.from_numpy(part).to(self.device)]).cpu().numpy()
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
+        """Return this rank's part of `rows`: whole batches, so that they hold the same images for any number of
+        ranks."""
+        batches = -(-len(rows) // self._stride)
+        first, last = (batches * r // self._ranks.size * self._stride for r in (self._ranks.rank, self._ranks.rank + 1))
+        return rows[first:last]
+
+    def _fitting(self, work: Callable[[fused.Pass], list[T]]) -> list[T]:
+        """Do `work`; where the device has no room for a batch, halve the batch for good and do it again."""
+        while True:
+            try:
+                return work(self._how)
+            except torch.OutOfMemoryError:
+                if self._how.batch == 1:
+                    raise
+                how = self._how
+                self._how = fused.Pass(how.device, how.dtype, how.batch // 2, how.mean, how.std)
+                torch.cuda.empty_cache()
+
+    def shared_images(self, first: int, second: int) -> int:
+        """Count the images that tasks number `first` and `second` share, byte for byte."""
+        one, other = (self.pixels[i] for i in (first, second))
+        return len({one.hashes[r] for r in one.rows} & {other.hashes[r] for r in other.rows})
+
+
+def precision_dtype(precision: str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype that `precision` means on `device`. Raises UsageError."""
+    if precision is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if precision not in PRECISIONS:
+        raise UsageError(f"{precision!r} is no precision", "--precision", f"one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+def content_of(task: Task, options: EvaluationOptions, progress: Progress = SILENT) -> str:
+    """Return the digest of a task's files; remembered in the cache."""
+    memory = options.cache / "content" if options.cache is not None else None
+    return digest_of_files(task.dataset.files(), memory, task.name, progress)
+
+
+def _texts(task: Task, pixels: Pixels) -> list[str]:
+    if task.kind == "retrieval":
+        return [caption for row in pixels.rows for caption in pixels.captions[row]]
+    return fill_templates(task.classnames, task.templates, task.dataset.place)
+
+
+def _joined(parts: list[Outcome]) -> Outcome:
+    """Put the ranks' parts of one outcome together, in the order of the images."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Ranking):
+        ranked = [p for p in parts if isinstance(p, Ranking)]
+        return Ranking(np.concatenate([p.scores for p in ranked]), np.concatenate([p.labels for p in ranked]))
+    assert not isinstance(first, Retrieval)
+    hits = [p for p in parts if isinstance(p, Hits)]
+    five = [p.top5 for p in hits if p.top5 is not None]
+    return Hits(
+        np.concatenate([p.top1 for p in hits]),
+        np.concatenate(five) if five else None,
+        np.concatenate([p.labels for p in hits]),
+    )

@@ -1,0 +1,154 @@
+"""The pass: pixels through a live image tower, and ranked where they are; what comes back is one bit per image.
+
+Batches have one shape, the last one padded, so that what a model answers for an image does not depend on what else is
+scored. Nothing waits for the device before the end of a pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from soupkit.evaluation.outcomes import RECALLS, Hits, Ranking, Retrieval
+from soupkit.evaluation.pixel_cache import Pixels
+from soupkit.progress import SILENT, Progress
+
+_TOP = 5
+_CAPTIONS = 1024  # captions or images that are compared with all of the others at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """How images go through a model: where, `batch` at a time, in which dtype, normalised by `mean` and `std`."""
+
+    device: torch.device
+    dtype: torch.dtype
+    batch: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@torch.inference_mode()
+def image_features(
+    model: nn.Module, pixels: Pixels, rows: np.ndarray, how: Pass, progress: Progress = SILENT
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield batch by batch which of `rows` (int64 [n]) it holds, and their features, float32 [b, embed], length one."""
+    mean = torch.tensor(how.mean, device=how.device).view(1, 3, 1, 1)
+    std = torch.tensor(how.std, device=how.device).view(1, 3, 1, 1)
+    for start in range(0, len(rows), how.batch):
+        part = rows[start : start + how.batch]
+        batch = np.zeros((how.batch, *pixels.images.shape[1:]), np.uint8)
+        batch[: len(part)] = pixels.take(part)
+        stored = torch.from_numpy(batch)
+        if how.device.type == "cuda":
+            stored = stored.pin_memory().to(how.device, non_blocking=True)
+        # The same operations in the same order as torchvision's ToTensor and Normalize.
+        x = stored.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        x = x.div_(255).sub_(mean).div_(std).to(how.dtype)
+        features = model.encode_image(x)  # type: ignore[operator]
+        yield part, normalize(features[: len(part)].float(), dim=-1)
+        progress.advance(len(part))
+
+
+@torch.inference_mode()
+def classify(
+    model: nn.Module,
+    classifiers: Sequence[Tensor],
+    pixels: Pixels,
+    rows: np.ndarray,
+    how: Pass,
+    progress: Progress = SILENT,
+) -> list[Hits]:
+    """Return the hits of one image tower with each of several classifiers, [embed, classes] each, on `rows`."""
+    labels = torch.from_numpy(pixels.labels[rows]).to(how.device)
+    classes = classifiers[0].shape[1]
+    top = min(_TOP, classes)
+    right = torch.zeros(len(classifiers), len(rows), top, dtype=torch.bool, device=how.device)
+    done = 0
+    for part, features in image_features(model, pixels, rows, how, progress):
+        here = slice(done, done + len(part))
+        for i, classifier in enumerate(classifiers):
+            ranked = (features @ classifier).topk(top, dim=1).indices
+            right[i, here] = ranked == labels[here, None]
+        done += len(part)
+    first = right[:, :, 0].cpu().numpy()
+    five = right.any(dim=2).cpu().numpy() if classes >= _TOP else [None] * len(classifiers)
+    return [Hits(first[i], five[i], pixels.labels[rows]) for i in range(len(classifiers))]
+
+
+@torch.inference_mode()
+def rank_labels(
+    model: nn.Module,
+    classifiers: Sequence[Tensor],
+    pixels: Pixels,
+    rows: np.ndarray,
+    how: Pass,
+    progress: Progress = SILENT,
+) -> list[Ranking]:
+    """Return every class's score for every image of a multi-label task, for each of several classifiers."""
+    scores = [on_disk(len(rows), w.shape[1]) for w in classifiers]
+    done = 0
+    for part, features in image_features(model, pixels, rows, how, progress):
+        for kept, classifier in zip(scores, classifiers, strict=True):
+            kept[done : done + len(part)] = (features @ classifier).cpu()
+        done += len(part)
+    return [Ranking(s.numpy(), pixels.labels[rows]) for s in scores]
+
+
+def on_disk(*shape: int) -> Tensor:
+    """Return a float32 tensor in a nameless temporary file: it takes page cache, not memory of one's own."""
+    from tempfile import TemporaryFile
+
+    with TemporaryFile(prefix="soupkit-") as file:
+        file.truncate(4 * int(np.prod(shape)))
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+
+
+@torch.inference_mode()
+def retrieve(
+    model: nn.Module,
+    captions: Sequence[Tensor],
+    image_of_caption: np.ndarray,
+    pixels: Pixels,
+    rows: np.ndarray,
+    how: Pass,
+    progress: Progress = SILENT,
+) -> list[Retrieval]:
+    """Return the retrieval hits of one image tower with each of several sets of caption features [captions, embed].
+
+    `image_of_caption` (int64 [captions]) counts among `rows`. Who is nearest goes by the cosine.
+    """
+    images: Tensor | None = None
+    done = 0
+    for part, features in image_features(model, pixels, rows, how, progress):
+        if images is None:
+            images = on_disk(len(rows), features.shape[1])
+        images[done : done + len(part)] = features.cpu()
+        done += len(part)
+    assert images is not None
+    owner, numbers = torch.from_numpy(image_of_caption), torch.arange(len(images))
+    found = []
+    for texts in captions:
+        by_caption = [
+            _among_nearest(texts[i : i + _CAPTIONS], images, how.device, owner[i : i + _CAPTIONS, None], None)
+            for i in range(0, len(texts), _CAPTIONS)
+        ]
+        by_image = [
+            _among_nearest(images[i : i + _CAPTIONS], texts, how.device, numbers[i : i + _CAPTIONS, None], owner)
+            for i in range(0, len(images), _CAPTIONS)
+        ]
+        found.append(Retrieval(np.concatenate(by_caption), np.concatenate(by_image), image_of_caption))
+    return found
+
+
+def _among_nearest(
+    queries: Tensor, others: Tensor, device: torch.device, wanted: Tensor, owner: Tensor | None
+) -> np.ndarray:
+    """Whether what is `wanted` [n, 1] is among the nearest k of `others`, bool [n, 3]; `owner` maps them to images."""
+    similarity = queries.to(device) @ others.to(device).T
+    nearest = similarity.topk(min(max(RECALLS), len(others)), dim=1).indices.cpu()
+    right = (nearest if owner is None else owner[nearest]) == wanted
+    return np.stack([right[:, :k].any(dim=1).numpy() for k in RECALLS], axis=1)

@@ -1,0 +1,78 @@
+"""Which of some labels an image shows: the example of open_clip's README, for any reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.functional import normalize
+
+from soupkit.checkpoint.architecture import architecture_of
+from soupkit.checkpoint.fingerprint import fingerprint
+from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.errors import ArchitectureError, DataError, UsageError
+from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
+from soupkit.evaluation.evaluator import choose_device, precision_dtype
+from soupkit.evaluation.transform import decode, open_transform
+
+_SCALE = 100.0  # what open_clip's example multiplies cosines by, whatever the model's own logit scale
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """`probabilities[i][j]` that image i shows label j: of a softmax over the labels, or of a sigmoid for each where
+    the model has a logit bias (SigLIP). `kind` says which."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[tuple[float, ...], ...]
+    kind: str
+    fingerprint: str
+
+
+@torch.inference_mode()
+def label_images(
+    ref: str,
+    images: Sequence[Path],
+    labels: Sequence[str],
+    *,
+    model: str | None = None,
+    preprocess: Path | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+) -> Labelled:
+    """Compare `images` with `labels` by the checkpoint `ref`.
+
+    Raises UsageError without labels, DataError for files that are no images, and as opening a checkpoint does.
+    """
+    if not labels:
+        raise UsageError("names no label", "--label", 'for example --label "a dog" --label "a cat"')
+    pictures = []
+    for path in images:
+        try:
+            pictures.append(decode(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise DataError(f"is no image that can be decoded: {error}", path) from error
+    place = choose_device(device)
+    dtype = precision_dtype(precision, place)
+    with open_checkpoint(ref) as checkpoint:
+        config = architecture_of(checkpoint, model=model, preprocess=preprocess).config
+        if config is None:
+            raise ArchitectureError("is no model that open_clip builds", ref, "say which it is with --model NAME")
+        transform = open_transform(preprocess_of(config))
+        tokens = open_tokenizer(config, checkpoint.tokenizer_files, ref)(list(labels)).to(place)
+        live = build_model(config, place, dtype)
+        fill_model(live, checkpoint)
+        print_of_weights = fingerprint(checkpoint).value
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (transform.mean, transform.std))
+    pixels = torch.stack([torch.tensor(transform.crop(picture)).permute(2, 0, 1) for picture in pictures])
+    x = pixels.float().div_(255).sub_(mean).div_(std).to(place, dtype)
+    image_features = normalize(live.encode_image(x).float(), dim=-1)  # type: ignore[operator]
+    text_features = normalize(live.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
+    cosines = image_features @ text_features.T
+    bias = getattr(live, "logit_bias", None)
+    if bias is not None:
+        scale: torch.Tensor = live.logit_scale.exp()  # type: ignore[operator]
+        chances, kind = torch.sigmoid(cosines * scale.float() + bias.float()), "sigmoid"
+    else:
+        chances, kind = (_SCALE * cosines).softmax(dim=-1), "softmax"
+    return Labelled(tuple(labels), tuple(tuple(row) for row in chances.cpu().tolist()), kind, print_of_weights)

@@ -1,0 +1,293 @@
+"""The pixels of a task on disk: every image decoded and resized once, uint8, memory-mapped by all that scores it.
+
+A cache is a directory named after the dataset's content and the transform: `pixels.u8` [N, height, width, 3] and
+`samples.jsonl`, one line per block of images with the digest of its pixels and what belongs to each image. It is made
+in a `.partial` beside it, block by block; a run that is stopped goes on after the last whole block, and of several runs
+that want the same cache one makes it and the others wait.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from soupkit.checkpoint.partial import PartialDirectory
+from soupkit.errors import DataError, StorageError
+from soupkit.evaluation.data import Dataset, Task
+from soupkit.evaluation.transform import Transform, decode
+from soupkit.progress import SILENT, Progress
+
+BLOCK = 256  # images that are decoded, digested and resumed together
+_PIXELS, _SAMPLES = "pixels.u8", "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """The images of a task: `images` uint8 [N, height, width, 3], cropped and resized, not normalised; a memory map.
+
+    `labels` is int64 [N] (classification) or bool [N, classes] (multilabel); `captions` are the texts of each image
+    (retrieval); `hashes` are xxh3-128 of the stored image bytes, in hex; `content` names all of it; `rows` are the
+    images that count, without the `corrupt` ones.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    keys: tuple[str, ...]
+    hashes: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+    content: str
+    rows: np.ndarray
+    corrupt: dict[str, str]
+    path: Path
+    _digests: tuple[str, ...]
+    _checked: set[int] = field(default_factory=set)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Return images `rows` (int64 [n]), uint8 [n, height, width, 3].
+
+        A block is checked against its digest when it is first touched. Raises StorageError where they differ.
+        """
+        for block in np.unique(rows // BLOCK).tolist():
+            if block not in self._checked:
+                self._check(block)
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
+            return self.images[rows[0] : rows[-1] + 1]
+        return self.images[rows]
+
+    def _check(self, block: int) -> None:
+        if _digest(self.images[block * BLOCK : (block + 1) * BLOCK]) != self._digests[block]:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise StorageError(
+                f"the pixel cache is damaged at image {block * BLOCK}, and was removed",
+                self.path,
+                "run again: it is made anew",
+            )
+        self._checked.add(block)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some samples of a dataset, for trying things out."""
+
+    dataset: Dataset
+    indices: tuple[int, ...]
+
+    @property
+    def place(self) -> str:
+        """The dataset's place."""
+        return self.dataset.place
+
+    def files(self) -> list[str]:
+        """Return the dataset's files."""
+        return self.dataset.files()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Any:
+        """Return sample `index` of these."""
+        return self.dataset.read(self.indices[index])
+
+
+def open_pixels(
+    task: Task,
+    transform: Transform,
+    directory: Path,
+    content: str,
+    *,
+    limit: int | None = None,
+    skip_corrupt: bool = False,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Pixels:
+    """Open the pixels of `task` in the cache `directory`, making them where they are not there.
+
+    `content` is the digest of the dataset's files. `limit` takes that many images, evenly spread over the dataset.
+    Raises DataError for a dataset without images, for labels out of range, and for corrupt images unless
+    `skip_corrupt`; StorageError where there is no room.
+    """
+    described = {"content": content, "limit": limit, "kind": task.kind, "transform": transform.key, "block": BLOCK}
+    key = xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())
+    target = directory / "pixels" / key
+    opened = _open(task, transform, target, content)
+    if opened is None:
+        _make(task, transform, target, limit, threads or min(16, os.cpu_count() or 1), progress)
+        opened = _open(task, transform, target, content)
+    if opened is None:
+        raise StorageError("the pixel cache cannot be read after it was made", target, "is the disk sound?")
+    _check_samples(task, opened, skip_corrupt, progress)
+    return opened
+
+
+def _check_samples(task: Task, pixels: Pixels, skip_corrupt: bool, progress: Progress) -> None:
+    if pixels.corrupt:
+        count, total = len(pixels.corrupt), len(pixels.keys)
+        named = "; ".join(f"{key}: {why}" for key, why in list(pixels.corrupt.items())[:5])
+        what = f"{count} of {total} images cannot be decoded: {named}{'; ...' if count > 5 else ''}"
+        if not skip_corrupt:
+            raise DataError(what, task.dataset.place, "get them again, or leave them out with --skip-corrupt")
+        progress.note(f"{task.name}: {what}; left out")
+    if not len(pixels.rows):
+        raise DataError("has no images that can be scored", task.dataset.place)
+    classes = len(task.classnames)
+    if task.kind == "classification":
+        wrong = np.flatnonzero((pixels.labels < 0) | (pixels.labels >= classes))
+        if len(wrong):
+            raise DataError(
+                f"label {pixels.labels[wrong[0]]} is out of range; there are {classes} classes",
+                f"{task.dataset.place}, {pixels.keys[wrong[0]]}",
+                "labels count from 0, in the order of classnames.txt",
+            )
+    elif task.kind == "multilabel" and pixels.labels.shape[1] != classes:
+        raise DataError(f"{pixels.labels.shape[1]} flags an image, {classes} class names", task.dataset.place)
+
+
+def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixels | None:
+    """Open a finished cache; None where there is none, or where it is not whole, which is then removed."""
+    if not target.is_dir():
+        return None
+    height, width = transform.size
+    try:
+        lines = [json.loads(line) for line in (target / _SAMPLES).read_text().splitlines()]
+        keys = tuple(k for line in lines for k in line["keys"])
+        if (target / _PIXELS).stat().st_size != len(keys) * height * width * 3 or not keys:
+            raise ValueError("pixels and samples do not fit together")
+        corrupt = {k: why for line in lines for k, why in line["corrupt"].items()}
+        labels = np.array([label for line in lines for label in line["labels"]])
+        return Pixels(
+            images=np.memmap(target / _PIXELS, np.uint8, "r", shape=(len(keys), height, width, 3)),
+            labels=labels.astype(bool) if task.kind == "multilabel" else labels.astype(np.int64),
+            keys=keys,
+            hashes=tuple(h for line in lines for h in line["hashes"]),
+            captions=tuple(tuple(c) for line in lines for c in line["captions"]),
+            content=content,
+            rows=np.array([i for i, k in enumerate(keys) if k not in corrupt], dtype=np.int64),
+            corrupt=corrupt,
+            path=target,
+            _digests=tuple(line["digest"] for line in lines),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(target, ignore_errors=True)
+        return None
+
+
+def _make(task: Task, transform: Transform, target: Path, limit: int | None, threads: int, progress: Progress) -> None:
+    with PartialDirectory(target, wait=True) as partial:
+        if target.exists():  # another run made it while this one waited
+            partial.discard()
+            return
+        dataset = task.dataset
+        if not len(dataset):
+            raise DataError("holds no images", dataset.place)
+        if limit is not None and limit < len(dataset):
+            dataset = Part(dataset, tuple(np.linspace(0, len(dataset) - 1, limit).round().astype(int).tolist()))
+        height, width = transform.size
+        nbytes = len(dataset) * height * width * 3
+        journal = partial.path / _SAMPLES
+        done = _whole_blocks(partial.path / _PIXELS, journal, (height, width, 3))
+        progress.note(
+            f"pixel cache of {task.name}:{task.split}: {len(dataset):,} images of {width} x {height}, "
+            f"{nbytes / 1e6:,.1f} MB in {target.parent}"
+        )
+        progress.start(f"decoding {task.name}:{task.split}", len(dataset), "images")
+        progress.advance(min(done * BLOCK, len(dataset)))
+        try:
+            with (partial.path / _PIXELS).open("r+b" if done else "w+b") as pixels, journal.open("a") as samples:
+                _reserve(pixels.fileno(), nbytes, partial.path)
+                for block, (array, line) in _blocks(task, dataset, transform, done, threads, progress):
+                    os.pwrite(pixels.fileno(), array.data, block * BLOCK * height * width * 3)
+                    samples.write(json.dumps(line) + "\n")
+                    samples.flush()
+                os.fsync(pixels.fileno())
+                os.fsync(samples.fileno())
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", partial.path, "give --cache a place") from error
+        progress.finish()
+        partial.publish()
+
+
+def _reserve(descriptor: int, nbytes: int, place: Path) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, nbytes)
+    except OSError as error:
+        free = shutil.disk_usage(place).free
+        raise StorageError(
+            f"no room for the pixel cache: {nbytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+            place,
+            "name another place with --cache DIR",
+        ) from error
+
+
+def _whole_blocks(pixels: Path, journal: Path, shape: tuple[int, int, int]) -> int:
+    """Return how many blocks of an unfinished cache are whole, and cut its journal after them."""
+    kept: list[str] = []
+    try:
+        with pixels.open("rb") as file:
+            for line in journal.read_text().splitlines():
+                entry = json.loads(line)
+                size = len(entry["keys"]) * int(np.prod(shape))
+                if len(entry["keys"]) != BLOCK or xxhash.xxh3_128_hexdigest(file.read(size)) != entry["digest"]:
+                    break
+                kept.append(line + "\n")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # what comes after is made anew
+    if journal.exists():
+        journal.write_text("".join(kept))
+    return len(kept)
+
+
+def _blocks(
+    task: Task, dataset: Dataset, transform: Transform, done: int, threads: int, progress: Progress
+) -> Iterator[tuple[int, tuple[np.ndarray, dict[str, Any]]]]:
+    """Decode the blocks from number `done` on, in order; the next one is under way while one is written."""
+    count = -(-len(dataset) // BLOCK)
+    pool = ThreadPoolExecutor(threads)
+
+    def begin(block: int) -> tuple[np.ndarray, list[Future[dict[str, Any]]]]:
+        rows = range(block * BLOCK, min((block + 1) * BLOCK, len(dataset)))
+        array = np.zeros((len(rows), *transform.size, 3), np.uint8)
+        return array, [pool.submit(_sample, dataset, row, transform, array[i]) for i, row in enumerate(rows)]
+
+    try:
+        ahead = begin(done) if done < count else None
+        for block in range(done, count):
+            assert ahead is not None
+            array, futures = ahead
+            ahead = begin(block + 1) if block + 1 < count else None
+            found = []
+            for future in futures:
+                found.append(future.result())
+                progress.advance(1)
+            line: dict[str, Any] = {name: [f[name] for f in found] for name in ("keys", "hashes", "labels", "captions")}
+            line["corrupt"] = {f["keys"]: f["corrupt"] for f in found if f["corrupt"]}
+            yield block, (array, {"digest": _digest(array), **line})
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sample(dataset: Dataset, index: int, transform: Transform, out: np.ndarray) -> dict[str, Any]:
+    """Read, decode and resize one image into `out`. An image that cannot be decoded is noted and left black."""
+    sample = dataset.read(index)
+    corrupt = ""
+    try:
+        out[:] = transform.crop(decode(sample.data))
+    except (OSError, ValueError) as error:
+        corrupt = str(error)[:200] or type(error).__name__
+    return {
+        "keys": sample.key,
+        "hashes": xxhash.xxh3_128_hexdigest(sample.data),
+        "labels": list(sample.labels) if sample.labels else sample.label,
+        "captions": list(sample.captions),
+        "corrupt": corrupt,
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).data)

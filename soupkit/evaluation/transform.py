@@ -1,0 +1,67 @@
+"""Images to uint8 pixels, by open_clip's own transform up to where it normalises."""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL
+import PIL.Image
+
+from soupkit.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """What happens to an image: `crop` turns an RGB image into uint8 [height, width, 3]; `mean` and `std` normalise
+    what is then between 0 and 1. `key` names all that decides the pixels: two transforms of one key give the same."""
+
+    crop: Callable[[PIL.Image.Image], np.ndarray]
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    key: str
+
+
+def open_transform(preprocess: Mapping[str, Any]) -> Transform:
+    """Return the evaluation transform of a `preprocess_cfg`, as open_clip builds it.
+
+    Raises CheckpointError for a config that open_clip refuses.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Normalize, ToTensor
+
+    known = {k: v for k, v in preprocess.items() if k in PreprocessCfg.__dataclass_fields__ and v is not None}
+    try:
+        config = PreprocessCfg(**known)
+        steps = image_transform_v2(config, is_train=False).transforms
+    except (TypeError, ValueError, AssertionError) as error:
+        raise CheckpointError(f"open_clip refuses the preprocess_cfg: {error}", "", "correct its config") from error
+    *geometry, to_tensor, normalize = steps
+    if not isinstance(to_tensor, ToTensor) or not isinstance(normalize, Normalize):
+        raise CheckpointError(f"the transform is not one that soupkit knows: {steps}", "", "report this")
+
+    def crop(image: PIL.Image.Image) -> np.ndarray:
+        for step in geometry:
+            image = step(image)
+        return np.asarray(image)
+
+    size = (config.size, config.size) if isinstance(config.size, int) else (config.size[0], config.size[1])
+    decisive = {"size": size, "interpolation": config.interpolation, "resize_mode": config.resize_mode}
+    if config.resize_mode != "squash":
+        decisive["fill_color"] = config.fill_color
+    key = json.dumps({**decisive, "pillow": PIL.__version__}, sort_keys=True)
+    return Transform(crop, size, tuple(normalize.mean), tuple(normalize.std), key)
+
+
+def decode(data: bytes) -> PIL.Image.Image:
+    """Decode an image file to RGB. Raises OSError or ValueError for one that is damaged.
+
+    Colours are converted before anything is resized, as CLIP_benchmark does and torchvision's ImageFolder.
+    """
+    try:
+        return PIL.Image.open(io.BytesIO(data)).convert("RGB")
+    except (SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:  # what Pillow's readers let through
+        raise OSError(f"{type(error).__name__}: {error}") from error
