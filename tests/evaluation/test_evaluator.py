@@ -1,0 +1,279 @@
+"""What is scored once, what is kept, and that nothing a model is scored beside changes its score."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from soupkit.checkpoint import open_checkpoint
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
+from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, evaluator, open_tasks
+from soupkit.evaluation.outcomes import Hits
+from soupkit.progress import Silent
+from tests.conftest import environment, random_state, save
+
+WEIGHTS = "open_clip_model.safetensors"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Counting(Silent):
+    """Counts the images that go through an image tower."""
+
+    images = 0
+    label = ""
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        self.label = label
+
+    def advance(self, n: int) -> None:
+        if self.label.startswith("scoring"):
+            self.images += n
+
+
+def altered(source: Path, target: Path, prefix: str) -> Path:
+    """A copy of a model in which only the tensors that begin with `prefix` differ."""
+    state = load_file(source / WEIGHTS)
+    generator = torch.Generator().manual_seed(5)
+    state = {
+        k: v + 0.1 * torch.randn(v.shape, generator=generator) if k.startswith(prefix) else v for k, v in state.items()
+    }
+    config = json.loads((source / "open_clip_config.json").read_text())
+    return save(target, state, config)
+
+
+def options(tmp_path: Path, **more: Any) -> EvaluationOptions:
+    return EvaluationOptions(cache=tmp_path / "cache", **more)
+
+
+def test_equal_towers_run_once(digit_models: list[Path], tmp_path: Path) -> None:
+    other_text = altered(digit_models[1], tmp_path / "text", "transformer")
+    other_image = altered(digit_models[1], tmp_path / "image", "visual")
+    progress = Counting()
+    refs = [digit_models[1], other_text, other_image]
+    together = evaluate(refs, ["digits"], options=options(tmp_path), progress=progress).scores
+    assert progress.images == 2 * 497
+    alone = [evaluate([r], ["digits"], options=options(tmp_path, scores=False)).scores[0] for r in refs]
+    assert [s.value for s in together] == [s.value for s in alone]
+    assert len({s.value for s in together}) == 3
+
+
+def test_scores_are_kept_and_belong_to_the_weights(
+    digit_models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate(digit_models, ["digits"], options=options(tmp_path))
+    monkeypatch.setattr(evaluator, "build_model", None)  # whatever needs a model would now fail
+    again = evaluate(digit_models, ["digits"], options=options(tmp_path))
+    assert again.scores == first.scores and again.pairs == first.pairs and first.pairs[0].images_only_second
+    monkeypatch.undo()
+    changed = altered(digit_models[1], tmp_path / "changed", "visual")
+    digit_models_1 = evaluate([changed], ["digits"], options=options(tmp_path)).scores[0]
+    assert digit_models_1.fingerprint != first.scores[1].fingerprint and digit_models_1.value != first.scores[1].value
+
+
+@pytest.mark.parametrize("other", [{"limit": 100}, {"precision": "bf16"}])
+def test_other_settings_are_other_scores(digit_models: list[Path], tmp_path: Path, other: dict[str, Any]) -> None:
+    evaluate(digit_models[:1], ["digits"], options=options(tmp_path))
+    progress = Counting()
+    evaluate(digit_models[:1], ["digits"], options=options(tmp_path, **other), progress=progress)
+    assert progress.images == other.get("limit", 497)
+
+
+def test_other_templates_are_other_scores(digit_models: list[Path], colours: Path, tmp_path: Path) -> None:
+    for text in ("{c}\n", "not {c}\n"):
+        (colours / "zeroshot_classification_templates.txt").write_text(text)
+        progress = Counting()
+        evaluate(digit_models[:1], [str(colours)], options=options(tmp_path), progress=progress)
+        assert progress.images == 30
+
+
+def test_an_evaluator_scores_models_in_memory_many_times(digit_models: list[Path]) -> None:
+    tasks = open_tasks(["digits", "digits:val"])
+    scores = []
+    with (
+        open_checkpoint(digit_models[0]) as a,
+        open_checkpoint(digit_models[1]) as b,
+        Evaluator(a.config or {}, tasks) as e,
+    ):
+        for checkpoint in (a, b, a):
+            with torch.no_grad():
+                for name, parameter in e.model.state_dict().items():
+                    parameter.copy_(checkpoint[name])
+            scores.append([s.value for s in e.score()])
+        e.load(b)
+        import copy
+
+        other = copy.deepcopy(e.model)
+        e.load(a)
+        assert [s.value for s in e.score(other)] == scores[1]
+    assert scores[0] == scores[2] != scores[1]
+    assert scores[1] == [s.value for s in evaluate([digit_models[1]], tasks, options=EvaluationOptions()).scores]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 1000])
+def test_batches_of_any_size_score_alike(digit_models: list[Path], batch: int) -> None:
+    with (
+        open_checkpoint(digit_models[1]) as checkpoint,
+        Evaluator(checkpoint.config or {}, open_tasks(["digits"]), EvaluationOptions(batch_size=batch)) as e,
+    ):
+        e.load(checkpoint)
+        (found,) = e.outcomes()
+        blocks = list(e.hit_blocks(0, e.pixels[0].rows[::-1].copy(), e.text_side(0)))
+    assert isinstance(found, Hits)
+    expected = evaluate([digit_models[1]], ["digits"], options=EvaluationOptions()).scores[0]
+    assert found.top1.mean() == expected.value
+    seen = np.concatenate([rows for rows, _ in blocks])
+    hits = np.concatenate([h for _, h in blocks])
+    assert len(blocks) == -(-497 // batch)
+    np.testing.assert_array_equal(hits[np.argsort(seen)], found.top1)
+
+
+def test_two_ranks_score_what_one_does(digit_models: list[Path], tmp_path: Path) -> None:
+    refs = [str(m) for m in digit_models]
+    arguments = ["evaluate", *refs, "--task", "digits", "--task", "digits:val", "--json", "--no-score-cache"]
+    arguments += ["--batch-size", "64", "--cache", str(tmp_path / "cache")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "soupkit"]
+    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=environment(), timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    one = evaluate(refs, ["digits", "digits:val"], options=EvaluationOptions(batch_size=64))
+    assert [s["value"] for s in found["scores"]] == [s.value for s in one.scores]
+    assert [p["images_only_first"] for p in found["pairs"]] == [list(p.images_only_first) for p in one.pairs]
+
+
+def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_path: Path, cli: Run) -> None:
+    arguments = ["evaluate", *digit_models, "--task", "digits", "--cache", tmp_path / "cache"]
+    document = json.loads(cli(*arguments, "--json", "-o", tmp_path / "scores.json").stdout)
+    assert document == json.loads((tmp_path / "scores.json").read_text())
+    assert document["command"] == "evaluate" and document["schema"] == 1 and document["seconds"] > 0
+    first, second = document["scores"]
+    fields = ["ref", "fingerprint", "task", "split", "metric", "value", "n", "low", "high", "metrics"]
+    assert list(first) == fields and first["n"] == 497 and first["low"] < first["value"] < first["high"]
+    (pair,) = document["pairs"]
+    assert pair["only_second"] - pair["only_first"] == round(497 * (second["value"] - first["value"]))
+    assert len(pair["images_only_first"]) == pair["only_first"]
+    table = cli(*arguments).stdout
+    assert f"{100 * first['value']:.2f}" in table and f"{100 * second['value']:.2f}" in table
+    assert f"+{pair['only_second']} -{pair['only_first']}" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--task", "digits"], 2, "names no checkpoint"),
+        (["MODEL"], 2, "names no task"),
+        (["MODEL", "MODEL", "--task", "digits"], 2, "twice"),
+        (["MODEL", "--task", "digits:nosplit"], 1, "there is test, train, val"),
+        (["MODEL", "--task", "digits", "--precision", "fp8"], 2, "no precision"),
+        (["MODEL", "--task", "digits", "--device", "tpu"], 2, "no device"),
+        (["MODEL", "--task", "digits", "--cache", "x", "--no-cache"], 2, "opposite"),
+        (["/nowhere", "--task", "digits"], 1, "nothing here"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(
+    digit_models: list[Path], tmp_path: Path, cli: Run, arguments: list[str], code: int, message: str
+) -> None:
+    done = cli("evaluate", *[str(digit_models[0]) if a == "MODEL" else a for a in arguments], cwd=tmp_path)
+    assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_weights_that_are_no_model_are_refused(tmp_path: Path) -> None:
+    bare = save(tmp_path / "bare", random_state(0))
+    with pytest.raises(ArchitectureError, match="no model that open_clip builds"):
+        evaluate([bare], ["digits"], options=EvaluationOptions())
+
+
+def test_a_model_whose_config_asks_for_more_is_refused(digit_models: list[Path], tmp_path: Path) -> None:
+    state = load_file(digit_models[0] / WEIGHTS)
+    del state["visual.ln_post.weight"]
+    config = json.loads((digit_models[0] / "open_clip_config.json").read_text())
+    with pytest.raises(ArchitectureError, match=r"lacks 'visual.ln_post.weight'"):
+        evaluate([save(tmp_path / "x", state, config)], ["digits"], options=EvaluationOptions())
+
+
+def test_missing_tokenizer_files_are_named_and_nothing_is_downloaded(zoo: dict[str, Path], tmp_path: Path) -> None:
+    source = zoo["own_tokenizer"]
+    config = json.loads((source / "open_clip_config.json").read_text())
+    bare = save(tmp_path / "bare", load_file(source / WEIGHTS), config)
+    with pytest.raises(CheckpointError, match=r"somewhere/tiny.*tokenizer\.json"):
+        evaluate([bare], ["digits"], options=EvaluationOptions())
+
+
+def test_models_of_different_architectures_are_scored_side_by_side(
+    digit_models: list[Path], zoo: dict[str, Path], tmp_path: Path
+) -> None:
+    refs = [digit_models[0], zoo["resnet"], zoo["siglip"]]
+    scores = evaluate(refs, ["digits"], options=options(tmp_path)).scores
+    alone = [evaluate([r], ["digits"], options=EvaluationOptions()).scores[0].value for r in refs]
+    assert [s.value for s in scores] == alone
+
+
+def test_a_file_that_is_no_model_of_its_own_speaks_through_model_and_preprocess(tmp_path: Path) -> None:
+    import open_clip
+
+    torch.manual_seed(0)
+    model = open_clip.create_model("RN50")
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "preprocess.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224}))
+    found = [
+        evaluate(
+            [tmp_path / "weights.safetensors"],
+            ["digits"],
+            model=name,
+            preprocess=tmp_path / "preprocess.json",
+            options=EvaluationOptions(limit=2),
+        ).scores[0]
+        for name in ("RN50", None)
+    ]
+    assert found[0] == found[1] and found[0].n == 2
+
+
+def test_two_splits_that_share_images_are_found(digit_models: list[Path], colours: Path) -> None:
+    (colours / "val").symlink_to(colours / "test")
+    tasks = open_tasks([str(colours), f"{colours}:val", "digits"])
+    with open_checkpoint(digit_models[0]) as checkpoint, Evaluator(checkpoint.config or {}, tasks) as e:
+        assert (e.shared_images(0, 1), e.shared_images(0, 2)) == (30, 0)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="CUDA devices"):
+        evaluator.choose_device(f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}")
+
+
+def test_out_of_memory_halves_the_batch(digit_models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        open_checkpoint(digit_models[1]) as checkpoint,
+        Evaluator(checkpoint.config or {}, open_tasks(["digits"]), EvaluationOptions(batch_size=100)) as e,
+    ):
+        e.load(checkpoint)
+        (expected,) = e.score()
+        plain, sizes = type(e.model).encode_image, []
+
+        def tight(self: Any, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            if len(images) > 30:
+                raise torch.OutOfMemoryError("no room for this batch")
+            return plain(self, images)
+
+        monkeypatch.setattr(type(e.model), "encode_image", tight)
+        assert e.score() == [expected]
+    assert sizes[:3] == [100, 50, 25] and set(sizes[3:]) == {25}
+
+
+@pytest.mark.gpu
+def test_cuda_agrees_with_the_cpu_but_for_rounding(digit_models: list[Path]) -> None:
+    scores = {
+        (device, precision): evaluate(
+            digit_models, ["digits"], options=EvaluationOptions(device=device, precision=precision)
+        ).scores
+        for device, precision in (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "bf16"), ("cuda", "fp16"))
+    }
+    for (_, precision), found in scores.items():
+        for score, expected in zip(found, scores["cpu", "fp32"], strict=True):
+            assert abs(score.value - expected.value) <= (0.002 if precision == "fp32" else 0.02)

@@ -1,0 +1,104 @@
+"""Prompts over the tree of their prefixes, against `encode_text` in float64."""
+
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from open_clip.model import CLIP
+from torch.nn.functional import normalize
+
+from soupkit.evaluation import prompts as prompts_module
+from soupkit.evaluation.adapter import causal_text_tower
+from soupkit.evaluation.classifier import zero_shot_classifier
+from soupkit.evaluation.prefix_tree import build_tree
+from soupkit.evaluation.prompts import PromptEncoder, Prompts, fill_templates, tokenize
+from tests.conftest import TINY_MODEL
+
+TEXT = {**TINY_MODEL["text_cfg"], "context_length": 16, "layers": 2}
+END = 49407
+
+
+def tiny(seed: int = 0) -> CLIP:
+    torch.manual_seed(seed)
+    model = CLIP(16, dict(TINY_MODEL["vision_cfg"]), dict(TEXT)).double().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> CLIP:
+    return tiny()
+
+
+rows = st.lists(st.lists(st.integers(1, 3), min_size=0, max_size=14), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows, st.sampled_from([4, 16, 16_384]))
+def test_any_prompts_get_the_features_of_encode_text(model: CLIP, texts: list[list[int]], nodes: int) -> None:
+    tokens = torch.zeros(len(texts), 16, dtype=torch.int64)
+    for i, text in enumerate(texts):
+        tokens[i, : len(text) + 1] = torch.tensor([*text, END])
+    distinct, own = tokens.unique(dim=0, return_inverse=True)
+    before, prompts_module._TREE_NODES = prompts_module._TREE_NODES, nodes
+    try:
+        encoder = PromptEncoder(model, Prompts(distinct, own), torch.device("cpu"))
+        assert encoder.uses_tree
+        found = encoder.encode()
+    finally:
+        prompts_module._TREE_NODES = before
+    with torch.inference_mode():
+        expected = normalize(model.encode_text(tokens).float(), dim=-1)
+    assert (found - expected).abs().max() < 1e-6
+
+
+def test_the_tree_holds_each_prefix_once() -> None:
+    tree = build_tree([[1, 2, 3], [1, 2, 4], [1, 5], [1, 2, 3]])
+    assert len(tree.tokens) == 5
+    assert tree.ends.tolist() == [2, 3, 4, 2]
+
+
+def test_imagenet_templates_need_a_small_part_of_the_tokens(model: CLIP) -> None:
+    from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+
+    templates = [t("{c}") for t in OPENAI_IMAGENET_TEMPLATES]
+    prompts = tokenize(
+        open_clip.SimpleTokenizer(context_length=16), fill_templates(IMAGENET_CLASSNAMES[:20], templates, "")
+    )
+    encoder = PromptEncoder(model, prompts, torch.device("cpu"))
+    assert encoder.tokens_computed * 2 < len(prompts.rows) * 16
+
+
+def test_a_class_that_shares_its_prompts_with_another_gets_its_own_mean(model: CLIP) -> None:
+    names = ["dog", "cat", "dog", "a very long name of a thing"]
+    texts = fill_templates(names, ["a {c}", "the {c}", "a {c} {c}"], "")
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    encoder = PromptEncoder(model, tokenize(tokenizer, texts), torch.device("cpu"))
+    with torch.inference_mode():
+        features = normalize(model.encode_text(tokenizer(texts)), dim=-1)
+        expected = normalize(features.view(4, 3, -1).mean(dim=1), dim=-1).T
+    assert (zero_shot_classifier(encoder, 4) - expected).abs().max() < 1e-6
+
+
+def test_weights_changed_in_place_count_at_once() -> None:
+    model = tiny()
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    encoder = PromptEncoder(model, tokenize(tokenizer, ["a dog", "a cat"]), torch.device("cpu"))
+    before = encoder.encode()
+    with torch.no_grad():
+        for name, parameter in tiny(1).named_parameters():
+            model.get_parameter(name).copy_(parameter)
+        expected = normalize(model.encode_text(tokenizer(["a dog", "a cat"])).float(), dim=-1)
+    assert (encoder.encode() - expected).abs().max() < 1e-6
+    assert (before - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("change", [{"no_causal_mask": True}, {"pool_type": "first"}, {"embed_cls": True}])
+def test_towers_that_are_not_causal_or_pool_elsewhere_are_not_taken_for_it(change: dict[str, object]) -> None:
+    from open_clip.model import CustomTextCLIP
+
+    torch.manual_seed(0)
+    model = CustomTextCLIP(16, dict(TINY_MODEL["vision_cfg"]), {**TEXT, **change})
+    assert causal_text_tower(model) is None
