@@ -21,8 +21,10 @@ class Run:
     anonymous: int
 
 
-def measure(command: list[str], cwd: Path | None = None, extra: dict[str, str] | None = None) -> Run:
-    """Run `command`, whose last line of output is JSON with "merge" seconds (or "timings" that hold it).
+def measure(
+    command: list[str], cwd: Path | None = None, extra: dict[str, str] | None = None, key: str = "merge"
+) -> Run:
+    """Run `command`, whose last line of output is JSON with seconds under `key` (or "timings" that hold it).
 
     Raises RuntimeError, with the end of its output, when it fails.
     """
@@ -39,7 +41,7 @@ def measure(command: list[str], cwd: Path | None = None, extra: dict[str, str] |
     if process.returncode:
         raise RuntimeError((err or out)[-1500:])
     document = json.loads(out[out.index("{") :] if out.startswith("{") else out.strip().splitlines()[-1])
-    merge = document.get("timings", document)["merge"]
+    merge = document.get("timings", document)[key]
     return Run(seconds, merge, peaks["VmRSS"], peaks["RssAnon"])
 
 

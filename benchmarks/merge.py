@@ -10,13 +10,12 @@ when the machine's speed drifts; their median, least and largest are printed. Pr
 
 import argparse
 import os
-import platform
 import shutil
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.machine import machine, spread
 from benchmarks.measure import Run, measure
 from benchmarks.peers import environment, versions
 from benchmarks.synthetic import make_checkpoints
@@ -101,11 +100,6 @@ def rounds(
     return {n: r for n, r in runs.items() if r and n not in failures}, failures
 
 
-def spread(values: list[float]) -> str:
-    """Write median, least and largest."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
 def table(title: str, runs: dict[str, list[Run]], failures: dict[str, str]) -> list[str]:
     """Return a Markdown table of one set of rounds."""
     lines = [
@@ -156,14 +150,6 @@ def differences(commands: dict[str, list[str]], out: Path) -> list[str]:
     remove(out)
     remove(reference)
     return lines
-
-
-def machine() -> str:
-    """Name the machine."""
-    with Path("/proc/cpuinfo").open() as file:
-        cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{len(os.sched_getaffinity(0))} cores ({cpu}), {memory:.0f} GB, Linux {platform.release()}"
 
 
 def main() -> None:
