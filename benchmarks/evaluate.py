@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.evaluate_data import CONFIG, make_images, make_models
+from benchmarks.evaluate_data import config_of, make_images, make_models
 from benchmarks.machine import machine, spread
 from benchmarks.measure import measure
 from benchmarks.peers import environment, versions
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--width", type=int, default=64, help="of both towers of the candidates, 64 or more")
+    parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="directory for images, models and the peer")
     parser.add_argument("--output", type=Path)
@@ -143,7 +145,8 @@ def candidates(arguments: argparse.Namespace) -> list[str]:
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     folder = make_images(work / f"jpeg-{arguments.images}", arguments.images)
-    models = make_models(work / "models", arguments.candidates)
+    config = config_of(arguments.width, arguments.layers)
+    models = make_models(work / f"models-{arguments.width}-{arguments.layers}", arguments.candidates, config)
     python = environment(work / "peers-evaluate", PACKAGES)
     peer = [str(python), str(ROOT / "benchmarks" / "evaluate_peer.py"), str(folder), *map(str, models[:2])]
     rows: dict[str, list[float]] = {"peer": [], "first": [], "later": [], "mean": [], "bare": []}
@@ -154,7 +157,7 @@ def candidates(arguments: argparse.Namespace) -> list[str]:
         rows["peer"].append(statistics.mean(json.loads(done.stdout.splitlines()[-1])))
         began = time.perf_counter()
         each = []
-        with Evaluator(CONFIG, open_tasks([str(folder)]), EvaluationOptions(device="cpu")) as evaluator:
+        with Evaluator(config, open_tasks([str(folder)]), EvaluationOptions(device="cpu")) as evaluator:
             for model in models:
                 with open_checkpoint(model) as checkpoint:
                     evaluator.load(checkpoint)
@@ -167,7 +170,9 @@ def candidates(arguments: argparse.Namespace) -> list[str]:
             rows["bare"].append(timed(lambda e=evaluator: bare_passes(e.model, arguments.images)))  # type: ignore[misc]
         print(f"  round {i + 1}: {', '.join(f'{k} {v[-1]:.2f} s' for k, v in rows.items())}", file=sys.stderr)
     lines = [
-        f"## {arguments.candidates} candidates on {arguments.images} JPEG files of 500 x 375, 224 px, float32",
+        f"## {arguments.candidates} candidates on {arguments.images} JPEG files of 500 x 375",
+        "",
+        f"width {arguments.width}, {arguments.layers} layers, 224 px, patches of 32, float32",
         "",
         machine(),
         f"clip-benchmark {versions(python, PACKAGES)['clip-benchmark']}, two loader processes, without amp",
@@ -201,11 +206,12 @@ def bare_passes(model: nn.Module, images: int, batch: int = 32) -> None:
 def memory(arguments: argparse.Namespace) -> list[str]:
     """Measure the peak memory of whole runs, one dimension larger at a time."""
     work: Path = arguments.work
+    config = config_of(arguments.width, arguments.layers)
     lines = ["## Peak memory of `soupkit evaluate`", "", machine(), ""]
     lines += ["| images | classes | candidates | anonymous, GB | resident, GB |", "|---|---|---|---|---|"]
     for images, classes, count in ((200, 50, 2), (2000, 50, 2), (200, 1000, 2), (200, 50, 10)):
         folder = make_images(work / f"jpeg-{images}-{classes}", images, classes)
-        models = make_models(work / "models", count)
+        models = make_models(work / f"models-{arguments.width}-{arguments.layers}", count, config)
         command = [sys.executable, "-m", "soupkit", "evaluate", *map(str, models), "--task", str(folder), "--json"]
         run = measure(
             [*command, "--cache", str(work / "cache"), "--no-score-cache", "--device", "cpu"], ROOT, key="images"

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,6 @@ import PIL.Image
 import torch
 from safetensors.torch import save_file
 
-CONFIG: dict[str, Any] = {
-    "model_cfg": {
-        "embed_dim": 256,
-        "vision_cfg": {"image_size": 224, "layers": 6, "width": 256, "head_width": 64, "patch_size": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
-    },
-    "preprocess_cfg": {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"},
-}
 _TEMPLATES = ["a photo of a {c}.", "a bad photo of a {c}.", "a sketch of the {c}.", "a {c} in a video game."]
 
 
@@ -33,7 +26,9 @@ def make_images(folder: Path, images: int, classes: int = 50) -> Path:
     (folder / "classnames.txt").write_text("\n".join(IMAGENET_CLASSNAMES[:classes]) + "\n")
     (folder / "zeroshot_classification_templates.txt").write_text("\n".join(_TEMPLATES) + "\n")
     generator = np.random.default_rng(0)
-    with tarfile.open(place / "0.tar", "w") as archive:
+    with ExitStack() as stack:
+        # Two shards: clip-benchmark's two loader processes need one each.
+        archives = [stack.enter_context(tarfile.open(place / f"{i}.tar", "w")) for i in range(2)]
         for n in range(images):
             coarse = PIL.Image.fromarray(generator.integers(0, 256, (24, 32, 3), dtype=np.uint8))
             smooth = np.asarray(coarse.resize((500, 375), PIL.Image.Resampling.BICUBIC)).astype(np.int16)
@@ -43,13 +38,21 @@ def make_images(folder: Path, images: int, classes: int = 50) -> Path:
             for suffix, data in (("jpg", buffer.getvalue()), ("cls", str(n % classes).encode())):
                 member = tarfile.TarInfo(f"s{n:07d}.{suffix}")
                 member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-    (place / "nshards.txt").write_text("1\n")
+                archives[n % 2].addfile(member, io.BytesIO(data))
+    (place / "nshards.txt").write_text("2\n")
     return folder
 
 
-def make_models(folder: Path, count: int) -> list[Path]:
-    """Write `count` models of one small architecture, random, as open_clip directories; kept when they are there."""
+def config_of(width: int, layers: int) -> dict[str, Any]:
+    """Return the config of a small CLIP with images of 224 px in patches of 32."""
+    vision = {"image_size": 224, "layers": layers, "width": width, "head_width": 64, "patch_size": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": width, "heads": width // 64, "layers": layers}
+    preprocess = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
+    return {"model_cfg": {"embed_dim": width, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": preprocess}
+
+
+def make_models(folder: Path, count: int, config: dict[str, Any]) -> list[Path]:
+    """Write `count` models of one architecture, random, as open_clip directories; kept when they are there."""
     from open_clip.model import CLIP
 
     paths = []
@@ -60,9 +63,9 @@ def make_models(folder: Path, count: int) -> list[Path]:
             continue
         path.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(n)
-        config = CONFIG["model_cfg"]
-        model = CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
+        model_cfg = config["model_cfg"]
+        model = CLIP(model_cfg["embed_dim"], dict(model_cfg["vision_cfg"]), dict(model_cfg["text_cfg"]))
         state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, path / "open_clip_model.safetensors", {"format": "pt"})
-        (path / "open_clip_config.json").write_text(json.dumps(CONFIG))
+        (path / "open_clip_config.json").write_text(json.dumps(config))
     return paths

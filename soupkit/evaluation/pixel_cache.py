@@ -30,7 +30,7 @@ _PIXELS, _SAMPLES = "pixels.u8", "samples.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """The images of a task: `images` uint8 [N, height, width, 3], cropped and resized, not normalised; a memory map.
+    """The images of a task: `images` uint8 [N, height, width, 3], cropped and resized, not normalised; a private map.
 
     `labels` is int64 [N] (classification) or bool [N, classes] (multilabel); `captions` are the texts of each image
     (retrieval); `hashes` are xxh3-128 of the stored image bytes, in hex; `content` names all of it; `rows` are the
@@ -162,7 +162,7 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
         corrupt = {k: why for line in lines for k, why in line["corrupt"].items()}
         labels = np.array([label for line in lines for label in line["labels"]])
         return Pixels(
-            images=np.memmap(target / _PIXELS, np.uint8, "r", shape=(len(keys), height, width, 3)),
+            images=np.memmap(target / _PIXELS, np.uint8, "c", shape=(len(keys), height, width, 3)),
             labels=labels.astype(bool) if task.kind == "multilabel" else labels.astype(np.int64),
             keys=keys,
             hashes=tuple(h for line in lines for h in line["hashes"]),
