@@ -1,6 +1,5 @@
 """Carries a prepared merge out: the partial directory, the ranks, the engine, and the last steps before the rename."""
 
-import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +9,11 @@ from typing import Any
 
 import xxhash
 
-from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, combine, fingerprint, tensor_digest
+from soupkit.checkpoint.hub import sha256_by_cache
 from soupkit.checkpoint.partial import PartialDirectory
+from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.checkpoint.writer import TensorWriter
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
@@ -24,8 +25,6 @@ from soupkit.merging.preparation import Prepared
 from soupkit.merging.soup import read_soup_json, same_recipe, write_companions, write_soup_json
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
-
-_HASH_BYTES = 8 << 20
 
 
 class Execution:
@@ -203,14 +202,14 @@ class Execution:
         partial.publish(replace=fresh)
 
     def _document(self, prints: list[Fingerprint], hashes: dict[str, str | None]) -> dict[str, Any]:
-        sources = [hashes.get(s.ref) for s in self.prepared.sources]
+        sources = [hashes.get(s.ref) or _sha256_on_hub(s) for s in self.prepared.sources]
         return self.prepared.record.document(prints[:-1], sources, prints[-1], hashes.get(""))
 
     def _sha256(self, directory: Path) -> dict[str, str | None]:
         """Return the sha256 of each source's file and, under "", of the output's; None for what lies in shards."""
 
         def single(paths: list[Path]) -> str | None:
-            return _sha256_of(paths[0], self.progress) if len(paths) == 1 else None
+            return sha256_of(paths[0], self.progress) if len(paths) == 1 else None
 
         places = {s.ref: list(s.files) for s in self.prepared.sources}
         places[""] = [directory / f.name for f in self.prepared.layout.files]
@@ -232,6 +231,11 @@ class Execution:
         return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
 
 
+def _sha256_on_hub(source: Checkpoint) -> str | None:
+    """Return the sha256 that the Hub knows the source's one file by; None for local files and for shards."""
+    return sha256_by_cache(next(iter(source.files))) if len(source.files) == 1 else None
+
+
 def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
@@ -240,12 +244,3 @@ def _only_ours(directory: Path) -> bool:
     """Whether a partial directory holds nothing that a merge would not have put there."""
     ours = (".safetensors", ".json", ".jsonl", ".txt", ".model")
     return all(p.name == "lock" or p.suffix in ours for p in directory.iterdir())
-
-
-def _sha256_of(path: Path, progress: Progress) -> str:
-    state = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_HASH_BYTES):
-            state.update(piece)
-            progress.advance(len(piece))
-    return state.hexdigest()

@@ -94,7 +94,7 @@ def merge(
     if options.threads is not None and options.threads < 1:
         raise UsageError("at least one thread is needed", "--threads")
     with joined_ranks() as ranks, ExitStack() as opened:
-        prepared = ranks.together(lambda: prepare(request, opened))
+        prepared = ranks.together(lambda: prepare(request, opened, progress if ranks.leads else SILENT))
         for note in prepared.notes if ranks.leads else ():
             progress.note(note)
         if options.dry_run:
