@@ -26,6 +26,10 @@ Loss = Literal["clip", "siglip"]
 # Large enough for matrix products at full rate, small enough for a few tiles to weigh little beside the features.
 _ROWS, _COLUMNS = 1024, 4096
 
+# torch 2.14 renames these two, and warns of the old names.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 @dataclass(frozen=True, slots=True)
 class LossGradients:
@@ -172,7 +176,7 @@ def _gather(features: Tensor, ranks: Ranks) -> Tensor:
     if largest != smallest:
         raise UsageError(f"ranks have between {smallest} and {largest} samples; all need the same number", "loss")
     everything = features.new_empty(ranks.size * len(features), features.shape[1])
-    dist.all_gather_into_tensor(everything, features.contiguous())
+    _all_gather(everything, features.contiguous())
     return everything
 
 
@@ -181,7 +185,7 @@ def _scatter(gradient: Tensor, ranks: Ranks) -> Tensor:
     if ranks.size == 1:
         return gradient
     own = gradient.new_empty(len(gradient) // ranks.size, gradient.shape[1])
-    dist.reduce_scatter_tensor(own, gradient)
+    _reduce_scatter(own, gradient)
     return own
 
 

@@ -7,7 +7,7 @@ back through it (GradCache: Gao et al. 2021, https://arxiv.org/abs/2101.06983).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
 from soupkit.training.loss import Loss, LossGradients, contrastive_gradients
-from soupkit.training.parallel import reduce_gradients
-
-Precision = Literal["fp32", "bf16"]
+from soupkit.training.parallel import Precision, reduce_gradients
 
 _KEYS = ("image_features", "text_features", "logit_scale", "logit_bias")
 
