@@ -44,5 +44,9 @@ class HubError(SoupkitError):
     """The Hugging Face Hub refused something or could not be reached."""
 
 
+class HubUnreachableError(HubError):
+    """The Hub does not answer, or is not to be asked (HF_HUB_OFFLINE): what the cache holds may serve instead."""
+
+
 class StorageError(SoupkitError):
     """Something cannot be written: no room, no permission, or another output in the way."""

@@ -63,11 +63,13 @@ def joined_ranks() -> Iterator[Ranks]:
     if size == 1 or "MASTER_ADDR" not in os.environ:
         yield Ranks()
         return
+    import torch
     import torch.distributed as dist
 
     ours = not dist.is_initialized()
     if ours:
-        dist.init_process_group("gloo")
+        # Objects go over the CPU, and so do tensors that are there; NCCL starts only when a GPU's tensor is sent.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:

@@ -3,7 +3,7 @@
 from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
 from soupkit.checkpoint.comparison import Comparison, compare
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
-from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "compare",
     "fingerprint",
     "open_checkpoint",
+    "open_headers",
 ]

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, Config, architecture_of
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.hub import is_hub
+from soupkit.checkpoint.reference import open_headers
 from soupkit.errors import ArchitectureError
 
 _SHOWN = 6
@@ -139,6 +142,17 @@ def agree(checkpoints: Sequence[Checkpoint], *, model: str | None = None, prepro
             f"preprocessing" + (f" (these have the same shapes: {others}; choose with --model)" if others else "")
         )
     return Agreement(architecture, tuple(notes))
+
+
+def check_before_download(
+    refs: Sequence[str | Path], *, model: str | None = None, preprocess: Path | None = None
+) -> None:
+    """Check by headers alone that `refs` can be averaged, where one of several is on the Hub: what does not fit
+    together is not worth a download. Raises as `agree` and `open_headers` do."""
+    if len(refs) < 2 or not any(is_hub(ref) for ref in refs):
+        return
+    with ExitStack() as opened:
+        agree([opened.enter_context(open_headers(ref)) for ref in refs], model=model, preprocess=preprocess)
 
 
 def _same_config(a: Checkpoint, b: Checkpoint) -> None:

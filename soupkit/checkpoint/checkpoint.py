@@ -82,7 +82,11 @@ class Checkpoint(Mapping[str, Any]):
 
         spec = self.tensors[name]
         dtype = getattr(torch, DTYPES[spec.dtype].torch_name)
-        raw = map_bytes(self.files[spec.file].descriptor, spec) if self._is_plain(spec) else None
+        raw = (
+            map_bytes(self.files[spec.file].descriptor, spec)
+            if self._is_plain(spec) and spec.file in self.files
+            else None
+        )
         if raw is None:
             raw = np.empty(spec.nbytes, dtype=np.uint8)
             self.read_into(name, 0, raw)
@@ -133,7 +137,9 @@ class Checkpoint(Mapping[str, Any]):
             position += extent.nbytes
 
     def _read(self, name: str, file: Path, offset: int, view: memoryview) -> None:
-        source = self.files[file]
+        source = self.files.get(file)
+        if source is None:
+            raise CheckpointError("only its header was fetched, or it is closed", f"{file}, tensor {name!r}")
         while view.nbytes:
             try:
                 n = os.preadv(source.descriptor, [view], offset)

@@ -9,7 +9,7 @@ from typing import Any
 from soupkit.checkpoint.agreement import TensorDifferences, agree, config_differences, tensor_differences
 from soupkit.checkpoint.architecture import Architecture, architecture_of
 from soupkit.checkpoint.lineage import Pair, compare_weights, verdict
-from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.progress import SILENT, Progress
 
@@ -53,11 +53,11 @@ def compare(
     """
     if len(refs) < 2:
         raise UsageError("one checkpoint given; comparing takes two", "REF", "name more, or use `soupkit inspect`")
+    named = [*refs, *([base] if base is not None else [])]
     with ExitStack() as opened:
-        checkpoints = [opened.enter_context(open_checkpoint(ref)) for ref in refs]
-        root = opened.enter_context(open_checkpoint(base)) if base is not None else None
-        everything = [*checkpoints, root] if root is not None else checkpoints
-        first = checkpoints[0]
+        # Headers say whether they fit; weights on the Hub are downloaded only to be compared.
+        everything = [opened.enter_context(open_headers(ref)) for ref in named]
+        first = everything[0]
         try:
             problem = None
             agree(everything, model=model, preprocess=preprocess)
@@ -72,7 +72,9 @@ def compare(
         )
         if not weights or problem is not None:
             return found
-        pairs = compare_weights(checkpoints, root, progress=progress)
+        whole = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in named]
+        root = whole[-1] if base is not None else None
+        pairs = compare_weights(whole[: len(refs)], root, progress=progress)
         related, lineage = verdict(pairs, found.refs)
         return Comparison(
             found.refs, found.architectures, found.tensors, found.configs, None, tuple(pairs), related, lineage

@@ -1,64 +1,74 @@
 """From a reference, the string that names weights everywhere in soupkit, to an open checkpoint.
 
-FILE.safetensors, FILE.pt | .pth | .bin, or a directory: open_clip's, sharded, or transformers-format CLIP
+FILE.safetensors, FILE.pt | .pth | .bin, a directory (open_clip's, sharded, or transformers-format CLIP), or
+hf-hub:ORG/NAME[@REVISION], a repository on the Hub that holds what such a directory does
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
 from soupkit.checkpoint.header import read_header
+from soupkit.checkpoint.hub import HubRef, fetch, header_files, is_hub
 from soupkit.checkpoint.names import strip_prefixes
 from soupkit.checkpoint.pickles import read_pickle
 from soupkit.checkpoint.shards import read_shards
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.checkpoint.transformers_clip import convert_config, convert_tensors, is_transformers_clip
-from soupkit.errors import CheckpointError, UsageError
-
-CONFIG_NAME = "open_clip_config.json"
-_INDEX = ".index.json"
-_PICKLES = (".pt", ".pth", ".bin")
-# In the order in which a directory is searched: open_clip's own names, then transformers', safetensors before pickles.
-_WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-)
-TOKENIZER_PATTERNS = (
-    "tokenizer*.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)
+from soupkit.checkpoint.weight_files import CONFIG_NAME, INDEX, PICKLES, TOKENIZER_PATTERNS, choose_weights
+from soupkit.errors import CheckpointError
+from soupkit.progress import SILENT, Progress
 
 
-def open_checkpoint(ref: str | Path) -> Checkpoint:
+def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoint:
     """Open the weights that `ref` names; headers are read, weights are not.
 
-    Raises UsageError for a reference of a kind that is not there yet; CheckpointError when there is nothing at `ref`,
-    when it is unclear which of several files is meant, and for files that are damaged or no checkpoint.
+    Weights on the Hub are brought into its cache first, with `progress`. Raises CheckpointError when there is nothing
+    at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
+    UsageError for a reference that is not well formed; HubError for what the Hub refuses.
     """
-    if str(ref).startswith("hf-hub:"):
-        raise UsageError(
-            "references to the Hugging Face Hub are not supported yet", ref, "download it and name the directory"
-        )
-    path = Path(ref)
+    path = fetch(HubRef.parse(str(ref)), progress) if is_hub(ref) else Path(ref)
+    return _open(ref, path)
+
+
+def open_headers(ref: str | Path) -> Checkpoint:
+    """Open `ref` to see what it is: of weights on the Hub only the configs and headers are fetched, and reading a
+    tensor raises CheckpointError. Weights on disk open as ever, and so do pickles on the Hub, after a download.
+
+    Raises as `open_checkpoint` does.
+    """
+    if not is_hub(ref):
+        return open_checkpoint(ref)
+    hub = HubRef.parse(str(ref))
+    with TemporaryDirectory(prefix="soupkit-") as scratch:
+        try:
+            place = header_files(hub, Path(scratch))
+            opened = _open(ref, place)
+        except CheckpointError as error:
+            raise CheckpointError(error.what, error.where.replace(scratch, str(ref)), error.hint) from None
+        if place != Path(scratch):
+            return opened
+        opened.close()  # the files are holes after their headers: nothing may be read from them
+    on_hub = Path(str(ref))
+    tensors = {
+        name: replace(spec, extents=tuple(replace(e, file=on_hub / e.file.name) for e in spec.extents))
+        for name, spec in opened.tensors.items()
+    }
+    config_path = on_hub / opened.config_path.name if opened.config_path is not None else None
+    return replace(opened, path=on_hub, tensors=tensors, config_path=config_path, tokenizer_files=())
+
+
+def _open(ref: str | Path, path: Path) -> Checkpoint:
     weights = _find_weights(path)
     tensors, metadata = _read(weights)
     tensors, notes = strip_prefixes(tensors, weights)
     config_path: Path | None = weights.parent / CONFIG_NAME
     config = _read_json(weights.parent / CONFIG_NAME)
-    kind = "open_clip" if config is not None else "sharded" if weights.name.endswith(_INDEX) else weights.suffix[1:]
+    kind = "open_clip" if config is not None else "sharded" if weights.name.endswith(INDEX) else weights.suffix[1:]
     if is_transformers_clip(tensors):
         tensors = convert_tensors(tensors, weights)
         kind = "transformers"
@@ -85,31 +95,21 @@ def open_checkpoint(ref: str | Path) -> Checkpoint:
 def _find_weights(path: Path) -> Path:
     """Return the file that holds the weights, or the index of their shards."""
     if path.is_file():
-        if path.suffix == ".safetensors" or path.suffix in _PICKLES or path.name.endswith(_INDEX):
+        if path.suffix == ".safetensors" or path.suffix in PICKLES or path.name.endswith(INDEX):
             return path
         raise CheckpointError(
             "is not a file of weights by its name", path, "soupkit reads .safetensors, .pt, .pth, .bin and .index.json"
         )
     if not path.is_dir():
         raise CheckpointError("there is nothing here", path, "check the path")
-    for name in _WEIGHT_NAMES:
-        if (path / name).is_file():
-            return path / name
-    for suffix in (".safetensors" + _INDEX, ".safetensors", *_PICKLES):
-        found = sorted(path.glob("*" + suffix))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(f.name for f in found[:8])
-            raise CheckpointError(f"holds {len(found)} checkpoints: {names}", path, "name one of the files")
-    raise CheckpointError("holds no weights", path, f"looked for {', '.join(_WEIGHT_NAMES)}, *.safetensors, *.pt")
+    return path / choose_weights((f.name for f in path.iterdir() if f.is_file()), path)
 
 
 def _read(weights: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
     def read(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
         return read_header(path) if path.suffix == ".safetensors" else read_pickle(path)
 
-    tensors, metadata = read_shards(weights, read) if weights.name.endswith(_INDEX) else read(weights)
+    tensors, metadata = read_shards(weights, read) if weights.name.endswith(INDEX) else read(weights)
     if not tensors:
         raise CheckpointError("holds no tensors", weights)
     return tensors, metadata

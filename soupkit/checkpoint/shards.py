@@ -18,14 +18,14 @@ def read_shards(index: Path, read: ShardReader) -> tuple[dict[str, TensorSpec], 
     Raises CheckpointError for an index that is not one, a shard whose name leaves the directory, and where the index
     and the shards disagree.
     """
-    weight_map = _weight_map(index)
+    mapped = weight_map(index)
     tensors: dict[str, TensorSpec] = {}
     metadata: dict[str, str] = {}
-    for i, shard in enumerate(sorted(set(weight_map.values()))):
+    for i, shard in enumerate(sorted(set(mapped.values()))):
         held, shard_metadata = read(index.parent / shard)
         if i == 0:
             metadata = shard_metadata
-        promised = {name for name, file in weight_map.items() if file == shard}
+        promised = {name for name, file in mapped.items() if file == shard}
         if missing := sorted(promised - set(held)):
             raise CheckpointError(f"lacks {missing[0]!r}, which the index promises", index.parent / shard, _AGAIN)
         if extra := sorted(set(held) - promised):
@@ -37,7 +37,8 @@ def read_shards(index: Path, read: ShardReader) -> tuple[dict[str, TensorSpec], 
 _AGAIN = "the index and the shards are of different versions, or one was cut short; get them again"
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def weight_map(index: Path) -> dict[str, str]:
+    """Return which shard holds each tensor. Raises CheckpointError for an index that is not one."""
     try:
         text = index.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -46,10 +47,10 @@ def _weight_map(index: Path) -> dict[str, str]:
         document: Any = json.loads(text, object_pairs_hook=refuse_duplicates(index))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", index) from error
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
+    mapped = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(mapped, dict) or not mapped:
         raise CheckpointError("has no weight_map", index, "it should map each tensor to the shard that holds it")
-    for name, shard in weight_map.items():
+    for name, shard in mapped.items():
         if (
             not isinstance(shard, str)
             or not shard
@@ -62,4 +63,4 @@ def _weight_map(index: Path) -> dict[str, str]:
                 f"{index}, tensor {name!r}",
                 "shards lie beside their index; this file may be an attack",
             )
-    return weight_map
+    return mapped

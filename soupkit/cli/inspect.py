@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from soupkit.checkpoint.architecture import Architecture
 
 HELP = """\
-Say what a checkpoint is. Only headers are read, whatever its size.
+Say what a checkpoint is. Only headers are read, whatever its size; of one on the Hub only headers are fetched.
 
 [bold]Example[/bold]:
 
     soupkit inspect runs/a
     soupkit inspect model.safetensors --tensors
+    soupkit inspect hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K
 """
 
 
@@ -34,12 +35,12 @@ def inspect(
     """Run the command; `HELP` is its help."""
     import time
 
-    from soupkit.checkpoint import open_checkpoint
+    from soupkit.checkpoint import open_headers
     from soupkit.checkpoint.architecture import architecture_of
     from soupkit.cli.output import print_json
 
     started = time.perf_counter()
-    with open_checkpoint(ref) as checkpoint:
+    with open_headers(ref) as checkpoint:
         architecture = architecture_of(checkpoint, model=model, preprocess=preprocess)
         if not as_json:
             _show(checkpoint, architecture, tensors)
@@ -86,7 +87,7 @@ def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: 
         ("same shapes", ", ".join(architecture.candidates)),
         ("tensors", f"{len(specs)}: {dtypes}"),
         ("bytes", count(sum(s.nbytes for s in specs.values()), "B")),
-        ("files", ", ".join(f.name for f in checkpoint.files)),
+        ("files", ", ".join(dict.fromkeys(e.file.name for s in specs.values() for e in s.extents))),
         ("metadata", ", ".join(f"{k}={v[:80]}" for k, v in checkpoint.metadata.items())),
         ("notes", "; ".join(checkpoint.notes)),
     ]

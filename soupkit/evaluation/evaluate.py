@@ -14,7 +14,8 @@ from torch import Tensor
 from soupkit.checkpoint.architecture import Config, architecture_of
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
-from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.checkpoint.hub import is_hub
+from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.content import remembered
 from soupkit.evaluation.data import Score, Task
@@ -119,6 +120,8 @@ def evaluate(
             place = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
             options = replace(options, cache=Path(place), scores=False)
         candidates: list[_Candidate] = []
+        for ref in filter(is_hub, refs):  # what no task can be run on is not worth a download
+            ranks.together(lambda ref=ref: _check_headers(ref, model, preprocess))  # type: ignore[misc]
         try:
             for ref in refs:
                 candidates.append(ranks.together(lambda ref=ref: _open(ref, model, preprocess, options, progress)))  # type: ignore[misc]
@@ -137,14 +140,26 @@ def evaluate(
     return Evaluation(scores, pairs, time.perf_counter() - started, work.timings, tuple(notes))
 
 
+def _check_headers(ref: str | Path, model: str | None, preprocess: Path | None) -> None:
+    with open_headers(ref) as headers:
+        _config_of(headers, model, preprocess)
+
+
+def _config_of(checkpoint: Checkpoint, model: str | None, preprocess: Path | None) -> Config:
+    config = architecture_of(checkpoint, model=model, preprocess=preprocess).config
+    if config is None:
+        raise ArchitectureError(
+            "is no model that open_clip builds", checkpoint.ref, "say which it is with --model NAME"
+        )
+    return config
+
+
 def _open(
     ref: str | Path, model: str | None, preprocess: Path | None, options: EvaluationOptions, progress: Progress
 ) -> _Candidate:
-    checkpoint = open_checkpoint(ref)
+    checkpoint = open_checkpoint(ref, progress=progress)
     try:
-        architecture = architecture_of(checkpoint, model=model, preprocess=preprocess)
-        if architecture.config is None:
-            raise ArchitectureError("is no model that open_clip builds", ref, "say which it is with --model NAME")
+        config = _config_of(checkpoint, model, preprocess)
         paths = [str(path) for path in checkpoint.files]
         memory = options.cache / "fingerprints" if options.cache is not None else None
 
@@ -153,7 +168,7 @@ def _open(
             return {"value": value.value, "image": value.image, "text": value.text}
 
         known = remembered(paths, memory, str(ref), ("value", "image", "text"), compute)
-        return _Candidate(str(ref), checkpoint, architecture.config, Fingerprint(**known))
+        return _Candidate(str(ref), checkpoint, config, Fingerprint(**known))
     except BaseException:
         checkpoint.close()
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.checkpoint.agreement import Agreement, agree
+from soupkit.checkpoint.agreement import Agreement, agree, check_before_download
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
@@ -19,6 +19,7 @@ from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import MergeMethod, find_method
 from soupkit.merging.soup import SoupRecord, check_tokenizers
+from soupkit.progress import SILENT, Progress
 
 assert methods  # importing the module registers the methods
 
@@ -55,12 +56,15 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(request: SoupRequest, opened: ExitStack) -> Prepared:
+def prepare(request: SoupRequest, opened: ExitStack, progress: Progress = SILENT) -> Prepared:
     """Open and check everything; files are closed when `opened` is. Raises as `merge` does. Writes nothing."""
     method, given = _method_and_parameters(request)
     _check_counts(method, request)
-    ingredients = [opened.enter_context(open_checkpoint(ref)) for ref in request.ingredients]
-    base = opened.enter_context(open_checkpoint(request.base)) if request.base is not None else None
+    refs = [*request.ingredients, *([request.base] if request.base is not None else [])]
+    check_before_download(refs, model=request.model, preprocess=request.preprocess)
+    opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
+    ingredients = opens[: len(request.ingredients)]
+    base = opens[-1] if request.base is not None else None
     sources = (*ingredients, base) if base is not None else tuple(ingredients)
     _check_places(request.output, sources)
     agreement = agree(sources, model=request.model, preprocess=request.preprocess)

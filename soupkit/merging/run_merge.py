@@ -94,9 +94,11 @@ def merge(
     if options.threads is not None and options.threads < 1:
         raise UsageError("at least one thread is needed", "--threads")
     with joined_ranks() as ranks, ExitStack() as opened:
-        prepared = ranks.together(lambda: prepare(request, opened))
+        prepared = ranks.together(lambda: prepare(request, opened, progress if ranks.leads else SILENT))
         for note in prepared.notes if ranks.leads else ():
             progress.note(note)
+        if options.dry_run:
+            return _result("planned", prepared, None, started, {})
         return _execute(prepared, options, ranks, progress, started)
 
 
@@ -107,8 +109,6 @@ def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Pr
         if ranks.leads:
             progress.note(f"{prepared.request.output} is there already, made of the same weights in the same way")
         return _result("unchanged", prepared, there, started, {})
-    if options.dry_run:
-        return _result("planned", prepared, None, started, {})
     prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
     return _result("written", prepared, prints, started, timings)
 

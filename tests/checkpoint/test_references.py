@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from soupkit.checkpoint import Checkpoint, fingerprint, open_checkpoint
-from soupkit.errors import CheckpointError, UsageError
+from soupkit.errors import CheckpointError
 from tests.conftest import CONFIG, random_state, save
 
 
@@ -194,11 +194,6 @@ def test_a_directory_with_several_checkpoints_asks_which(tmp_path: Path) -> None
         save_file({"a": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
     with pytest.raises(CheckpointError, match=r"one\.safetensors, two\.safetensors"):
         open_checkpoint(tmp_path)
-
-
-def test_a_hub_reference_says_that_it_is_not_there_yet() -> None:
-    with pytest.raises(UsageError, match="not supported yet"):
-        open_checkpoint("hf-hub:someone/something")
 
 
 @pytest.mark.parametrize("place", ["empty", "nowhere", "notes.txt"])

@@ -1,0 +1,487 @@
+"""A small Hub: a real HTTP server that speaks what the installed huggingface_hub really asks, and can be told to fail.
+
+    with HubServer() as hub:
+        hub.put("org/name", {"config.json": b"{}"})
+        hub.fail("PUT", "/lfs/", status=503, times=2)
+
+Repositories live in memory; commits are snapshots of {path: bytes}. Files of 1 kB or more, and everything that is not
+text by its name, are "large": kept by sha256 and redirected to, as the Hub does with LFS.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+TOKEN = "hf_" + "secretsecretsecret"
+READ_TOKEN = "hf_" + "readonlyreadonly"
+PART = 64 << 10  # bytes of one part of a multipart upload
+USER = "org"
+_INVALID = "Invalid credentials in Authorization header"
+
+
+def git_hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def is_large(path: str, size: int) -> bool:
+    return size > 0 and (size >= 1 << 20 or path.endswith((".safetensors", ".bin", ".pt", ".png")))
+
+
+@dataclass
+class Repo:
+    """A repository: refs (branches, tags and pull requests) name commits, commits are snapshots of files."""
+
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    pulls: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, bytes], ref: str, message: str) -> str:
+        text = repr((sorted((p, git_hash(b)) for p, b in files.items()), ref, message, len(self.commits)))
+        oid = hashlib.sha1(text.encode()).hexdigest()
+        self.commits[oid] = dict(files)
+        self.messages[oid] = message
+        (self.pulls if ref.startswith("refs/pr/") else self.branches)[ref] = oid
+        return oid
+
+    def find(self, revision: str) -> str | None:
+        for names in (self.branches, self.tags, self.pulls):
+            if revision in names:
+                return names[revision]
+        return revision if revision in self.commits else None
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests of `method` whose path holds `part`, after `skip` good ones."""
+
+    method: str
+    part: str
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    drop_after: int | None = None  # close the connection after so many bytes of the body
+    flip: bool = False  # keep, or send, one byte that is not what it was
+    hold: threading.Event | None = None  # answer only when this is set
+    times: int = 1
+    skip: int = 0
+
+
+class HubServer:
+    """The server, its repositories (`repos`), the stored large files (`blobs`), and what was asked of it (`log`)."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.faults: list[Fault] = []
+        self.log: list[tuple[str, str, dict[str, str]]] = []
+        self.received: list[tuple[str, int]] = []  # path and bytes of each PUT that arrived whole
+        self.lock = threading.RLock()
+        self.seen = threading.Condition()
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        # Another host, as the real one is: the client must not send the token there.
+        self.cdn = self.url.replace("127.0.0.1", "localhost")
+
+    def __enter__(self) -> "HubServer":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def put(self, name: str, files: dict[str, bytes], *, revision: str = "main", **options: Any) -> str:
+        """Create the repository where it is not there, and commit `files` to it; returns the commit."""
+        repo = self.repos.setdefault(name, Repo(**options))
+        for path, data in files.items():
+            if is_large(path, len(data)):
+                self.blobs[hashlib.sha256(data).hexdigest()] = data
+        return repo.commit(files, revision, "made by the test")
+
+    def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
+        repo = self.repos[name]
+        return repo.commits[repo.find(revision) or ""]
+
+    def fail(self, method: str, part: str, **what: Any) -> Fault:
+        self.faults.append(Fault(method, part, **what))
+        return self.faults[-1]
+
+    def asked(self, method: str, part: str) -> list[dict[str, str]]:
+        """The headers of every request so far of that method, with `part` in its path."""
+        return [headers for m, path, headers in self.log if m == method and part in path]
+
+    def wait_for(self, method: str, part: str, seconds: float = 60) -> None:
+        with self.seen:
+            assert self.seen.wait_for(lambda: bool(self.asked(method, part)), seconds), f"no {method} {part} came"
+
+    def take_fault(self, method: str, path: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.times and fault.method == method and fault.part in path:
+                    if fault.skip:
+                        fault.skip -= 1
+                        return None
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+class _Dropped(Exception):
+    pass
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (_Dropped, ConnectionError):
+            self.close_connection = True
+
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        self.route, self.query = unquote(url.path), {k: v[0] for k, v in parse_qs(url.query).items()}
+        self.raw_route = url.path
+        self.fault = self.hub.take_fault(self.command, self.route)
+        with self.hub.seen:
+            self.hub.log.append((self.command, self.route, {k.lower(): v for k, v in self.headers.items()}))
+            self.hub.seen.notify_all()
+        if self.fault and self.fault.hold:
+            self.fault.hold.wait(60)
+        self.body = b"".join(self._receive())
+        if self.fault and self.fault.status:
+            return self._send(self.fault.status, {"error": "told to fail"}, self.fault.headers)
+        for pattern, methods, name in _ROUTES:
+            found = re.fullmatch(pattern, self.raw_route)
+            if found and self.command in methods:
+                with self.hub.lock:
+                    getattr(self, name)(**{k: unquote(v) for k, v in found.groupdict().items()})
+                return None
+        return self._send(404, {"error": f"no such route: {self.command} {self.route}"})
+
+    do_GET = do_HEAD = do_POST = do_PUT = _serve
+
+    # -- the wire
+
+    def _receive(self) -> Iterator[bytes]:
+        limit = self.fault.drop_after if self.fault and self.command == "PUT" else None
+        taken = 0
+        for piece in self._pieces():
+            taken += len(piece)
+            if limit is not None and taken >= limit:
+                raise _Dropped
+            yield piece
+
+    def _pieces(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return
+        left = int(self.headers.get("Content-Length") or 0)
+        while left:
+            piece = self.rfile.read(min(left, 8192))
+            if not piece:
+                raise _Dropped
+            left -= len(piece)
+            yield piece
+
+    def _send(self, status: int, body: Any = b"", headers: dict[str, str] | None = None) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        length = (headers or {}).pop("Content-Length", str(len(data)))
+        self.send_response(status)
+        for key, value in {"Content-Length": length, **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if self.fault and self.fault.drop_after is not None and self.command == "GET":
+            self.wfile.write(data[: self.fault.drop_after])
+            self.wfile.flush()
+            raise _Dropped
+        self.wfile.write(data)
+
+    def _refuse(self, status: int, code: str, text: str = "") -> None:
+        self._send(status, {"error": text or code}, {"X-Error-Code": code, "X-Error-Message": text or code})
+
+    # -- who may do what
+
+    def _token(self) -> str | None:
+        return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+
+    def _repo(self, repo: str, *, write: bool = False) -> Repo | None:
+        """Find a repository that the caller may read or write; answers with the Hub's own refusals otherwise."""
+        token, found = self._token(), self.hub.repos.get(repo)
+        if token not in (None, TOKEN, READ_TOKEN):
+            self._send(
+                401,
+                {"error": "Invalid credentials"},
+                {"X-Error-Message": _INVALID},
+            )
+        elif found is None or (found.private and token is None):
+            self._refuse(401 if token is None else 404, "RepoNotFound", "Repository not found")
+        elif write and token != TOKEN:
+            self._send(403, {"error": "You don't have the rights to write"}) if token else self._send(
+                401, {"error": "no token"}
+            )
+        else:
+            return found
+        return None
+
+    def _commit(self, repo: Repo, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        oid = repo.find(revision)
+        if oid is None:
+            self._refuse(404, "RevisionNotFound", "Invalid rev id")
+            return None
+        return oid, repo.commits[oid]
+
+    # -- the API
+
+    def whoami(self) -> None:
+        role = {TOKEN: "write", READ_TOKEN: "read"}.get(self._token() or "")
+        if role is None:
+            return self._send(
+                401,
+                {"error": "Invalid username or password."},
+                {"X-Error-Message": _INVALID},
+            )
+        access = {"type": "access_token", "accessToken": {"displayName": "test", "role": role}}
+        return self._send(200, {"type": "user", "name": USER, "orgs": [], "auth": access})
+
+    def create(self) -> None:
+        wanted = json.loads(self.body)
+        name = f"{wanted.get('organization') or USER}/{wanted['name']}"
+        if self._token() != TOKEN:
+            return self._send(403 if self._token() else 401, {"error": "no right to create"})
+        if name.split("/")[0] != USER:
+            return self._send(403, {"error": "You don't have the rights to create a model under this namespace"})
+        if name in self.hub.repos:
+            return self._send(409, {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"})
+        private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+        repo = self.hub.repos[name] = Repo(private=private)
+        repo.commit(
+            {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}, "main", "initial commit"
+        )
+        return self._send(200, {"url": f"{self.hub.url}/{name}", "name": name, "id": name})
+
+    def model(self, repo: str, revision: str = "main") -> None:
+        if (found := self._repo(repo)) and (at := self._commit(found, revision)):
+            siblings = [{"rfilename": p, **self._blob(p, b)} for p, b in at[1].items()]
+            info = {
+                "id": repo,
+                "modelId": repo,
+                "sha": at[0],
+                "private": found.private,
+                "siblings": siblings,
+                "tags": [],
+            }
+            self._send(200, {**info, "gated": "manual" if found.gated else False, "downloads": 0, "likes": 0})
+
+    @staticmethod
+    def _blob(path: str, data: bytes) -> dict[str, Any]:
+        info: dict[str, Any] = {"size": len(data), "blobId": git_hash(data), "oid": git_hash(data)}
+        if is_large(path, len(data)):
+            digest = hashlib.sha256(data).hexdigest()
+            info["lfs"] = {"sha256": digest, "oid": digest, "size": len(data), "pointerSize": 134}
+        return info
+
+    def tree(self, repo: str, revision: str, path: str = "") -> None:
+        if (found := self._repo(repo)) and (at := self._commit(found, revision)):
+            self._send(
+                200, [{"type": "file", "path": p, **self._blob(p, b)} for p, b in at[1].items() if p.startswith(path)]
+            )
+
+    def paths_info(self, repo: str, revision: str) -> None:
+        wanted = parse_qs(self.body.decode()).get("paths", [])
+        if (found := self._repo(repo)) and (at := self._commit(found, revision)):
+            self._send(200, [{"type": "file", "path": p, **self._blob(p, b)} for p, b in at[1].items() if p in wanted])
+
+    def refs(self, repo: str) -> None:
+        if found := self._repo(repo):
+            branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in found.branches.items()]
+            tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in found.tags.items()]
+            pulls = [{"name": n, "ref": n, "targetCommit": c} for n, c in found.pulls.items()]
+            self._send(200, {"branches": branches, "tags": tags, "pullRequests": pulls, "converts": []})
+
+    def branch(self, repo: str, name: str) -> None:
+        if found := self._repo(repo, write=True):
+            if name in found.branches:
+                return self._send(409, {"error": "exists"})
+            start = json.loads(self.body or b"{}").get("startingPoint") or "main"
+            found.branches[name] = found.find(start) or found.branches["main"]
+            return self._send(200, {})
+        return None
+
+    def tag(self, repo: str, revision: str) -> None:
+        if (found := self._repo(repo, write=True)) and (at := self._commit(found, revision)):
+            name = json.loads(self.body)["tag"]
+            if name in found.tags:
+                return self._send(409, {"error": "exists"})
+            found.tags[name] = at[0]
+            return self._send(200, {})
+        return None
+
+    # -- uploading
+
+    def validate_yaml(self) -> None:
+        self._send(200, {"errors": [], "warnings": []})
+
+    def preupload(self, repo: str, revision: str) -> None:
+        if (found := self._repo(repo, write=self.query.get("create_pr") != "1")) and (
+            at := self._commit(found, revision)
+        ):
+            answers = []
+            for file in json.loads(self.body)["files"]:
+                path, large = file["path"], is_large(file["path"], file["size"])
+                there = at[1].get(path)
+                oid = None if there is None else hashlib.sha256(there).hexdigest() if large else git_hash(there)
+                mode = "lfs" if large else "regular"
+                answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+            self._send(200, {"files": answers})
+
+    def batch(self, repo: str) -> None:
+        if not self._repo(repo, write=True):
+            return
+        objects = []
+        for wanted in json.loads(self.body)["objects"]:
+            oid, size = wanted["oid"], wanted["size"]
+            answer: dict[str, Any] = {"oid": oid, "size": size}
+            if oid not in self.hub.blobs:
+                base = f"{self.hub.url}/lfs/{oid}"
+                upload: dict[str, Any] = {"href": base}
+                if size > 2 * PART:
+                    count = -(-size // PART)
+                    urls = {str(i + 1): f"{base}/part/{i + 1}?X-Amz-Signature=signed" for i in range(count)}
+                    upload = {"href": f"{base}/complete", "header": {"chunk_size": str(PART), **urls}}
+                answer["actions"] = {"upload": upload, "verify": {"href": f"{base}/verify"}}
+            objects.append(answer)
+        self._send(200, {"transfer": "multipart", "objects": objects})
+
+    def _kept(self, data: bytes) -> bytes:
+        self.hub.received.append((self.route, len(data)))
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.fault and self.fault.flip else data
+
+    def lfs_put(self, oid: str) -> None:
+        self.hub.blobs[oid] = self._kept(self.body)
+        self._send(200)
+
+    def lfs_part(self, oid: str, part: str) -> None:
+        self.hub.parts[oid, int(part)] = self._kept(self.body)
+        self._send(200, b"", {"ETag": f'"{hashlib.md5(self.body).hexdigest()}"'})
+
+    def lfs_complete(self, oid: str) -> None:
+        numbers = [p["partNumber"] for p in json.loads(self.body)["parts"]]
+        self.hub.blobs[oid] = b"".join(self.hub.parts.pop((oid, n)) for n in numbers)
+        self._send(200, {})
+
+    def lfs_verify(self, oid: str) -> None:
+        wanted = json.loads(self.body)
+        good = len(self.hub.blobs.get(oid, b"")) == wanted["size"]
+        self._send(200 if good else 404, {})
+
+    def commit(self, repo: str, revision: str) -> None:
+        pull = self.query.get("create_pr") == "1"
+        found = self._repo(repo, write=not pull)
+        if not found or not (at := self._commit(found, revision)):
+            return None
+        files, message = dict(at[1]), ""
+        for line in self.body.splitlines():
+            item = json.loads(line)
+            value = item["value"]
+            if item["key"] == "header":
+                message = value["summary"]
+                if value.get("parentCommit") not in (None, at[0]):
+                    return self._send(412, {"error": "A commit has happened since. Please refresh and try again."})
+            elif item["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "lfsFile":
+                if value["oid"] not in self.hub.blobs:
+                    return self._send(400, {"error": "lfs object is missing"})
+                files[value["path"]] = self.hub.blobs[value["oid"]]
+            elif item["key"] == "deletedFile":
+                files.pop(value["path"], None)
+        ref = f"refs/pr/{len(found.pulls) + 1}" if pull else revision
+        oid = found.commit(files, ref, message)
+        answer: dict[str, Any] = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{repo}/commit/{oid}"}
+        if pull:
+            answer["pullRequestUrl"] = f"{self.hub.url}/{repo}/discussions/{len(found.pulls)}"
+        return self._send(200, answer)
+
+    # -- downloading
+
+    def resolve(self, repo: str, revision: str, path: str) -> None:
+        if not (found := self._repo(repo)) or not (at := self._commit(found, revision)):
+            return None
+        if found.gated and self._token() != TOKEN:
+            return self._refuse(403 if self._token() else 401, "GatedRepo", "Access is restricted")
+        if path not in at[1]:
+            self._send(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": at[0]})
+            return None
+        data = at[1][path]
+        headers = {"X-Repo-Commit": at[0], "Accept-Ranges": "bytes"}
+        if is_large(path, len(data)):
+            digest = hashlib.sha256(data).hexdigest()
+            self.hub.blobs.setdefault(digest, data)
+            linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            self._send(302, b"", {**headers, **linked, "Location": f"{self.hub.cdn}/cdn/{digest}"})
+            return None
+        return self._send_file(data, {**headers, "ETag": f'"{git_hash(data)}"'})
+
+    def cdn(self, digest: str) -> None:
+        self._send_file(self.hub.blobs[digest], {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"})
+
+    def _send_file(self, data: bytes, headers: dict[str, str]) -> None:
+        if self.fault and self.fault.flip:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if not found:
+            return self._send(200, data, headers)
+        start, stop = int(found[1]), int(found[2] or len(data) - 1) + 1
+        if start >= len(data):
+            return self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+        stop = min(stop, len(data))
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        return self._send(206, data[start:stop], headers)
+
+
+_REPO = r"(?P<repo>[^/]+/[^/]+)"
+_ROUTES = (
+    (r"/api/whoami-v2", ("GET",), "whoami"),
+    (r"/api/repos/create", ("POST",), "create"),
+    (r"/api/validate-yaml", ("POST",), "validate_yaml"),
+    (rf"/api/models/{_REPO}", ("GET",), "model"),
+    (rf"/api/models/{_REPO}/revision/(?P<revision>[^/]+)", ("GET",), "model"),
+    (rf"/api/models/{_REPO}/tree/(?P<revision>[^/]+)", ("GET",), "tree"),
+    (rf"/api/models/{_REPO}/paths-info/(?P<revision>[^/]+)", ("POST",), "paths_info"),
+    (rf"/api/models/{_REPO}/refs", ("GET",), "refs"),
+    (rf"/api/models/{_REPO}/branch/(?P<name>[^/]+)", ("POST",), "branch"),
+    (rf"/api/models/{_REPO}/tag/(?P<revision>[^/]+)", ("POST",), "tag"),
+    (rf"/api/models/{_REPO}/preupload/(?P<revision>[^/]+)", ("POST",), "preupload"),
+    (rf"/api/models/{_REPO}/commit/(?P<revision>[^/]+)", ("POST",), "commit"),
+    (rf"/{_REPO}\.git/info/lfs/objects/batch", ("POST",), "batch"),
+    (r"/lfs/(?P<oid>\w+)", ("PUT",), "lfs_put"),
+    (r"/lfs/(?P<oid>\w+)/part/(?P<part>\d+)", ("PUT",), "lfs_part"),
+    (r"/lfs/(?P<oid>\w+)/complete", ("POST",), "lfs_complete"),
+    (r"/lfs/(?P<oid>\w+)/verify", ("POST",), "lfs_verify"),
+    (rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", ("GET", "HEAD"), "resolve"),
+    (r"/cdn/(?P<digest>\w+)", ("GET", "HEAD"), "cdn"),
+)
