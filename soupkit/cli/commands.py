@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import classify, compare, demo, evaluate, inspect, merge
-from soupkit.cli.errors import report
+from soupkit.cli import classify, compare, demo, evaluate, inspect, merge, report
+from soupkit.cli.errors import report as report_error
 
 
 def register(app: typer.Typer, *, debug: bool) -> None:
@@ -20,6 +20,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (merge, merge.merge),
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),
+        (report, report.report),
     ):
         app.command(command.__name__, help=module.HELP)(command if debug else _reporting(command))
 
@@ -34,6 +35,6 @@ def _reporting(command: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            sys.exit(report(error))
+            sys.exit(report_error(error))
 
     return run

@@ -9,11 +9,24 @@ _PUBLIC = {
     "plot_scores": "soupkit.publishing.plots",
     "plot_scatter": "soupkit.publishing.plots",
     "plot_differences": "soupkit.publishing.plots",
+    "ReportEntry": "soupkit.publishing.report",
+    "make_report": "soupkit.publishing.report",
+    "read_results": "soupkit.publishing.material",
 }
 
-__all__ = ["plot_differences", "plot_interpolation", "plot_scatter", "plot_scores", "plot_search"]
+__all__ = [
+    "ReportEntry",
+    "make_report",
+    "plot_differences",
+    "plot_interpolation",
+    "plot_scatter",
+    "plot_scores",
+    "plot_search",
+    "read_results",
+]
 
 if TYPE_CHECKING:
+    from soupkit.publishing.material import read_results
     from soupkit.publishing.plots import (
         plot_differences,
         plot_interpolation,
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
         plot_scores,
         plot_search,
     )
+    from soupkit.publishing.report import ReportEntry, make_report
 
 
 def __getattr__(name: str) -> Any:

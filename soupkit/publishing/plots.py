@@ -165,7 +165,7 @@ def draw_scores(scores: Sequence[ScoreShape], style: Style, soups: frozenset[str
 
 
 _ROLES = {
-    "ingredient": ("ingredients", "o"),
+    "ingredient": ("models", "o"),
     "uniform": ("uniform soup", "s"),
     "greedy": ("greedy soup", "*"),
     "soup": ("soup", "D"),
