@@ -14,16 +14,27 @@ _PUBLIC = {
     "merge": "soupkit.merging",
     "evaluate": "soupkit.evaluation",
     "Evaluator": "soupkit.evaluation",
+    "greedy_search": "soupkit.search",
     "SoupkitError": "soupkit.errors",
 }
 
-__all__ = ["Evaluator", "SoupkitError", "__version__", "compare", "evaluate", "merge", "open_checkpoint"]
+__all__ = [
+    "Evaluator",
+    "SoupkitError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "greedy_search",
+    "merge",
+    "open_checkpoint",
+]
 
 if TYPE_CHECKING:
     from soupkit.checkpoint import compare, open_checkpoint
     from soupkit.errors import SoupkitError
     from soupkit.evaluation import Evaluator, evaluate
     from soupkit.merging import merge
+    from soupkit.search import greedy_search
 
 
 def __getattr__(name: str) -> Any:

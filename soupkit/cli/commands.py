@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import classify, compare, demo, evaluate, inspect, merge, report
+from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, report
 from soupkit.cli.errors import report as report_error
 
 
@@ -20,9 +20,10 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (merge, merge.merge),
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),
+        (greedy_search, greedy_search.greedy_search),
         (report, report.report),
     ):
-        app.command(command.__name__, help=module.HELP)(command if debug else _reporting(command))
+        app.command(command.__name__.replace("_", "-"), help=module.HELP)(command if debug else _reporting(command))
 
 
 def _reporting(command: Callable[..., None]) -> Callable[..., None]:

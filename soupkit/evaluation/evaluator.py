@@ -218,6 +218,17 @@ class Evaluator:
             chosen = (features @ classifier).argmax(dim=1)
             yield part, (chosen == labels[torch.from_numpy(part).to(self.device)]).cpu().numpy()
 
+    @property
+    def stride(self) -> int:
+        """How many images go through the model together."""
+        return self._stride
+
+    def hits(self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT) -> Hits:
+        """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone."""
+        return self._fitting(
+            lambda how: fused.classify(self.model, [classifier], self.pixels[task], rows, how, progress)
+        )[0]
+
     def _share(self, rows: np.ndarray) -> np.ndarray:
         """Return this rank's part of `rows`: whole batches, so that they hold the same images for any number of
         ranks."""

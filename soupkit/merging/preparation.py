@@ -39,6 +39,7 @@ class SoupRequest:
     preprocess: Path | None
     max_shard_bytes: int | None
     allow_nonfinite: bool
+    allow_single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _method_and_parameters(request: SoupRequest) -> tuple[MergeMethod, dict[str,
 def _check_counts(method: MergeMethod, request: SoupRequest) -> None:
     n = len(request.ingredients)
     least, most = method.ingredients
-    if n < least:
+    if n < least and not (n == 1 and request.allow_single):
         plural = "s" if n != 1 else ""
         raise UsageError(
             f"{n} ingredient{plural} given; {method.name} needs at least {least}", "REF", "name more checkpoints"

@@ -61,14 +61,16 @@ def merge(
     preprocess: str | Path | None = None,
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
+    allow_single: bool = False,
     options: RunOptions | None = None,
     progress: Progress = SILENT,
 ) -> MergeResult:
     """Merge the checkpoints that `ingredients` name into the directory `output`, which open_clip then opens.
 
     `method` and its `parameters` are listed by `soupkit merge --help`; `weights` has one number per ingredient and
-    makes the default method "linear"; `dtype` is a torch name, None keeps the ingredients' own. Interrupted at any
-    moment, the same call resumes; `output` appears whole or not at all; the ingredients are only read.
+    makes the default method "linear"; `dtype` is a torch name, None keeps the ingredients' own; `allow_single` takes
+    one ingredient as a soup of its own, as a search may find it best. Interrupted at any moment, the same call resumes;
+    `output` appears whole or not at all; the ingredients are only read.
 
     Raises UsageError for a call that cannot work, CheckpointError and ArchitectureError for ingredients that cannot be
     read or averaged, StorageError for an output that cannot be written. The arithmetic is that of the README's
@@ -88,6 +90,7 @@ def merge(
         preprocess=Path(preprocess) if preprocess is not None else None,
         max_shard_bytes=max_shard_bytes,
         allow_nonfinite=allow_nonfinite,
+        allow_single=allow_single,
     )
     if options.slab_bytes < 1:
         raise UsageError("a slab has at least one byte", "--slab-size")

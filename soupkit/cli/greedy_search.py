@@ -1,0 +1,182 @@
+"""`soupkit greedy-search`: the best soup of some ingredients, found with far less evaluation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from soupkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from soupkit.search import SearchResult
+
+HELP = """\
+Find which ingredients make the best soup. Ingredients are sorted by their score and added in turn; each one with which
+the score does not fall stays (the greedy soup). A trial ends as soon as it is certain to be rejected, so the soup is the
+one that a full search finds, for a fraction of the images.
+
+[bold]Example[/bold]: select on the digits' validation images, report on its test images:
+
+    soupkit greedy-search soupkit-demo/a soupkit-demo/b soupkit-demo/c --task digits --report-task digits -o soups/greedy
+
+[bold]Strategies[/bold]:
+
+    greedy      add in the order of the scores; --orders K tries K - 1 random orders as well, the best soup wins
+    backward    start from all, drop what hurts
+    swap        greedy, then exchange members while the score rises
+
+[bold]Stopping rules[/bold], for scores that are sums of hits (accuracy, recall by class, means over several tasks):
+
+    exact       a trial ends when no outcome of the images left could make it accepted
+    sequential  also on strong evidence: a candidate as good as the soup is turned away with a chance of --error-rate
+    none        every trial sees every image
+
+--task selects, on split val unless one is named, and may be given several times: the mean counts. --report-task only
+reports. DIR holds the soup, search.json and a picture of the search. Interrupted at any moment, the same command goes
+on; no image is scored again for the same weights.
+"""
+
+
+def greedy_search(
+    refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
+    report_task: Annotated[
+        list[str] | None, typer.Option("--report-task", metavar="TASK", help="What to report on.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="greedy|backward|swap", help="How to search.")
+    ] = "greedy",
+    orders: Annotated[int, typer.Option("--orders", metavar="K", min=1, help="Greedy searches to make.")] = 1,
+    stopping: Annotated[
+        str, typer.Option("--stopping", metavar="exact|sequential|none", help="When a trial ends.")
+    ] = "exact",
+    error_rate: Annotated[
+        float, typer.Option("--error-rate", metavar="E", help="Chance of a wrong rejection, per trial.")
+    ] = 0.05,
+    accept: Annotated[
+        str, typer.Option("--accept", metavar="ge|gt", help="Keep what does not lower, or only what raises the score.")
+    ] = "ge",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="For random orders and draws.")] = 0,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
+    ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the plan; score and write nothing.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace a soup that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    from soupkit.cli.evaluate import cache_directory
+    from soupkit.cli.output import first_rank, print_json, terminal_progress
+    from soupkit.evaluation import EvaluationOptions
+    from soupkit.publishing.plots import plot_search
+    from soupkit.search import SearchOptions
+    from soupkit.search import greedy_search as run_search
+
+    if output is None:
+        raise UsageError("no output given", "-o", "name the directory that the soup is written to")
+    result = run_search(
+        refs or [],
+        output,
+        tasks=task or [],
+        report_tasks=report_task or [],
+        search=SearchOptions(strategy, orders, stopping, error_rate, accept, seed, keep_going),
+        evaluation=EvaluationOptions(
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            cache=cache_directory(cache, no_cache),
+            limit=limit,
+            skip_corrupt=skip_corrupt,
+        ),
+        data_root=data_root,
+        model=model,
+        preprocess=preprocess,
+        dry_run=dry_run,
+        fresh=fresh,
+        picture=plot_search,
+        progress=terminal_progress(),
+    )
+    if not first_rank():
+        return
+    if as_json:
+        fields = {k: v for k, v in result.document.items() if k not in ("schema", "settings")}
+        print_json(
+            "greedy-search", {**fields, "status": result.status, "output": str(output), "seconds": result.seconds}
+        )
+    elif result.status == "planned":
+        _show_plan(result.document)
+    else:
+        show_search(result)
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    from soupkit.cli.output import say
+
+    n, images = len(plan["ingredients"]), plan["images"]
+    say(f"would search {n} ingredients by {plan['strategy']} on {', '.join(plan['tasks'])}: {images:,} images")
+    say(f"their own scores: {n * images:,} images at most; each trial: {images:,} at most")
+
+
+def show_search(result: "SearchResult") -> None:
+    """Print what was found: the scores that matter, the members, and the images that it took."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console, found = Console(highlight=False), result.document
+    table = Table("model", box=None, pad_edge=False)
+    rows: dict[str, list[str]] = {"soup": [], "best ingredient": [], "uniform soup": []}
+    places = {found["best_ingredient"]["ref"]: "best ingredient", "uniform": "uniform soup"}
+    columns = [(found["score"], found["best_ingredient"], found["uniform"])]
+    for task in dict.fromkeys((s["task"], s["split"]) for s in found["report"]):
+        columns.append(tuple(s for s in found["report"] if (s["task"], s["split"]) == task))
+    for i, scores in enumerate(columns):
+        role = "selects" if i == 0 else "reports"
+        table.add_column(
+            f"{scores[0]['task']}:{scores[0]['split']}, {role}\n{scores[0]['metric']}, %, n = {scores[0]['n']:,}"
+        )
+        for row, cells in rows.items():
+            score = next((s for s in scores if places.get(s["ref"], "soup") == row), scores[0])
+            cells.append(f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})")
+    for row, cells in rows.items():
+        table.add_row(row, *cells)
+    console.print(table)
+    console.print(f"the soup, in the order of acceptance: {', '.join(found['selected'])}", soft_wrap=True)
+    trials = [d for d in found["decisions"] if d["action"] != "start"]
+    kept = sum(d["decision"] == "accepted" for d in trials)
+    share = found["images_scored"] / found["images_full"] if found["images_full"] else 0.0
+    console.print(
+        f"{len(trials)} trials, {kept} accepted; {found['images_scored']:,} images scored of the "
+        f"{found['images_full']:,} that a full search scores ({100 * share:.0f} %)"
+    )
+    if result.status == "written":
+        console.print(
+            f"it opens with open_clip.create_model_and_transforms('local-dir:{result.output}')", soft_wrap=True
+        )

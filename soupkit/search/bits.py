@@ -1,0 +1,69 @@
+"""What each soup did on each image, on disk block by block as it becomes known: nothing known is ever scored again."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from soupkit.errors import StorageError
+
+_HEAD = struct.Struct("<IQ")  # how many records follow, and xxh3-64 of them
+_RECORD = np.dtype([("image", "<u4"), ("flags", "u1")])
+RIGHT, AMONG_FIVE = 1, 2
+
+
+class KnownHits:
+    """The hits of one soup on `n` images: `known` bool [n], `flags` uint8 [n] (RIGHT, AMONG_FIVE).
+
+    A file of blocks, each with its digest: of a block that a killed process left unfinished nothing is believed.
+    """
+
+    def __init__(self, path: Path, n: int, *, writes: bool) -> None:
+        """Read what `path` holds; with `writes`, later blocks are appended to it. Raises StorageError."""
+        self.path = path
+        self.known = np.zeros(n, dtype=bool)
+        self.flags = np.zeros(n, dtype=np.uint8)
+        self._writes = writes
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        except OSError as error:
+            raise StorageError(f"cannot be read: {error.strerror}", path) from error
+        self._whole = 0
+        while self._whole + _HEAD.size <= len(data):
+            count, digest = _HEAD.unpack_from(data, self._whole)
+            end = self._whole + _HEAD.size + count * _RECORD.itemsize
+            body = data[self._whole + _HEAD.size : end]
+            if end > len(data) or xxhash.xxh3_64_intdigest(body) != digest:
+                break
+            self._take(np.frombuffer(body, _RECORD))
+            self._whole = end
+
+    def _take(self, records: np.ndarray) -> None:
+        self.known[records["image"]] = True
+        self.flags[records["image"]] = records["flags"]
+
+    def add(self, images: np.ndarray, flags: np.ndarray) -> None:
+        """Note `flags` (uint8 [b]) of `images` (int64 [b]), and wait until they are on disk. Raises StorageError."""
+        records = np.zeros(len(images), _RECORD)
+        records["image"], records["flags"] = images, flags
+        self._take(records)
+        if not self._writes:
+            return
+        body = records.tobytes()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                block = _HEAD.pack(len(images), xxhash.xxh3_64_intdigest(body)) + body
+                os.pwrite(descriptor, block, self._whole)
+                os.ftruncate(descriptor, self._whole + len(block))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+        self._whole += len(block)

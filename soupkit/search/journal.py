@@ -1,0 +1,81 @@
+"""The journal of a search: what it is about, then one line per decision, each on disk before the next trial begins.
+
+A search that starts again decides everything again, from the hits on disk, and its decisions must be those of the
+journal: then nothing has changed under it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from soupkit.errors import StorageError
+
+
+class Journal:
+    """Append-only lines of JSON in `path`. `done` counts the decisions that an earlier run left."""
+
+    def __init__(self, path: Path, subject: dict[str, Any], *, writes: bool) -> None:
+        """Open or begin the journal of a search for `subject`. Raises StorageError when it belongs to another one."""
+        self.path = path
+        self._writes = writes
+        self._lines = self._read()
+        self._next = 0
+        header = json.loads(json.dumps({"schema": 1, "search": subject}))
+        if not self._lines:
+            self._append(header)
+        else:
+            there = self._lines.pop(0)
+            if there != header:
+                raise StorageError(
+                    _difference(there.get("search"), header["search"]), path, "choose another -o, or --fresh"
+                )
+        self.done = len(self._lines)
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Return the whole lines; a line that was being written when its process died is cut off."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"cannot be read: {error.strerror}", self.path) from error
+        whole = data[: data.rfind(b"\n") + 1]
+        if self._writes and len(whole) < len(data):
+            os.truncate(self.path, len(whole))
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise StorageError("is damaged", self.path, "start anew with --fresh") from error
+
+    def record(self, decision: dict[str, Any]) -> None:
+        """Note a decision, or check that it is the one that was noted."""
+        decision = json.loads(json.dumps(decision))
+        if self._next < len(self._lines):
+            if self._lines[self._next] != decision:
+                raise StorageError(
+                    f"decision {self._next} is not taken again as it stands there", self.path, "start anew with --fresh"
+                )
+        else:
+            self._append(decision)
+        self._next += 1
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if not self._writes:
+            return
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(descriptor, (json.dumps(line, ensure_ascii=False) + "\n").encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+
+
+def _difference(there: Any, here: dict[str, Any]) -> str:
+    if not isinstance(there, dict):
+        return "is no journal of a search"
+    odd = [key for key in here if there.get(key) != here[key]]
+    return f"belongs to another search: other {', '.join(odd) or 'settings'}"

@@ -1,0 +1,37 @@
+"""What the tests of search share: fine-tunes of one model on the shipped digits, and a cache for their pixels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
+
+
+@pytest.fixture(scope="session")
+def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six ingredients around one short fine-tune: some help each other, some are worse, none is very good."""
+    root = tmp_path_factory.mktemp("fine-tunes")
+    short = (replace(STAGE_1, steps=60), *(replace(f, steps=15 + 5 * i) for i, f in enumerate(FINE_TUNES[:2])))
+    base, *tuned = train_digits(root, short)
+    generator = torch.Generator().manual_seed(0)
+    found = list(tuned)
+    for i, noise in enumerate((0.02, 0.03, 0.05, 0.3)):
+        state = load_file(tuned[i % 2] / "open_clip_model.safetensors")
+        place = root / f"noisy{i}"
+        place.mkdir()
+        state = {
+            k: (v + noise * v.std() * torch.randn(v.shape, generator=generator)).contiguous() if v.ndim >= 2 else v
+            for k, v in state.items()
+        }
+        save_file(state, place / "open_clip_model.safetensors", {"format": "pt"})
+        (place / "open_clip_config.json").write_bytes((base / "open_clip_config.json").read_bytes())
+        found.append(place)
+    return found
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")

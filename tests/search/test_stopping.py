@@ -1,0 +1,136 @@
+"""Stopping rules on tables of hits: exact never changes a decision, sequential errs as seldom as it says."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soupkit.search.metric import HitMetric, hit_metric
+from soupkit.search.stopping import open_rule
+from soupkit.search.strategies import Standing, backward, greedy, random_orders, swap
+
+
+class Tables:
+    """A pool that is a table of random hits: every soup has its own, drawn from its members' and a seed."""
+
+    def __init__(self, margins: np.ndarray, metric: HitMetric, rule: str, *, strict: bool, step: int) -> None:
+        self.margins, self.metric, self.rule, self.strict, self.step = margins, metric, rule, strict, step
+        self.alone = margins > 0
+        share = self.alone.mean(axis=0)
+        self.disagreement = np.minimum(share, 1 - share)
+        self.images, self.trials = 0, 0
+
+    def hits(self, members: tuple[int, ...]) -> np.ndarray:
+        return self.margins[list(members)].mean(axis=0) + 0.1 * (len(members) > 1) > 0
+
+    def start(self, members: tuple[int, ...]) -> Standing:
+        hits = self.hits(members)
+        return Standing(members, self.metric.worth(hits), hits)
+
+    def trial(
+        self, current: Standing, members: tuple[int, ...], action: str, candidate: int, *, strict: bool = False
+    ) -> Standing | None:
+        hits, strict = self.hits(members), strict or self.strict
+        assert current.hits is not None
+        rule = open_rule(self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials))
+        self.trials += 1
+        for start in range(0, len(hits), self.step):
+            part = rule.order[start : start + self.step]
+            self.images += len(part)
+            if rule.sees(part, hits[part]):
+                return None
+        worth = self.metric.worth(hits)
+        better = worth > current.worth if strict else worth >= current.worth
+        return Standing(members, worth, hits) if better else None
+
+    def order(self) -> list[int]:
+        worth = [self.metric.worth(h) for h in self.alone]
+        return sorted(range(len(worth)), key=lambda m: -worth[m])
+
+
+def table(seed: int, models: int, images: tuple[int, ...], metrics: tuple[str, ...], **how: object) -> Tables:
+    generator = np.random.default_rng(seed)
+    margins = generator.normal(0.4, 1, sum(images)) + generator.normal(0, 0.7, (models, sum(images)))
+    labels = [generator.integers(0, 4, n) for n in images]
+    return Tables(margins, hit_metric(metrics, labels), **how)  # type: ignore[arg-type]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    models=st.integers(2, 7),
+    images=st.lists(st.integers(1, 60), min_size=1, max_size=3),
+    classes=st.booleans(),
+    strict=st.booleans(),
+    step=st.integers(1, 40),
+    strategy=st.sampled_from(["greedy", "orders", "backward", "swap"]),
+)
+def test_exact_finds_the_soup_of_a_full_search_and_scores_no_more_images(
+    seed: int, models: int, images: list[int], classes: bool, strict: bool, step: int, strategy: str
+) -> None:
+    metrics = tuple("mean_per_class_recall" if classes and i % 2 else "acc1" for i in range(len(images)))
+    search = {"greedy": greedy, "orders": lambda t, o: random_orders(t, o, 3, 0), "backward": backward, "swap": swap}
+    pools = [table(seed, models, tuple(images), metrics, rule=r, strict=strict, step=step) for r in ("none", "exact")]
+    found = [search[strategy](pool, pool.order()) for pool in pools]
+    assert found[0].members == found[1].members
+    assert found[0].worth == found[1].worth
+    assert pools[0].trials == pools[1].trials
+    assert pools[1].images <= pools[0].images
+
+
+@pytest.mark.parametrize("metrics", [("acc1",), ("mean_per_class_recall",), ("acc1", "mean_per_class_recall", "acc1")])
+def test_worth_is_the_metric_in_exact_fractions(metrics: tuple[str, ...]) -> None:
+    generator = np.random.default_rng(1)
+    labels = [generator.integers(0, 5, n) for n in (37, 101, 64)[: len(metrics)]]
+    hits = [generator.random(len(x)) < 0.6 for x in labels]
+    want = Fraction(0)
+    for metric, classes, right in zip(metrics, labels, hits, strict=True):
+        if metric == "acc1":
+            want += Fraction(int(right.sum()), len(right))
+        else:
+            there = np.unique(classes)
+            want += sum(Fraction(int(right[classes == c].sum()), int((classes == c).sum())) for c in there) / len(there)
+    metric = hit_metric(metrics, labels)
+    assert Fraction(metric.worth(np.concatenate(hits)), metric.scale) == want / len(metrics)
+    every = np.ones(sum(map(len, labels)), dtype=bool)
+    assert metric.worth(every) == metric.scale
+
+
+def rejections(difference: int, discordant: int, rate: float, runs: int, weights: tuple[str, ...] = ("acc1",)) -> float:
+    """How often the sequential rule alone turns a candidate away that gains `difference` images in all."""
+    n, rejected = 1200, 0
+    for seed in range(runs):
+        generator = np.random.default_rng([7, seed])
+        current = generator.random(n) < 0.7
+        hits = current.copy()
+        losses = (discordant - difference) // 2
+        hits[generator.choice(np.flatnonzero(current), losses, replace=False)] = False
+        hits[generator.choice(np.flatnonzero(~current), losses + difference, replace=False)] = True
+        # Disagreement that knows something of where the differences are, as that of the ingredients does.
+        disagreement = np.clip(0.3 * (hits != current) + 0.2 * generator.random(n), 0, 0.5)
+        metric = hit_metric(["acc1"], [np.zeros(n, np.int64)])
+        rule = open_rule("sequential", current, disagreement, metric, strict=False, error_rate=rate, seed=(seed,))
+        rejected += any(rule.sees(part, hits[part]) for part in np.split(rule.order, n // 8))
+    return rejected / runs
+
+
+@pytest.mark.parametrize(("rate", "discordant"), [(0.05, 120), (0.2, 40), (0.2, 300)])
+def test_a_candidate_as_good_as_the_soup_is_turned_away_no_more_often_than_stated(rate: float, discordant: int) -> None:
+    runs = 400
+    # Three standard deviations above the rate: a rule that kept the bound fails this with a chance of 1 in 700.
+    assert rejections(0, discordant, rate, runs) <= rate + 3 * (rate * (1 - rate) / runs) ** 0.5
+
+
+def test_a_clearly_worse_candidate_is_turned_away_every_time() -> None:
+    assert rejections(-60, 120, 0.05, 60) == 1.0
+
+
+def test_sequential_needs_fewer_images_than_exact() -> None:
+    images = {}
+    for rule in ("none", "exact", "sequential"):
+        pool = table(3, 12, (4000,), ("acc1",), rule=rule, strict=False, step=32)
+        greedy(pool, pool.order())
+        images[rule] = pool.images
+    assert images["sequential"] < images["exact"] < images["none"]
