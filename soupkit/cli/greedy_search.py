@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 HELP = """\
 Find which ingredients make the best soup. Ingredients are sorted by their score and added in turn; each one with which
-the score does not fall stays (the greedy soup). A trial ends as soon as it is certain to be rejected, so the soup is the
-one that a full search finds, for a fraction of the images.
+the score does not fall stays (the greedy soup). A trial ends as soon as it is certain to be rejected, so the soup is
+the one that a full search finds, for a fraction of the images.
 
 [bold]Example[/bold]: select on the digits' validation images, report on its test images:
 
-    soupkit greedy-search soupkit-demo/a soupkit-demo/b soupkit-demo/c --task digits --report-task digits -o soups/greedy
+    cd soupkit-demo
+    soupkit greedy-search a b c --task digits --report-task digits -o greedy
 
 [bold]Strategies[/bold]:
 

@@ -1,4 +1,4 @@
-"""What a search found, in the words of `search.json`: scores, how honest they are, and why a soup is of one ingredient."""
+"""What a search found, in the words of `search.json`: scores, how honest they are, and why one ingredient won."""
 
 import json
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def _why(trials: SearchTrials, order: Sequence[int], found: Standing) -> str | N
     if len(found.members) > 1:
         return None
     pool, scorer = trials.pool, trials.scorer
-    best = scorer.value(trials.ingredients[order[0]]) or 0.0
+    best = scorer.value(trials.seen(found.members)) or 0.0
     pairs = []
     for d in trials.decisions:
         if len(d.soup) == 2:
@@ -94,13 +94,14 @@ def _why(trials: SearchTrials, order: Sequence[int], found: Standing) -> str | N
     hint = (
         "they lie too far apart for an average to work: fine-tune them from one checkpoint, with smaller learning rates"
         if far >= 1
-        else "more ingredients of like quality, fine-tuned from one checkpoint, or smaller learning rates could help, and "
-        "so could --orders, --strategy swap, or more images to select on"
+        else "more ingredients of like quality, fine-tuned from one checkpoint, or smaller learning rates could help, "
+        "and so could --orders, --strategy swap, or more images to select on"
     )
+    name = pool.refs[found.members[0]]
     return (
-        f"the best soup is {pool.refs[found.members[0]]} alone ({100 * best:.2f} %): no average with another reached it "
-        f"({'; '.join(pairs) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to {far:.2f} apart, relative "
-        f"to their size; {hint}"
+        f"the best soup is {name} alone ({100 * best:.2f} %): no average with another reached it "
+        f"({'; '.join(pairs) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to {far:.2f} apart, "
+        f"relative to their size; {hint}"
     )
 
 

@@ -23,7 +23,7 @@ def is_sum_of_hits(task: Task) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HitMetric:
-    """What each image is worth. `kinds` int64 [N] says which of `units` an image counts; the score is in 1 / `scale`."""
+    """What each image is worth. `kinds` int64 [N]: which of `units` an image counts; scores are in 1 / `scale`."""
 
     kinds: np.ndarray
     units: tuple[int, ...]
@@ -42,7 +42,7 @@ class HitMetric:
 
 
 def hit_metric(metrics: Sequence[str], labels: Sequence[np.ndarray]) -> HitMetric:
-    """Return the mean over tasks of their metrics ("acc1" or "mean_per_class_recall"), given their labels (int64 [n])."""
+    """Return the mean over tasks of their metrics ("acc1" or "mean_per_class_recall"), from labels (int64 [n])."""
     denominators = []
     for metric, classes in zip(metrics, labels, strict=True):
         if metric == "acc1":

@@ -13,8 +13,8 @@ ACCEPT = ("ge", "gt")
 class SearchOptions:
     """How to search.
 
-    `orders` greedy searches are made, the first by score, the others in random orders drawn from `seed`. `stopping` ends
-    trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score does not fall
+    `orders` greedy searches are made, the first by score, the others in random orders drawn from `seed`. `stopping`
+    ends trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score does not fall
     ("ge") or only one whose score rises ("gt"). `keep_going` leaves ingredients out that are not finite.
     """
 

@@ -1,4 +1,4 @@
-"""The ingredients of a search: open, mergeable, finite, all different. Everything is refused before an image is scored."""
+"""The ingredients of a search: open, mergeable, finite, all different; checked before an image is scored."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack

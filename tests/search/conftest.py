@@ -14,7 +14,7 @@ from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
 def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six ingredients around one short fine-tune: some help each other, some are worse, none is very good."""
     root = tmp_path_factory.mktemp("fine-tunes")
-    short = (replace(STAGE_1, steps=60), *(replace(f, steps=15 + 5 * i) for i, f in enumerate(FINE_TUNES[:2])))
+    short = (replace(STAGE_1, steps=50), *(replace(f, steps=10 + 5 * i) for i, f in enumerate(FINE_TUNES[:2])))
     base, *tuned = train_digits(root, short)
     generator = torch.Generator().manual_seed(0)
     found = list(tuned)

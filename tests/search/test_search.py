@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ def test_exact_finds_the_same_soup_as_none_with_fewer_images(search: Any, strate
     assert none["selected"] == exact["selected"]
     assert none["score"]["fingerprint"] == exact["score"]["fingerprint"]
     assert [d["decision"] for d in none["decisions"]] == [d["decision"] for d in exact["decisions"]]
-    assert sum(d["images"] for d in exact["decisions"]) < sum(d["images"] for d in none["decisions"])
+    rejected = sum(d["decision"] == "rejected" for d in none["decisions"])
+    fewer = sum(d["images"] for d in none["decisions"]) - sum(d["images"] for d in exact["decisions"])
+    assert fewer > 0 or rejected <= 2  # a single loss on the last images is certain no sooner
 
 
 def test_the_soup_is_what_merge_writes_and_scores_what_evaluate_says(
@@ -133,10 +136,8 @@ def test_a_search_that_is_stopped_anywhere_goes_on_and_scores_nothing_twice(
     while not (tmp_path / "soup").exists():
         with monkeypatch.context() as patch:
             scored = interrupted_after(7, patch)
-            try:
+            with suppress(KeyboardInterrupt):
                 resumed = search("soup", **options)
-            except KeyboardInterrupt:
-                pass
             every += scored
     assert len(every) > 14  # it was stopped more than once
     pairs = [(key, image) for key, images in every for image in images]
@@ -177,7 +178,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_scored(
         ({"refs": [one]}, UsageError, "at least 2"),
         ({"refs": [one, one]}, UsageError, "twice"),
         ({"refs": [one, copy]}, UsageError, "same weights as"),
-        ({"refs": [one, tiny_clips[0]]}, ArchitectureError, ""),
+        ({"refs": [one, tiny_clips[0]]}, ArchitectureError, "tensors"),
         ({"tasks": []}, UsageError, "no task"),
         ({"tasks": ["digits:validation"]}, DataError, "no split 'validation'"),
         ({"strategy": "random"}, UsageError, "--strategy"),
