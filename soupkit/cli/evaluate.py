@@ -1,11 +1,12 @@
 """`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from soupkit.publishing.names import short_names
 
 if TYPE_CHECKING:
     from soupkit.evaluation import Evaluation, EvaluationOptions, Score
@@ -166,14 +167,3 @@ def show_scores(result: "Evaluation") -> None:
 def _cell(score: "Score", *, bold: bool) -> str:
     text = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
     return f"[bold]{text}[/bold]" if bold else text
-
-
-def short_names(refs: Sequence[str]) -> dict[str, str]:
-    """Return each reference without the directories that all of them share."""
-    if len(refs) < 2:
-        return {ref: ref for ref in refs}
-    parts = [Path(ref).parts for ref in refs]
-    shared = 0
-    while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
-        shared += 1
-    return {ref: str(Path(*p[shared:])) for ref, p in zip(refs, parts, strict=True)}

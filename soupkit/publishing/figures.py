@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupkit.publishing import plots
 from soupkit.publishing.documents import InterpolationShape, ScoreShape, SearchShape
 from soupkit.publishing.material import Material
-from soupkit.publishing.selection import differences, find_model, models, places, scatter_points
+from soupkit.publishing.names import short_names
+from soupkit.publishing.selection import differences, find_model, is_shift, models, places, scatter_points
 from soupkit.publishing.style import Style
 
 if TYPE_CHECKING:
@@ -74,13 +74,14 @@ def _score_figures(material: Material) -> list[ReportFigure]:
 
 
 def _scores(material: Material, place: str, scores: list[ScoreShape]) -> ReportFigure:
+    names = short_names([s.ref for s in scores])
     soups = frozenset(s.ref for s in scores if material.role(s.ref) != "ingredient")
     best = max(scores, key=lambda s: s.value)
-    listed = "; ".join(f"{Path(s.ref).name} {percent(s.value)} ({interval(s)})" for s in scores)
+    listed = "; ".join(f"{names[s.ref]} {percent(s.value)} ({interval(s)})" for s in scores)
     return ReportFigure(
         "scores", f"Scores on {place}",
         "A row per model, with its 95 % interval; soups are diamonds.",
-        f"Scores on {place} in percent with intervals: {listed}. The highest is {Path(best.ref).name}.",
+        f"Scores on {place} in percent with intervals: {listed}. The highest is {names[best.ref]}.",
         lambda style: plots.draw_scores(scores, style, soups),
         ("model", "%", "95 % interval", "n"),
         tuple((s.ref, percent(s.value), interval(s), f"{s.n:,}" if s.n else "") for s in scores),
@@ -91,17 +92,18 @@ def _scatter(material: Material, held_out: str | None) -> list[ReportFigure]:
     points, across, up = scatter_points(material, held_out)
     if not points:
         return []
-    label = f"mean of {len(up)} shifts" if len(up) > 1 else up[0]
-    soups = [f"{Path(p.name).name} at {percent(p.x)} and {percent(p.y)}" for p in points if p.role != "ingredient"]
+    kind = "shifts" if all(map(is_shift, up)) else "other tasks"
+    label = f"mean of {len(up)} {kind}" if len(up) > 1 else up[0]
+    soups = [f"{p.name} at {percent(p.x)} and {percent(p.y)}" for p in points if p.role != "ingredient"]
     x_low, x_high = (percent(f(p.x for p in points)) for f in (min, max))
     y_low, y_high = (percent(f(p.y for p in points)) for f in (min, max))
     alt = (
-        f"Scatter of {len(points)} models, {across} from {x_low} to {x_high} % across and the {label} from {y_low} to "
+        f"Scatter of {len(points)} models, {across} from {x_low} to {x_high} % across and {label} from {y_low} to "
         f"{y_high} % up." + (f" Soups: {'; '.join(soups)}." if soups else "")
     )
     return [
         ReportFigure(
-            "scatter", f"{across} against the {label}",
+            "scatter", f"{across} against {'the ' * (len(up) > 1)}{label}",
             f"Up: the mean over {', '.join(up)}. A model with fewer scores is left out.",
             alt, lambda style: plots.draw_scatter(points, across, label, style),
             ("model", across, label),
@@ -116,8 +118,7 @@ def _difference(material: Material, first: str, second: str) -> ReportFigure:
     (top, gain), (bottom, loss) = ordered[0], ordered[-1]
     better = sum(v > 0 for v in found.values())
     return ReportFigure(
-        "differences", f"{Path(first).name if first.count('/') > 1 else first} against "
-        f"{Path(second).name if second.count('/') > 1 else second}",
+        "differences", f"{first} against {second}",
         f"Positive: {first} is better. It is on {better} of {len(found)} tasks; the mean difference is "
         f"{100 * sum(found.values()) / len(found):+.2f} points.",
         f"Bars of the difference per task in percentage points, sorted, from {100 * gain:+.2f} on {top} to "

@@ -69,7 +69,7 @@ tbody tr:last-child>*{border-bottom:1.5px solid var(--ink)}
 .ci{display:block;color:var(--soft);font-size:.78em;white-space:nowrap}
 .text{overflow-wrap:anywhere}
 footer{margin-top:4rem;border-top:1px solid var(--line);padding-top:.8rem}
-@media(max-width:40rem){main{padding-top:2rem}.scores th:first-child{max-width:38vw;min-width:7em}}
+@media(max-width:40rem){main{padding-top:2rem}.scores th:first-child{max-width:40vw;min-width:8.5em}}
 @media print{.scroll{max-height:none;overflow:visible}nav{display:none}}
 """
 )
@@ -170,13 +170,18 @@ def _score_table(material: Material) -> str:
             score = by_place.get((ref, task))
             cells.append("<td>–</td>" if score is None else _cell(score, len(refs) > 1 and score.value == best[task]))
         soup = " class=soup" if material.role(ref) != "ingredient" else ""
-        lines.append(f"<tr{soup}><th scope=row>{escape(ref)}</th>{''.join(cells)}</tr>")
+        lines.append(f"<tr{soup}><th scope=row>{_breakable(ref)}</th>{''.join(cells)}</tr>")
     intervals = " with 95 % intervals" if any(s.low is not None for s in material.scores) else ""
     table = (
         f"<table class=scores><caption>Scores in percent{intervals}; the best of each task in bold, soups in colour."
         f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
     return _scrolling("Models and tasks", table)
+
+
+def _breakable(ref: str) -> str:
+    """A reference that a narrow column may break after its slashes and underscores."""
+    return escape(ref).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
 def _metric(scores: Sequence[ScoreShape], place: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupkit.publishing.documents import InterpolationShape, ScoreShape, SearchShape, parse
+from soupkit.publishing.names import short_names
 from soupkit.publishing.style import Style, canvas, save
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def draw_scores(scores: Sequence[ScoreShape], style: Style, soups: frozenset[str
 
     `soups` are the references of soups; None takes those whose name ends in `soup`.
     """
-    theme = style.theme
+    theme, names = style.theme, short_names([s.ref for s in scores])
     with canvas(style, 0.9 + (0.34 if style.narrow else 0.4) * len(scores)) as (figure, axes):
         for y, score in enumerate(reversed(scores)):
             soup = score.ref.endswith("soup") if soups is None else score.ref in soups
@@ -154,7 +155,7 @@ def draw_scores(scores: Sequence[ScoreShape], style: Style, soups: frozenset[str
                 f"{value:.1f}", (value, y), xytext=(0, 5), textcoords="offset points", ha="center", va="bottom",
                 color=colour, fontsize="small",
             )  # fmt: skip
-        axes.set_yticks(range(len(scores)), [Path(s.ref).name for s in reversed(scores)])
+        axes.set_yticks(range(len(scores)), [names[s.ref] for s in reversed(scores)])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.6, len(scores) - 0.35)

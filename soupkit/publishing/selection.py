@@ -17,6 +17,11 @@ def _plain(task: str) -> str:
     return re.sub(r"[^a-z0-9]", "", task.split(":")[0].rpartition("/")[2].lower())
 
 
+def is_shift(place: str) -> bool:
+    """Whether a task is one of the five natural shifts of ImageNet, whatever its spelling."""
+    return _plain(place) in _SHIFTS
+
+
 def places(material: Material) -> list[str]:
     """Return the tasks, with their splits, in the order in which they were read."""
     return list(dict.fromkeys(score.place for score in material.scores))
@@ -76,7 +81,7 @@ def scatter_points(material: Material, held_out: str | None) -> tuple[list[Point
     known = places(material)
     across = find_task(material, held_out, "--held-out") if held_out else None
     across = across or next((p for p in known if _plain(p) in _IMAGENET), None)
-    up = [p for p in known if _plain(p) in _SHIFTS and p != across]
+    up = [p for p in known if is_shift(p) and p != across]
     if held_out and not up:
         up = [p for p in known if p != across]
     if across is None or not up:
