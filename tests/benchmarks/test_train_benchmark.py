@@ -1,0 +1,28 @@
+"""The training benchmark runs, at a size that says nothing about speed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.train import compare
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_loss_is_compared_with_open_clips(tmp_path):
+    output = tmp_path / "results" / "loss.md"
+    command = [sys.executable, "-m", "benchmarks.train", "loss", "--batch", "600", "--width", "16", "--rounds", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--output", output], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = output.read_text()
+    assert done.stdout.strip() == text.strip()
+    assert "| soupkit, in tiles |" in text
+    difference = text.rpartition("between the two losses: ")[2].rstrip(".\n")
+    assert float(difference) < 1e-4
+
+
+def test_accumulation_is_compared_with_open_clips_loop():
+    theirs, mine = compare(16, 16, pieces=8, rounds=2)
+    assert len(theirs) == len(mine) == 2 and min(*theirs, *mine) > 0
