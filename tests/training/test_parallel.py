@@ -81,6 +81,10 @@ def train(ranks: Ranks, shard: bool = False, checkpointing: bool = False) -> dic
         norms.append(clip_gradients(model, 0.5))
         optimizer.step()
         update_average(average, model, 0.9)
+        if step == 12:
+            # An evaluation in between leaves nothing behind.
+            with torch.no_grad():
+                model(*batch(3, torch.float64))
     scalars = [model.logit_scale.detach().clone(), model.logit_bias.detach().clone()]
     with torch.no_grad():
         images, texts = batch(4, torch.float64)

@@ -125,3 +125,18 @@ def test_what_cannot_be_trained_is_refused():
         contrastive_step(Captioner(), images, texts, loss="clip", micro_batch=2)
     with pytest.raises(UsageError, match="4 images, 3 texts"):
         contrastive_step(tiny_model(), images, texts[:3], loss="clip", micro_batch=2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_on_a_gpu_batches_come_from_the_cpu_and_the_gradient_is_the_same(loss):
+    images, texts = batch(12)
+    found = []
+    for device in ("cpu", "cuda"):
+        model = tiny_model(bias=loss == "siglip").to(device)
+        # open_clip's patch dropout draws on the CPU on every device.
+        torch.manual_seed(5)
+        contrastive_step(model, images, texts, loss=loss, micro_batch=5)
+        found.append({name: gradient.cpu() for name, gradient in gradients(model).items()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-2, atol=1e-4)
