@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, report
+from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, push, report
 from soupkit.cli.errors import report as report_error
 
 
@@ -22,6 +22,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (classify, classify.classify),
         (greedy_search, greedy_search.greedy_search),
         (report, report.report),
+        (push, push.push),
     ):
         app.command(command.__name__.replace("_", "-"), help=module.HELP)(command if debug else _reporting(command))
 

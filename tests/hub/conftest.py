@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import environment
-from tests.hub.server import TOKEN, HubServer
+from tests.hub.repos import TOKEN
+from tests.hub.server import HubServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -19,46 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TOKEN = "hf_" + "secretsecretsecret"
-READ_TOKEN = "hf_" + "readonlyreadonly"
-PART = 64 << 10  # bytes of one part of a multipart upload
-USER = "org"
+from huggingface_hub import RepoCard
+
+from tests.hub.repos import PART, READ_TOKEN, TOKEN, USER, Repo, git_hash, is_large
+
 _INVALID = "Invalid credentials in Authorization header"
-
-
-def git_hash(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def is_large(path: str, size: int) -> bool:
-    return size > 0 and (size >= 1 << 20 or path.endswith((".safetensors", ".bin", ".pt", ".png")))
-
-
-@dataclass
-class Repo:
-    """A repository: refs (branches, tags and pull requests) name commits, commits are snapshots of files."""
-
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    pulls: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, files: dict[str, bytes], ref: str, message: str) -> str:
-        text = repr((sorted((p, git_hash(b)) for p, b in files.items()), ref, message, len(self.commits)))
-        oid = hashlib.sha1(text.encode()).hexdigest()
-        self.commits[oid] = dict(files)
-        self.messages[oid] = message
-        (self.pulls if ref.startswith("refs/pr/") else self.branches)[ref] = oid
-        return oid
-
-    def find(self, revision: str) -> str | None:
-        for names in (self.branches, self.tags, self.pulls):
-            if revision in names:
-                return names[revision]
-        return revision if revision in self.commits else None
 
 
 @dataclass
@@ -285,16 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def model(self, repo: str, revision: str = "main") -> None:
         if (found := self._repo(repo)) and (at := self._commit(found, revision)):
+            card = RepoCard(at[1].get("README.md", b"").decode(), ignore_metadata_errors=True)
             siblings = [{"rfilename": p, **self._blob(p, b)} for p, b in at[1].items()]
-            info = {
-                "id": repo,
-                "modelId": repo,
-                "sha": at[0],
-                "private": found.private,
-                "siblings": siblings,
-                "tags": [],
-            }
-            self._send(200, {**info, "gated": "manual" if found.gated else False, "downloads": 0, "likes": 0})
+            about = {"private": found.private, "gated": "manual" if found.gated else False, "tags": []}
+            about["cardData"] = card.data.to_dict()
+            self._send(200, {"id": repo, "sha": at[0], "siblings": siblings, "downloads": 0, "likes": 0, **about})
 
     @staticmethod
     def _blob(path: str, data: bytes) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from tests.conftest import CONFIG, PREPROCESS, TINY_MODEL, bytes_of, random_state, save
 from tests.hub.conftest import Run, files_of
-from tests.hub.server import READ_TOKEN, HubServer
+from tests.hub.repos import READ_TOKEN
+from tests.hub.server import HubServer
 
 WEIGHTS = "open_clip_model.safetensors"
 

@@ -1,0 +1,83 @@
+"""`soupkit push`: publish a soup on the Hub."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from soupkit.publishing.push import PushResult
+
+HELP = """\
+Publish a soup on the Hugging Face Hub: weights, config, tokenizer, soup.json and a model card made from the facts, in
+one commit that open_clip loads as hf-hub:ORG/NAME.
+
+[bold]Example[/bold]:
+
+    soupkit evaluate soups/greedy runs/a runs/b --task digits -o soups/greedy/scores.json
+    soupkit push soups/greedy me/greedy-soup --license mit --dry-run
+    soupkit push soups/greedy me/greedy-soup --license mit --tag v1
+
+Before anything is sent the weights are compared with soup.json, must be finite, and must be the model that the config
+says. Scores come from scores.json and search.json in DIR, figures from its *.png. A README.md of yours, in DIR or on
+the Hub, is kept: only the parts between soupkit's markers, and soupkit's metadata, are renewed.
+
+Interrupted, the same command sends what is missing; a soup that is there already changes nothing. The token is the one
+of `hf auth login` or HF_TOKEN.
+"""
+
+
+def push(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The soup.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; made where it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", metavar="BRANCH", help="Push to this branch, made if need be."),
+    ] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
+    tag: Annotated[str | None, typer.Option("--tag", metavar="T", help="Tag the commit.")] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", metavar="L", help="The soup's licence; else the one its parents share.")
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", metavar="M", help="The commit's message.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option("--scores", metavar="FILE", help="What `evaluate -o` wrote, instead of scores.json.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it, show the plan, send nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    from dataclasses import asdict
+
+    from soupkit.cli.output import print_json, terminal_progress
+    from soupkit.publishing.push import PushOptions
+    from soupkit.publishing.push import push as publish
+
+    options = PushOptions(private, revision, create_pr, tag, license_, message, scores, dry_run)
+    result = publish(directory, repo, options=options, progress=terminal_progress())
+    if as_json:
+        print_json("push", {"ref": f"hf-hub:{repo}", **asdict(result)})
+    else:
+        _show(result)
+
+
+def _show(result: "PushResult") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from soupkit.cli.output import count
+
+    console = Console(highlight=False)
+    table = Table("file", "size", "on the Hub", "sha256", box=None, pad_edge=False)
+    for file in result.files:
+        table.add_row(file.path, count(file.size, "B"), file.status, file.sha256[:16])
+    console.print(table)
+    for note in result.notes:
+        console.print(note, markup=False)
+    said = {
+        "planned": f"nothing was sent; `soupkit push` would send this to {result.repo}, {result.revision}",
+        "unchanged": f"{result.pull_request or result.url} holds this soup already; nothing was changed",
+        "pushed": f"{result.pull_request or result.url} holds it, commit {result.commit}; checksums agree",
+    }
+    console.print(said[result.status], markup=False, soft_wrap=True)
