@@ -35,7 +35,8 @@ class ScoreShape(Shape):
 
 
 class DecisionShape(Shape):
-    """One trial of a search. `value` is None where it was decided before all images were scored."""
+    """One trial of a search. `value` is None where it was decided before all images were scored; `hits` are those on
+    the `images` that were seen until then."""
 
     n: int
     action: str = ""
@@ -46,6 +47,7 @@ class DecisionShape(Shape):
     high: Fraction | None = None
     hits: int | None = None
     images_scored: int | None = None
+    images: int | None = None
     decision: Literal["accepted", "rejected"]
 
     @property
@@ -53,8 +55,8 @@ class DecisionShape(Shape):
         """The score, or what the images that were scored say of it; None where nothing is known."""
         if self.value is not None:
             return self.value
-        if self.hits is not None and self.images_scored:
-            return self.hits / self.images_scored
+        if self.hits is not None and self.images:
+            return self.hits / self.images
         return None
 
 

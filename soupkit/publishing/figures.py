@@ -137,7 +137,9 @@ def _search(search: SearchShape, suffix: str) -> ReportFigure:
     if search.images_scored is not None and search.images_full:
         caption += f" {search.images_scored:,} images were scored of the {search.images_full:,} of a full search."
     if search.optimistic:
-        caption += " The scores are optimistic: " + (search.why or "the soup was selected on these images") + "."
+        caption += " The reported scores are optimistic: they share images with those that selected."
+    if search.why:
+        caption += f" {search.why[0].upper()}{search.why[1:].rstrip('.')}."
     alt = (
         f"The search in order. The soup reaches {percent(search.score.value)} % on {search.score.place}, the best "
         f"ingredient {percent(search.best_ingredient.value)} %. "

@@ -58,7 +58,8 @@ def plot_differences(
 def draw_search(search: SearchShape, style: Style) -> "Figure":
     """Draw each trial in order with its interval, the soup as it grows, the ingredients' range and the soup's interval.
 
-    A trial that was rejected before all images were scored stands at its share of hits so far.
+    A trial that was rejected before all images were scored stands at its share of hits so far, or where that is not
+    known at the foot.
     """
     theme = style.theme
     shown = [(d, d.shown) for d in search.decisions]
@@ -80,6 +81,12 @@ def draw_search(search: SearchShape, style: Style) -> "Figure":
                     [d.n for d, _ in chosen], [100 * v for _, v in chosen], ls="none", marker=marker, color=colour,
                     markerfacecolor=face, ms=5.5 if style.narrow else 6.5, label=wanted, zorder=3,
                 )  # fmt: skip
+        unknown = [d.n for d, v in shown if v is None]
+        if unknown:
+            axes.plot(
+                unknown, [0.02] * len(unknown), ls="none", marker="v", color=theme.soft, ms=5, label="rejected early",
+                transform=axes.get_xaxis_transform(),
+            )  # fmt: skip
         grown = [(d.n, 100 * v) for d, v in shown if v is not None and d.decision == "accepted"]
         if grown:
             steps = [*grown, (last, grown[-1][1])]
@@ -92,7 +99,7 @@ def draw_search(search: SearchShape, style: Style) -> "Figure":
         axes.set_xlabel("trial")
         axes.set_ylabel(f"{search.score.place}, %")
         axes.grid(axis="y")
-        figure.legend(loc="outside upper left", ncols=2 if style.narrow else 4)
+        figure.legend(loc="outside upper left", ncols=2 if style.narrow else 5)
         return figure
 
 

@@ -28,7 +28,7 @@ def search() -> dict[str, Any]:
         }
         for i, (action, value, kept) in enumerate(trials)
     ]  # fmt: skip
-    decisions[4] |= {"hits": 170, "images_scored": 200}
+    decisions[4] |= {"hits": 170, "images_scored": 200, "images": 200}
     return {
         "schema": 1, "soupkit": "0.1.0", "strategy": "greedy", "stopping": "none", "accept": "not-worse",
         "ingredients": [score(r, v) for r, v in zip(refs, values, strict=True)], "decisions": decisions,

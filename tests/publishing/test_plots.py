@@ -30,9 +30,10 @@ def test_a_search_is_drawn_trial_by_trial(search: dict[str, Any]) -> None:
     assert (round(low, 6), round(high, 6)) == (84.0, 91.0)
 
 
-def test_a_trial_of_which_nothing_is_known_is_left_out(search: dict[str, Any]) -> None:
-    search["decisions"][4] |= {"hits": None, "images_scored": 0}
-    assert len(line(draw_search(SearchShape.model_validate(search), Style()), "rejected")) == 2
+def test_a_trial_of_which_nothing_is_known_stands_at_the_foot(search: dict[str, Any]) -> None:
+    search["decisions"][4] |= {"hits": None}
+    figure = draw_search(SearchShape.model_validate(search), Style())
+    assert len(line(figure, "rejected")) == 2 and line(figure, "rejected early") == [(4, 0.02)]
 
 
 def test_an_interpolation_is_a_curve_per_task(interpolation: dict[str, Any]) -> None:
