@@ -15,6 +15,7 @@ _PUBLIC = {
     "evaluate": "soupkit.evaluation",
     "Evaluator": "soupkit.evaluation",
     "greedy_search": "soupkit.search",
+    "train": "soupkit.training",
     "SoupkitError": "soupkit.errors",
 }
 
@@ -27,6 +28,7 @@ __all__ = [
     "greedy_search",
     "merge",
     "open_checkpoint",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from soupkit.evaluation import Evaluator, evaluate
     from soupkit.merging import merge
     from soupkit.search import greedy_search
+    from soupkit.training import train
 
 
 def __getattr__(name: str) -> Any:

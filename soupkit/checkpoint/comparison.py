@@ -8,7 +8,7 @@ from typing import Any
 
 from soupkit.checkpoint.agreement import TensorDifferences, agree, config_differences, tensor_differences
 from soupkit.checkpoint.architecture import Architecture, architecture_of
-from soupkit.checkpoint.lineage import Pair, compare_weights, verdict
+from soupkit.checkpoint.lineage import Pair, compare_weights, recorded_lineage, verdict
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.progress import SILENT, Progress
@@ -76,6 +76,8 @@ def compare(
         root = whole[-1] if base is not None else None
         pairs = compare_weights(whole[: len(refs)], root, progress=progress)
         related, lineage = verdict(pairs, found.refs)
+        recorded = recorded_lineage([c.path for c in whole[: len(refs)]], found.refs)
+        lineage = f"{lineage}; {recorded}" if recorded else lineage
         return Comparison(
             found.refs, found.architectures, found.tensors, found.configs, None, tuple(pairs), related, lineage
         )

@@ -1,7 +1,8 @@
 """From a reference, the string that names weights everywhere in soupkit, to an open checkpoint.
 
 FILE.safetensors, FILE.pt | .pth | .bin, a directory (open_clip's, sharded, or transformers-format CLIP), or
-hf-hub:ORG/NAME[@REVISION], a repository on the Hub that holds what such a directory does
+hf-hub:ORG/NAME[@REVISION], a repository on the Hub that holds what such a directory does; RUN@ema and
+RUN@samples=2e9 are other weights of a training run than its final ones
 """
 
 import json
@@ -20,7 +21,7 @@ from soupkit.checkpoint.shards import read_shards
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.checkpoint.transformers_clip import convert_config, convert_tensors, is_transformers_clip
 from soupkit.checkpoint.weight_files import CONFIG_NAME, INDEX, PICKLES, TOKENIZER_PATTERNS, choose_weights
-from soupkit.errors import CheckpointError
+from soupkit.errors import CheckpointError, UsageError
 from soupkit.progress import SILENT, Progress
 
 
@@ -31,7 +32,7 @@ def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoi
     at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
     UsageError for a reference that is not well formed; HubError for what the Hub refuses.
     """
-    path = fetch(HubRef.parse(str(ref)), progress) if is_hub(ref) else Path(ref)
+    path = fetch(HubRef.parse(str(ref)), progress) if is_hub(ref) else _run_part(Path(ref))
     return _open(ref, path)
 
 
@@ -90,6 +91,25 @@ def _open(ref: str | Path, path: Path) -> Checkpoint:
         tokenizer_files=_tokenizer_files(weights.parent, config),
         notes=tuple(notes),
     )
+
+
+def _run_part(path: Path) -> Path:
+    """Return the directory that RUN@ema or RUN@samples=N stands for; any other path as it is."""
+    run, at, part = str(path).rpartition("@")
+    if not at or path.exists() or not Path(run).is_dir():
+        return path
+    key, equals, value = part.partition("=")
+    if key == "samples" and equals:
+        try:
+            part = f"samples={int(float(value))}"
+        except (ValueError, OverflowError):
+            raise UsageError(f"{value!r} is no number of samples", path, "write it as RUN@samples=2e9") from None
+    found = Path(run) / part
+    if (part != "ema" and key != "samples") or not found.is_dir():
+        there = [p.name for p in sorted(Path(run).iterdir()) if p.name == "ema" or p.name.startswith("samples=")]
+        hint = f"it has {', '.join(there)}" if there else "its entry asked for no ema and no snapshots"
+        raise CheckpointError(f"the run has no {part!r}", run, hint)
+    return found
 
 
 def _find_weights(path: Path) -> Path:

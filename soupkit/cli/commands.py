@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, push, report
+from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, push, report, train
 from soupkit.cli.errors import report as report_error
 
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (demo, demo.demo),
         (inspect, inspect.inspect),
         (compare, compare.compare),
+        (train, train.train),
         (merge, merge.merge),
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),

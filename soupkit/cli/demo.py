@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from soupkit.evaluation import Score
     from soupkit.merging import MergeResult
 
+RECIPE = Path(__file__).parents[1] / "data" / "digits.yaml"
+
 HELP = """\
-Make a soup from nothing, in about a minute: train a small CLIP on the shipped handwritten digits, fine-tune it three
+Make a soup from nothing, in about two minutes: train a small CLIP on the shipped handwritten digits, fine-tune it three
 ways, inspect, compare and merge the three checkpoints, and score each of them and the soup on held-out digits.
 
 [bold]Example[/bold]:
@@ -20,7 +22,8 @@ ways, inspect, compare and merge the three checkpoints, and score each of them a
     soupkit demo
     soupkit demo -o my-demo --json
 
-Interrupted, the same command goes on with the models that are finished. Everything stays in the output directory.
+The four trainings are those of recipes/digits.yaml. Interrupted, the same command goes on where it stopped. Everything
+stays in the output directory.
 """
 
 
@@ -38,15 +41,19 @@ def demo(
 
     from soupkit.checkpoint import compare
     from soupkit.cli.output import print_json, say, terminal_progress
-    from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
+    from soupkit.cli.train import train_runs
+    from soupkit.training import TrainOptions, read_runs
 
-    names = [run.name for run in (STAGE_1, *FINE_TUNES)]
+    names = [run.name for run in read_runs(RECIPE)]
     if dry_run:
-        say(f"would train {', '.join(names)} into {output}, merge the last {len(FINE_TUNES)} and score all of them")
+        say(f"would train {', '.join(names)} into {output}, merge the last {len(names) - 1} and score all of them")
         return
     started = time.perf_counter()
     progress = terminal_progress()
-    models = train_digits(output, fresh=fresh, progress=progress)
+    # One thread computes a model this small as fast as two, and leaves the other core to decode images.
+    options = TrainOptions(device="cpu", workers=1, threads=1, fresh=fresh)
+    trained = train_runs(RECIPE, output, None, [], options, progress)
+    models = [trained[name].output for name in names]
     stage1, *ingredients = models
     comparison = compare(ingredients, weights=True, base=stage1)
     say(f"each of them is {comparison.architectures[0]}")
@@ -55,8 +62,8 @@ def demo(
     from soupkit.cli.evaluate import cache_directory
     from soupkit.evaluation import EvaluationOptions, evaluate
 
-    options = EvaluationOptions(cache=cache_directory(None, no_cache))
-    scores = evaluate([*models, soup.output], ["digits"], options=options, progress=progress).scores
+    caching = EvaluationOptions(cache=cache_directory(None, no_cache))
+    scores = evaluate([*models, soup.output], ["digits"], options=caching, progress=progress).scores
     if as_json:
         document = {
             "output": str(soup.output),

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-
 from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
+
 from tests.evaluation.zoo import MODELS, write_model
 
 

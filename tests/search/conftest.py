@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
 
 

@@ -1,0 +1,107 @@
+"""`soupkit train`: make the ingredients, from a recipe."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from soupkit.progress import Progress
+    from soupkit.training import TrainOptions, TrainResult
+
+HELP = """\
+Train the runs of a recipe: contrastive training and fine-tuning of any open_clip model.
+
+[bold]Example[/bold]: the two stages of ViT-bigG/14 in miniature, all of it or one run with a setting changed:
+
+    soupkit train recipes/digits.yaml -o runs
+    soupkit train recipes/digits.yaml --run a --set a.lr=1e-3 -o runs
+    torchrun --nproc-per-node 4 -m soupkit train recipes/mine.yaml -o runs
+
+A recipe holds named runs under [bold]train:[/bold], which are trained into DIR/NAME, or one entry alone, which is
+trained into DIR. A run with `init: ${train.x}` starts from what x ends with, and takes from it the settings that it
+does not name itself; x is trained first.
+
+A run: model, init, data, batch_size, micro_batch_size, samples, lr, warmup, schedule (cosine, constant, continued),
+weight_decay, betas, eps, grad_clip, layer_decay, patch_dropout, grad_checkpointing, lock_image, lock_text, loss (clip,
+siglip), precision (fp32, bf16), ema, snapshots, nonfinite (stop, skip), seed. docs/training.md says what each means.
+
+Stopped by Ctrl-C, SIGTERM or worse, the same command goes on from the last checkpoint, with the same result.
+"""
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the runs go.")],
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Train this run alone.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; RUN.KEY=VALUE of one run.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what it does.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace runs that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    from soupkit.cli.output import first_rank, print_json, say, terminal_progress
+    from soupkit.training import TrainOptions
+
+    options = TrainOptions(device=device, workers=workers, fresh=fresh, dry_run=dry_run)
+    results = train_runs(recipe, output, run, settings or [], options, terminal_progress())
+    if not first_rank():
+        return
+    if as_json:
+        runs = [{"run": name or None, **_fields(result)} for name, result in results.items()]
+        print_json("train", {"runs": runs, "seconds": sum(r.seconds for r in results.values())})
+        return
+    for name, result in results.items():
+        loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
+        where = f"{name}: {result.output}" if name else str(result.output)
+        say(f"{where}: {result.status}, {result.samples:,} samples{loss} {result.fingerprint or ''}".rstrip())
+        if result.damaged or result.skipped:
+            say(f"  {result.damaged:,} damaged samples were replaced, {result.skipped:,} steps skipped")
+
+
+def _fields(result: "TrainResult") -> dict[str, Any]:
+    return {**asdict(result), "output": str(result.output)}
+
+
+def train_runs(
+    recipe: Path, output: Path, name: str | None, settings: list[str], options: "TrainOptions", progress: "Progress"
+) -> "dict[str, TrainResult]":
+    """Train the runs of `recipe` into `output`, or the one called `name` after those it starts from.
+
+    With `fresh` and a name, only the named run is started anew. Raises UsageError as reading the recipe does.
+    """
+    from dataclasses import replace
+
+    from soupkit.errors import UsageError
+    from soupkit.training import read_runs
+    from soupkit.training import train as train_one
+
+    runs = {r.name: r for r in read_runs(recipe, settings)}
+    if name is not None and name not in runs:
+        there = ", ".join(n for n in runs if n) or "one entry without a name"
+        raise UsageError(f"there is no run {name!r}", recipe, f"there is {there}")
+    wanted: list[str] = list(runs)
+    if name is not None:
+        wanted, parent = [name], runs[name].parent
+        while parent is not None:
+            wanted, parent = [parent, *wanted], runs[parent].parent
+    results = {}
+    for one in wanted:
+        run = runs[one]
+        entry = run.entry
+        if run.parent is not None:
+            entry = entry.model_copy(update={"init": str(output / run.parent)})
+            if options.dry_run and not (output / run.parent).exists():
+                progress.note(f"{one}: would start from {output / run.parent}, which is not there yet")
+                continue
+        progress.note(f"run {one}") if one else None
+        own = replace(options, fresh=options.fresh and (name is None or one == name))
+        results[one] = train_one(entry, output / one if one else output, options=own, progress=progress)
+    return results

@@ -1,0 +1,100 @@
+"""The model of a run: what it is, its first weights, and which of its parameters are trained."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.fingerprint import fingerprint
+from soupkit.errors import ArchitectureError, UsageError
+from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, open_tokenizer
+from soupkit.training.entry import TrainEntry
+from soupkit.training.order import seed_of
+from soupkit.training.run_directory import read_training
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run begins: the config that travels with its weights, and its parent's fingerprint.
+
+    `lineage` are the fingerprints of the parent, the parent's parent and so on, as far as they are recorded.
+    """
+
+    config: dict[str, Any]
+    fingerprint: str | None
+    lineage: tuple[str, ...]
+    tokenizer_files: tuple[Path, ...]
+
+
+def find_start(entry: TrainEntry) -> Start:
+    """Read the config and the parent of a run. Raises UsageError, CheckpointError or ArchitectureError."""
+    own = _own_config(entry) if entry.model is not None else None
+    if entry.init is None:
+        assert own is not None
+        return Start(own, None, (), ())
+    with open_checkpoint(entry.init) as parent:
+        config = own or parent.config
+        if config is None:
+            raise UsageError("has no config beside its weights", entry.init, "say which model it is with model")
+        value = fingerprint(parent).value
+        files = parent.tokenizer_files
+    before = read_training(Path(entry.init)) or {}
+    return Start(config, value, (value, *before.get("lineage", [])), files)
+
+
+def _own_config(entry: TrainEntry) -> dict[str, Any]:
+    import open_clip
+
+    model: Any = entry.model
+    if isinstance(model, str) and model.endswith(".json"):
+        try:
+            model = json.loads(Path(model).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"the model's config cannot be read: {error}", entry.model) from error
+    elif isinstance(model, str):
+        name, model = model, open_clip.get_model_config(model)
+        if model is None:
+            raise UsageError(f"open_clip knows no model {name!r}", "model", "see open_clip.list_models()")
+    config = dict(model) if "model_cfg" in model else {"model_cfg": dict(model)}
+    if not all(isinstance(config["model_cfg"].get(k), dict) for k in ("vision_cfg", "text_cfg")):
+        raise UsageError("the model's config has no vision_cfg and text_cfg", "model", "write it as open_clip does")
+    from open_clip.transform import PreprocessCfg
+
+    default = PreprocessCfg()
+    preprocess = {k: getattr(default, k) for k in ("mode", "mean", "std", "interpolation", "resize_mode", "fill_color")}
+    given = {**config.get("preprocess_cfg", {}), **(entry.preprocess or {})}
+    size = config["model_cfg"]["vision_cfg"].get("image_size", 224)
+    return {**config, "preprocess_cfg": json.loads(json.dumps({"size": size, **preprocess, **given}))}
+
+
+def build(entry: TrainEntry, start: Start, device: torch.device) -> tuple[nn.Module, Tokenizer]:
+    """Return the model with its first weights, ready to be trained, and its tokenizer.
+
+    Parameters are float32. Patch dropout is the run's; the config that is written beside the weights knows none.
+    Raises ArchitectureError, CheckpointError, or UsageError for what the model cannot do.
+    """
+    model_cfg = start.config["model_cfg"]
+    vision = {**model_cfg["vision_cfg"], "patch_dropout": entry.patch_dropout}
+    if not entry.patch_dropout:
+        vision.pop("patch_dropout")
+    torch.manual_seed(seed_of(entry.seed, "init"))
+    model = build_model({**start.config, "model_cfg": {**model_cfg, "vision_cfg": vision}}, device, torch.float32)
+    if entry.init is not None:
+        with open_checkpoint(entry.init) as parent:
+            fill_model(model, parent)
+    model.train().requires_grad_(True)
+    for lock, name in ((entry.lock_image, "lock_image_tower"), (entry.lock_text, "lock_text_tower")):
+        if lock:
+            try:
+                getattr(model, name)()
+            except (AttributeError, NotImplementedError, AssertionError) as error:
+                raise UsageError(f"this model has no {name} in open_clip: {error}", "lock_image, lock_text") from error
+    if entry.grad_checkpointing:
+        model.set_grad_checkpointing()  # type: ignore[operator]
+    if entry.loss == "siglip" and getattr(model, "logit_bias", None) is None:
+        raise ArchitectureError("has no logit_bias, which the SigLIP loss needs", "model", "add init_logit_bias: -10")
+    return model, open_tokenizer(start.config, start.tokenizer_files, entry.init or "model")

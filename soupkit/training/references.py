@@ -1,0 +1,5 @@
+"""How runs of one recipe name each other."""
+
+import re
+
+RUN_REFERENCE = re.compile(r"\$\{train\.([^}@]+)\}")

@@ -1,0 +1,254 @@
+"""Runs as a whole: interrupted, killed, resumed, refused, and what they leave behind."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import soupkit.training.trainer as trainer
+from soupkit.checkpoint import compare, open_checkpoint
+from soupkit.checkpoint.fingerprint import fingerprint
+from soupkit.errors import CheckpointError, StorageError, UsageError
+from soupkit.progress import Silent
+from soupkit.training import NotFiniteError, TrainOptions, train
+from tests.conftest import TINY_MODEL, environment, soupkit
+
+WEIGHTS = "open_clip_model.safetensors"
+IN_PROCESS = TrainOptions(device="cpu", workers=0, threads=1)
+
+
+def settings(**fields: Any) -> dict[str, Any]:
+    usual = {
+        "model": TINY_MODEL, "data": {"shards": "digits:train"}, "batch_size": 16, "samples": 96, "lr": 1e-3,
+        "warmup": 32, "patch_dropout": 0.5, "ema": 0.9, "grad_clip": 1.0, "checkpoint_every": 16,
+    }  # fmt: skip
+    return {**usual, **fields}
+
+
+class Interrupting(Silent):
+    """SIGTERM to this very process after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.notes: list[str] = []
+
+    def advance(self, n: int) -> None:
+        if n:
+            self.steps -= 1
+        if not self.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(settings(), place, options=IN_PROCESS).status == "trained"
+    return place
+
+
+def weights(place: Path) -> list[bytes]:
+    return [(place / WEIGHTS).read_bytes(), (place / "ema" / WEIGHTS).read_bytes()]
+
+
+def test_a_run_ends_as_what_open_clip_opens(whole: Path) -> None:
+    import open_clip
+
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{whole}")
+    assert type(model.visual.patch_dropout) is torch.nn.Identity
+    record = json.loads((whole / "training.json").read_text())
+    with open_checkpoint(whole) as checkpoint:
+        assert record["output"]["fingerprint"] == fingerprint(checkpoint).value
+    assert record["entry"]["lr"] == 1e-3 and record["samples"] == 96 and record["parent"] is None
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["samples"] for line in lines] == list(range(16, 97, 16))
+    assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
+    names = sorted(p.name for p in whole.iterdir())
+    assert names == ["ema", "metrics.jsonl", "open_clip_config.json", WEIGHTS, "training.json"]
+    assert weights(whole)[0] != weights(whole)[1]
+    assert len({f.stat().st_mode for f in whole.iterdir() if f.is_file()}) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_sigterm_checkpoints_and_the_same_call_goes_on_to_the_same_bytes(
+    whole: Path, tmp_path: Path, steps: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(), tmp_path / "run", options=IN_PROCESS, progress=Interrupting(steps))
+    assert not (tmp_path / "run").exists()
+    kept = sorted(int(p.name) for p in (tmp_path / "run.partial" / "checkpoints").iterdir())
+    assert kept[-1] == 16 * steps and len(kept) <= 2
+    watched = Interrupting(-1)
+    train(settings(), tmp_path / "run", options=IN_PROCESS, progress=watched)
+    assert any(f"going on after {16 * steps}" in note for note in watched.notes)
+    assert weights(tmp_path / "run") == weights(whole)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["samples"] for line in lines] == list(range(16, 97, 16))
+
+
+def test_sigkill_at_a_random_moment_and_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(json.dumps(settings(samples=800, checkpoint_every=64, model=TINY_MODEL)))
+    arguments = [sys.executable, "-m", "soupkit", "train", str(recipe), "--device", "cpu", "--workers", "1"]
+    process = subprocess.Popen([*arguments, "-o", str(tmp_path / "killed")], env=environment(), start_new_session=True)
+    checkpoints = tmp_path / "killed.partial" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(p.name.isdigit() for p in checkpoints.glob("*")):
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed").exists(), "the run was over before it could be killed"
+    done = soupkit("train", recipe, "--device", "cpu", "-o", tmp_path / "killed", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stderr
+    train(settings(samples=800, checkpoint_every=64), tmp_path / "whole", options=IN_PROCESS)
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["status"] == "trained" and run["samples"] == 800
+
+
+def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
+    for name, fields in {"whole": {}, "micro": {"micro_batch_size": 5}}.items():
+        train(settings(patch_dropout=0.0, **fields), tmp_path / name, options=IN_PROCESS)
+    with open_checkpoint(tmp_path / "whole") as one, open_checkpoint(tmp_path / "micro") as other:
+        assert all(torch.allclose(one[n], other[n], atol=1e-4) for n in one)
+
+
+def test_what_is_there_is_kept_and_what_is_something_else_is_refused(whole: Path, tmp_path: Path) -> None:
+    stamp = (whole / WEIGHTS).stat().st_mtime_ns
+    again = train(settings(), whole, options=IN_PROCESS)
+    assert again.status == "kept" and (whole / WEIGHTS).stat().st_mtime_ns == stamp
+    with pytest.raises(StorageError, match="not this run: its lr differ"):
+        train(settings(lr=2e-3), whole, options=IN_PROCESS)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(StorageError, match="not this run"):
+        train(settings(), tmp_path / "mine", options=IN_PROCESS)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(), tmp_path / "begun", options=IN_PROCESS, progress=Interrupting(2))
+    with pytest.raises(StorageError, match="begun with other settings: its seed"):
+        train(settings(seed=1), tmp_path / "begun", options=IN_PROCESS)
+    fresh = TrainOptions(device="cpu", workers=0, threads=1, fresh=True)
+    assert train(settings(samples=16, warmup=0, seed=1), tmp_path / "begun", options=fresh).samples == 16
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    planned = train(settings(), tmp_path / "run", options=TrainOptions(dry_run=True))
+    assert planned.status == "planned" and planned.samples == 96 and not list(tmp_path.iterdir())
+
+
+def test_a_fine_tune_records_its_parent_and_starts_from_its_weights(whole: Path, tmp_path: Path) -> None:
+    run = settings(model=None, init=str(whole), lr=1e-12, samples=16, warmup=0, ema=None, snapshots=[10])
+    train(run, tmp_path / "child", options=IN_PROCESS)
+    child, parent = (json.loads((p / "training.json").read_text()) for p in (tmp_path / "child", whole))
+    assert child["parent"]["fingerprint"] == parent["output"]["fingerprint"] == child["lineage"][0]
+    for place in (tmp_path / "child", tmp_path / "child" / "samples=10"):
+        with open_checkpoint(whole) as one, open_checkpoint(place) as other:
+            assert all(torch.allclose(one[n], other[n], atol=1e-9) for n in one)
+
+
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_a_loss_that_is_not_finite_stops_or_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    real, calls = trainer.contrastive_step, [0]
+
+    def poisoned(model: torch.nn.Module, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        calls[0] += 1
+        return real(model, images * float("nan") if calls[0] == 3 else images, *rest, **named)
+
+    monkeypatch.setattr(trainer, "contrastive_step", poisoned)
+    run = settings(nonfinite=choice)
+    watched = Interrupting(-1)
+    if choice == "stop":
+        with pytest.raises(NotFiniteError, match="samples 32 to 48"):
+            train(run, tmp_path / "run", options=IN_PROCESS, progress=watched)
+        return
+    result = train(run, tmp_path / "run", options=IN_PROCESS, progress=watched)
+    assert result.skipped == 1 and any("samples 32 to 48" in note for note in watched.notes)
+    with open_checkpoint(tmp_path / "run") as weights_:
+        assert all(torch.isfinite(weights_[n]).all() for n in weights_)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(), place / "run", options=IN_PROCESS, progress=Interrupting(2))
+        free = shutil.disk_usage(place).free
+        (place / "ballast").write_bytes(b"x" * (free - 4_000_000))
+        with pytest.raises(StorageError, match="cannot be written"):
+            train(settings(), place / "run", options=IN_PROCESS)
+        (place / "ballast").unlink()
+        assert (place / "run.partial" / "checkpoints" / "32").is_dir()
+        train(settings(), place / "run", options=IN_PROCESS)
+        assert weights(place / "run") == weights(whole)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_two_ranks_train_one_model_and_may_become_one(tmp_path: Path) -> None:
+    recipe = tmp_path / "run.yaml"
+    recipe.write_text(json.dumps(settings(samples=64, patch_dropout=0.0)))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+                "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "soupkit"]  # fmt: skip
+    options = ["--device", "cpu", "--workers", "0", "-o", str(tmp_path / "two"), "--json"]
+    command = [*torchrun, "train", str(recipe), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["runs"][0]["samples"] == 64
+    train(settings(samples=64, patch_dropout=0.0), tmp_path / "one", options=IN_PROCESS)
+    with open_checkpoint(tmp_path / "one") as one, open_checkpoint(tmp_path / "two") as two:
+        assert all(torch.allclose(one[n], two[n], atol=1e-4) for n in one)
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    from soupkit.ranks import Ranks
+
+    @contextmanager
+    def three() -> Any:
+        yield Ranks(0, 3)
+
+    monkeypatch.setattr(trainer, "joined_ranks", three)
+    with pytest.raises(UsageError, match="among 3 ranks"):
+        train(settings(), tmp_path / "run", options=IN_PROCESS)
+
+
+def test_references_name_the_average_and_snapshots_of_a_run(whole: Path, tmp_path: Path) -> None:
+    with open_checkpoint(f"{whole}@ema") as average:
+        assert average.path == whole / "ema"
+    train(settings(samples=32, warmup=0, snapshots=[16], ema=None), tmp_path / "run", options=IN_PROCESS)
+    with open_checkpoint(f"{tmp_path / 'run'}@samples=1.6e1") as early, open_checkpoint(tmp_path / "run") as last:
+        assert fingerprint(early) != fingerprint(last)
+    for ref, said in (("@ema", "no 'ema'"), ("@samples=8", "it has samples=16"), ("@best", "no 'best'")):
+        with pytest.raises(CheckpointError, match=said):
+            open_checkpoint(f"{tmp_path / 'run'}{ref}")
+
+
+def test_compare_reads_the_lineage_that_runs_record(whole: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run = settings(model=None, init=str(whole), samples=16, warmup=0, ema=None, seed=ord(name))
+        train(run, tmp_path / name, options=IN_PROCESS)
+    ancestor = json.loads((whole / "training.json").read_text())["output"]["fingerprint"]
+    siblings = compare([tmp_path / "a", tmp_path / "b"], weights=True)
+    assert siblings.related and f"common ancestor, {ancestor}" in (siblings.lineage or "")
+    train(settings(samples=16, warmup=0, ema=None, seed=9), tmp_path / "stranger", options=IN_PROCESS)
+    assert "no common ancestor" in (compare([tmp_path / "a", tmp_path / "stranger"], weights=True).lineage or "")
