@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, push, report, train
+from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, push, report, run, train
 from soupkit.cli.errors import report as report_error
 
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (greedy_search, greedy_search.greedy_search),
         (report, report.report),
         (push, push.push),
+        (run, run.run),
     ):
         app.command(command.__name__.replace("_", "-"), help=module.HELP)(command if debug else _reporting(command))
 
