@@ -22,15 +22,17 @@ Run a recipe: trainings, soups and searches, their evaluation, a report, a push.
     soupkit run recipe.yaml --dry-run
     soupkit run recipe.yaml --until evaluate
 
-Everything lies in runs/NAME (or -o): train/NAME, soup/NAME, scores.json, report.html. Interrupted, the same command goes on; a step
-runs again when its inputs, its options or soupkit's version of it have changed. A step that fails stops the run.
+Everything lies in runs/NAME (or -o): train/NAME, soup/NAME, scores.json, report.html. Interrupted, the same command
+goes on; a step runs again when its inputs, its options or soupkit's version of it have changed. A step that fails
+stops the run.
 """
 
 
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, YAML.")],
     until: Annotated[
-        str | None, typer.Option("--until", metavar="STEP", help="This step (train.NAME, soup.NAME, evaluate, report, push).")
+        str | None,
+        typer.Option("--until", metavar="STEP", help="train.NAME, soup.NAME, evaluate, report or push."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes [default: runs/NAME]")

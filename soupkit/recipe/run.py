@@ -111,13 +111,10 @@ class _Work:
             self.known = {}
 
     def place(self, name: str) -> Path | None:
-        kind, _, soup = name.partition(".")
-        places = {
-            "soup": self.root / "soup" / soup,
-            "evaluate": self.root / _SCORES,
-            "report": self.root / "report.html",
-        }
-        return places.get(kind)
+        kind, _, member = name.partition(".")
+        if member:
+            return self.root / kind / member
+        return {"evaluate": self.root / _SCORES, "report": self.root / "report.html"}.get(kind)
 
     def _entry(self, step: Step) -> dict[str, Any]:
         places = {name: place for name in step.needs if (place := self.place(name)) is not None}
@@ -126,7 +123,13 @@ class _Work:
     def _key(self, step: Step) -> str:
         """Name what decides the step's result: its version, its entry, the files it names, and its needs' keys."""
         entry = self._entry(step)
-        named = [*entry.get("ingredients", []), *entry.get("refs", []), entry.get("base"), entry.get("init"), *entry.get("inputs", [])]
+        named = [
+            *entry.get("ingredients", []),
+            *entry.get("refs", []),
+            entry.get("base"),
+            entry.get("init"),
+            *entry.get("inputs", []),
+        ]
         files = [_stamp(Path(ref)) for ref in named if ref and not is_hub(ref) and not self._is_ours(ref)]
         if step.name.startswith("train."):
             entry = {k: v for k, v in entry.items() if k not in NEUTRAL}
