@@ -18,6 +18,7 @@ Train the runs of a recipe: contrastive training and fine-tuning of any open_cli
     soupkit train recipes/digits.yaml -o runs
     soupkit train recipes/digits.yaml --run a --set a.lr=1e-3 -o runs
     torchrun --nproc-per-node 4 -m soupkit train recipes/mine.yaml -o runs
+    soupkit train recipes/vit-bigg-14-laion2b.yaml -o runs --dry-run --world-size 512 --rate 150
 
 A recipe holds named runs under [bold]train:[/bold], which are trained into DIR/NAME, or one entry alone, which is
 trained into DIR. A run with `init: ${train.x}` starts from what x ends with, and takes from it the settings that it
@@ -42,21 +43,33 @@ def train(
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what it does.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what it costs.")] = False,
+    world_size: Annotated[
+        int | None, typer.Option("--world-size", metavar="N", min=1, help="GPUs that --dry-run reckons with.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="TFLOPS", min=1e-6, help="Of a GPU; --dry-run gives the days.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace runs that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress
+    from soupkit.cli.train_cost import cost_lines, recipe_costs
+    from soupkit.errors import UsageError
     from soupkit.training import TrainOptions
 
+    if not dry_run and (world_size is not None or rate is not None):
+        raise UsageError("belong to --dry-run", "--world-size and --rate", "torchrun says how many take part")
     options = TrainOptions(device=device, workers=workers, fresh=fresh, dry_run=dry_run)
     results = train_runs(recipe, output, run, settings or [], options, terminal_progress())
     if not first_rank():
         return
+    costs = recipe_costs(recipe, run, settings or [], world=world_size or 1, rate=rate) if dry_run else {}
     if as_json:
         runs = [{"run": name or None, **_fields(result)} for name, result in results.items()]
-        print_json("train", {"runs": runs, "seconds": sum(r.seconds for r in results.values())})
+        planned = {"costs": {name: asdict(cost) for name, cost in costs.items()}} if dry_run else {}
+        print_json("train", {"runs": runs, **planned, "seconds": sum(r.seconds for r in results.values())})
         return
     for name, result in results.items():
         loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
@@ -64,6 +77,8 @@ def train(
         say(f"{where}: {result.status}, {result.samples:,} samples{loss} {result.fingerprint or ''}".rstrip())
         if result.damaged or result.skipped:
             say(f"  {result.damaged:,} damaged samples were replaced, {result.skipped:,} steps skipped")
+    for name, cost in costs.items():
+        say("\n".join(cost_lines(name, cost)))
 
 
 def _fields(result: "TrainResult") -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""What `soupkit train --dry-run` says of a run's cost: steps, the learning rate's curve, memory, operations, days."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soupkit.training.cost import RunCost
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def recipe_costs(
+    recipe: Path, name: str | None, settings: list[str], *, world: int, rate: float | None
+) -> "dict[str, RunCost]":
+    """Return the cost of every run of `recipe`, or of the one called `name`. `rate` is in TFLOPS."""
+    from soupkit.training import read_runs
+    from soupkit.training.cost import run_cost
+
+    scaled = None if rate is None else rate * 1e12
+    return {
+        run.name: run_cost(run.entry, world=world, rate=scaled)
+        for run in read_runs(recipe, settings)
+        if name is None or run.name == name
+    }
+
+
+def cost_lines(name: str, cost: "RunCost") -> list[str]:
+    """Return the cost of one run as lines for a terminal."""
+    from soupkit.cli.output import count
+
+    rates = [rate for _, rate in cost.curve]
+    top = max(range(len(rates)), key=rates.__getitem__)
+    curve = "".join(_BARS[round(7 * rate / max(rates))] for rate in rates)
+    days = "" if cost.days is None else f", {cost.days:,.2f} days"
+    whole = cost.state * cost.world
+    return [
+        f"{name or 'the run'}: {cost.steps:,} steps, {cost.samples:,} samples, "
+        f"{cost.parameters / 1e6:,.2f} M parameters",
+        f"  learning rate {curve} from {rates[0]:.3g} over {rates[top]:.3g} (at {cost.curve[top][0]:,} samples) to "
+        f"{rates[-1]:.3g}",
+        f"  {cost.operations_per_sample / 1e9:,.2f} GFLOP a sample, {cost.operations:.3g} FLOP in all{days} "
+        f"on {cost.world:,} GPU{'s' * (cost.world > 1)}",
+        f"  memory of each: {count(cost.state, 'B')} of weights, gradients and moments when sharded "
+        f"({count(whole, 'B')} when not), {count(cost.activations, 'B')} of activations at "
+        f"{cost.micro_batch:,} samples",
+    ]

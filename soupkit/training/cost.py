@@ -1,0 +1,156 @@
+"""What a run will cost, before it is begun: steps, floating-point operations, memory of each GPU, days.
+
+Operations are not estimated by formula: one sample goes through the model on the meta device, forwards and backwards,
+and torch counts. A multiplication and an addition are two operations, as in open_clip's table of profiles.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from soupkit.errors import ArchitectureError, UsageError
+from soupkit.training.entry import TrainEntry
+from soupkit.training.model import find_start
+from soupkit.training.schedule import schedule_of
+
+_ADAM = 2  # moments
+_FP32 = 4  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """`forward` and `backward` operations of one image with its caption; `kept` bytes of activations that autograd
+    keeps for it, in `bytes_each` bytes a number."""
+
+    parameters: int
+    forward: int
+    backward: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunCost:
+    """`operations` of the whole run. Memory in bytes for each of `world` GPUs: `state` (parameters, gradients, Adam's
+    moments, average) and `activations`. `days` at `rate` operations a second and GPU; None without a rate. `curve` is
+    (samples, learning rate) at 25 places."""
+
+    steps: int
+    samples: int
+    parameters: int
+    operations_per_sample: float
+    operations: float
+    world: int
+    micro_batch: int
+    state: float
+    activations: float
+    days: float | None
+    curve: tuple[tuple[int, float], ...]
+
+
+def model_cost(model_cfg: dict[str, Any], *, patch_dropout: float, checkpointing: bool, bf16: bool) -> ModelCost:
+    """Count what a sample costs in a model of open_clip's CLIP class, from its `model_cfg`; allocates no weights.
+
+    With `checkpointing` the backward pass includes the second forward pass of every block, up to what autograd needs of
+    it, and only the blocks' inputs are kept. Raises ArchitectureError for text towers that only the Hub describes.
+    """
+    if "hf_model_name" in model_cfg["text_cfg"]:
+        raise ArchitectureError("cannot be counted: its text tower is described on the Hub", "model")
+    return _counted(json.dumps(model_cfg), patch_dropout, checkpointing, bf16)
+
+
+@lru_cache(maxsize=8)  # the fine-tunings of a recipe are often of one kind
+def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bool) -> ModelCost:
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    fields = json.loads(model_cfg)
+    custom = fields.pop("custom_text", False)
+    fields["vision_cfg"] = {**fields["vision_cfg"], "patch_dropout": patch_dropout}
+    with torch.device("meta"):
+        model: nn.Module = (CustomTextCLIP if custom else CLIP)(**fields)
+    model = model.to(torch.bfloat16 if bf16 else torch.float32).train()
+    if checkpointing:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    dtype = next(model.parameters()).dtype
+    size = fields["vision_cfg"].get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
+    text = torch.zeros(1, fields["text_cfg"].get("context_length", 77), dtype=torch.long, device="meta")
+    kept = _Kept(model)
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(kept.save, lambda tensor: tensor):
+            out = model(image, text)
+        features = out[0] + out[1] if isinstance(out, tuple) else out["image_features"] + out["text_features"]
+        forward = counter.get_total_flops()
+        features.sum().backward()
+        backward = counter.get_total_flops() - forward
+    return ModelCost(sum(p.numel() for p in model.parameters()), forward, backward, kept.total)
+
+
+class _Kept:
+    """Adds up the storages that autograd saves, each once, without the parameters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._seen = {p.untyped_storage()._cdata for p in model.parameters()}
+        self._alive: list[torch.Tensor] = []  # so that no storage's address is used twice
+        self.total = 0
+
+    def save(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen.add(storage._cdata)
+            self._alive.append(tensor)
+            self.total += storage.nbytes()
+        return tensor
+
+
+def run_cost(
+    entry: TrainEntry, *, world: int = 1, micro_batch: int | None = None, rate: float | None = None
+) -> RunCost:
+    """Return what the run of `entry` costs on `world` GPUs that each do `rate` operations a second.
+
+    Parameters, gradients and moments are float32 and sharded over the GPUs. Activations are those of a micro-batch (the
+    entry's, or a GPU's part of the batch), in bfloat16 where the entry says so; with checkpointing, of the blocks'
+    inputs and of the inside of one. Fused kernels may keep less. Several micro-batches go through the model twice
+    forwards, as the step has it. Not counted: the loss's tiles, blocks gathered from other GPUs, what the allocator
+    wastes. Raises UsageError for a world that the batch cannot be shared by, and as reading the entry's model does.
+    """
+    if world < 1 or entry.batch_size < world:
+        raise UsageError(f"a batch of {entry.batch_size:,} cannot be shared by {world:,} GPUs", "--world-size")
+    config = find_start(entry if entry.model is None else entry.model_copy(update={"init": None})).config
+    bf16 = entry.precision == "bf16"
+    own = -(-entry.batch_size // world)
+    micro = min(own, entry.micro_batch_size or own)
+
+    def cost(checkpointing: bool) -> ModelCost:
+        return model_cost(
+            config["model_cfg"], patch_dropout=entry.patch_dropout, checkpointing=checkpointing, bf16=bf16
+        )
+
+    model = cost(entry.grad_checkpointing)
+    kept = model.kept
+    if entry.grad_checkpointing:
+        layers = config["model_cfg"]["vision_cfg"].get("layers", 12)
+        kept += cost(False).kept // (layers if isinstance(layers, int) else sum(layers))
+    per_sample = model.forward * (2 if micro < own else 1) + model.backward
+    steps, average = entry.steps, entry.ema is not None
+    operations = float(per_sample) * steps * entry.batch_size
+    schedule = schedule_of(entry)
+    places = sorted({round(i * (steps - 1) / 24) * entry.batch_size for i in range(25)})
+    return RunCost(
+        steps=steps,
+        samples=steps * entry.batch_size,
+        parameters=model.parameters,
+        operations_per_sample=float(per_sample),
+        operations=operations,
+        world=world,
+        micro_batch=micro,
+        state=model.parameters * _FP32 * (2 + _ADAM + average) / world,
+        activations=float(kept * micro),
+        days=None if rate is None else operations / (rate * world) / 86400,
+        curve=tuple((place, schedule(place)) for place in places),
+    )

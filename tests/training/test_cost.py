@@ -1,0 +1,96 @@
+"""The cost of a run, against open_clip's published profiles, arithmetic by hand, and the literature's recipe."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+
+from soupkit.cli.train import train
+from soupkit.errors import UsageError
+from soupkit.training.cost import model_cost, run_cost
+from soupkit.training.entry import TrainEntry, read_runs
+from tests.conftest import soupkit
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "vit-bigg-14-laion2b.yaml"
+# Millions of parameters and billions of operations, forwards, in openclip_results.csv of open_clip.
+PROFILES = {"ViT-B-32": (151.28, 14.78), "ViT-bigG-14": (2539.57, 1065.36)}
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 4},
+    "text_cfg": {"context_length": 8, "vocab_size": 100, "width": 16, "heads": 2, "layers": 2},
+}
+
+
+def tower(tokens: int, width: int, layers: int, *, backward: bool) -> int:
+    """Operations of a transformer's blocks: four projections, an MLP of ratio 4, two products of attention."""
+    return (2 if backward else 1) * layers * (2 * tokens * 12 * width**2 + 4 * tokens**2 * width)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_parameters_and_operations_are_those_that_open_clip_publishes(name: str) -> None:
+    cost = model_cost(open_clip.get_model_config(name), patch_dropout=0, checkpointing=False, bf16=True)
+    assert (round(cost.parameters / 1e6, 2), round(cost.forward / 1e9, 2)) == PROFILES[name]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_operations_are_those_of_arithmetic_by_hand(dropout: float) -> None:
+    cost = model_cost(TINY, patch_dropout=dropout, checkpointing=False, bf16=False)
+    tokens = 1 + int(64 * (1 - dropout))
+    ends = 2 * 64 * 3 * 16 * 32 + 2 * 32 * 16 + 2 * 16 * 16  # patches, and the projections of both towers
+    assert cost.forward == tower(tokens, 32, 3, backward=False) + tower(8, 16, 2, backward=False) + ends
+    blocks = tower(tokens, 32, 3, backward=True) + tower(8, 16, 2, backward=True)
+    assert blocks <= cost.backward <= blocks + 2 * ends
+
+
+def test_checkpointing_goes_forwards_again_and_keeps_less() -> None:
+    plain, again = (model_cost(TINY, patch_dropout=0, checkpointing=c, bf16=False) for c in (False, True))
+    blocks = tower(65, 32, 3, backward=False) + tower(8, 16, 2, backward=False)
+    last = 3 * 2 * 65 * 4 * 32**2 + 2 * 2 * 8 * 4 * 16**2  # a block's last product, which autograd does not need again
+    assert again.backward - plain.backward == blocks - last and again.forward == plain.forward
+    assert again.kept < plain.kept / 3
+    halved = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=True)
+    assert 0.5 <= halved.kept / plain.kept < 0.65  # the statistics of the norms stay in float32
+
+
+def entry(**settings: object) -> TrainEntry:
+    fields = {"model": TINY, "data": {"shards": "x.tar"}, "batch_size": 64, "samples": 640, "lr": 1e-3}
+    return TrainEntry.model_validate({**fields, **settings})
+
+
+def test_a_run_costs_its_steps_and_is_shared_by_its_world() -> None:
+    one, four = run_cost(entry(), rate=1e9), run_cost(entry(), world=4, rate=1e9)
+    assert one.steps == 10 and one.operations == 640 * one.operations_per_sample
+    assert one.days == pytest.approx(one.operations / 1e9 / 86400) and four.days == pytest.approx((one.days or 0) / 4)
+    assert one.state == 16 * one.parameters == 4 * four.state and four.activations == one.activations / 4
+    accumulated = run_cost(entry(micro_batch_size=16))
+    model = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False)
+    assert accumulated.operations_per_sample - one.operations_per_sample == model.forward
+    assert run_cost(entry(ema=0.9)).state == 20 * one.parameters and one.curve[0][0] == 0
+    with pytest.raises(UsageError, match="cannot be shared by 65 GPUs"):
+        run_cost(entry(), world=65)
+
+
+def test_the_recipe_of_the_literature_holds_its_figures() -> None:
+    runs = {run.name: run.entry for run in read_runs(RECIPE)}
+    stage1, a, b, c = (runs[name] for name in ("stage1", "a", "b", "c"))
+    assert (stage1.samples, stage1.batch_size, stage1.lr, stage1.patch_dropout) == (32e9, 160_000, 2e-3, 0.5)
+    assert (a.samples, a.lr, a.schedule, a.continued_from) == (2e9, 4e-3, "continued", 32e9)
+    assert (b.samples, b.lr, b.schedule, b.warmup) == (4e9, 5.5e-5, "cosine", 200e6)
+    assert (c.stop_at, c.lr, c.continued_from) == (700e6, 4e-3, 32e9) and c.data != a.data
+    assert all(not run.patch_dropout and run.grad_checkpointing for run in (a, b, c))
+
+
+def test_a_dry_run_says_what_the_literature_s_recipe_costs(tmp_path: Path) -> None:
+    options = ("--dry-run", "--world-size", 512, "--rate", 150, "--set", "model=ViT-B-32")
+    done = soupkit("train", RECIPE, "--run", "a", "-o", tmp_path / "runs", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    cost = json.loads(done.stdout)["costs"]["a"]
+    assert cost["steps"] == 12_500 and cost["parameters"] == 151_277_313
+    assert cost["curve"][0][1] == pytest.approx(3.8e-5, rel=0.01)  # as published
+    assert cost["state"] == pytest.approx(16 * 151_277_313 / 512)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(UsageError, match="belong to --dry-run"):
+        train(RECIPE, tmp_path / "runs", rate=150)
