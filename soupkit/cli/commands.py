@@ -7,7 +7,20 @@ from typing import Any
 
 import typer
 
-from soupkit.cli import classify, compare, demo, evaluate, greedy_search, inspect, merge, push, report, run, train
+from soupkit.cli import (
+    classify,
+    compare,
+    demo,
+    evaluate,
+    greedy_search,
+    inspect,
+    interpolate,
+    merge,
+    push,
+    report,
+    run,
+    train,
+)
 from soupkit.cli.errors import report as report_error
 
 
@@ -22,6 +35,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),
         (greedy_search, greedy_search.greedy_search),
+        (interpolate, interpolate.interpolate),
         (report, report.report),
         (push, push.push),
         (run, run.run),

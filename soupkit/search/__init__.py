@@ -10,13 +10,16 @@ _NAMES = {
     "greedy_search": "soupkit.search.search",
     "SearchResult": "soupkit.search.search",
     "SearchOptions": "soupkit.search.options",
+    "Interpolation": "soupkit.search.interpolation",
+    "interpolate": "soupkit.search.interpolation",
     "SearchEntry": "soupkit.search.entry",
 }
 
-__all__ = ["SearchEntry", "SearchOptions", "SearchResult", "greedy_search"]
+__all__ = ["Interpolation", "SearchEntry", "SearchOptions", "SearchResult", "greedy_search", "interpolate"]
 
 if TYPE_CHECKING:
     from soupkit.search.entry import SearchEntry
+    from soupkit.search.interpolation import Interpolation, interpolate
     from soupkit.search.options import SearchOptions
     from soupkit.search.search import SearchResult, greedy_search
 

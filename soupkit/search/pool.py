@@ -55,7 +55,7 @@ def open_pool(
     kept: list[int] = []
     prints: dict[int, Fingerprint] = {}
     for i, checkpoint in enumerate(prepared.sources):
-        looked = _look(checkpoint, memory, progress)
+        looked = look(checkpoint, memory, progress)
         prints[i] = Fingerprint(looked["value"], looked["image"], looked["text"])
         if not looked["nonfinite"]:
             kept.append(i)
@@ -93,7 +93,7 @@ def _request(refs: Sequence[str], output: Path, model: str | None, preprocess: P
     return SoupRequest(tuple(refs), output, "uniform", None, None, {}, None, model, preprocess, None, False)
 
 
-def _look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dict[str, str]:
+def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dict[str, str]:
     """Return the fingerprint's parts and the first tensor that is not finite, "" where all are."""
 
     def compute() -> dict[str, str]:

@@ -18,7 +18,7 @@ _BETS = np.linspace(
 )  # shares of the largest bet that cannot lose everything; their mean is the martingale
 # How often an image is drawn, relative to its worth and to how much the ingredients disagree on it. An image that the
 # soup gets wrong can only speak for the candidate: drawn too seldom, it would weigh so much that bets had to be small.
-_FLOOR_RIGHT, _FLOOR_WRONG = 0.02, 0.25
+_FLOOR_RIGHT, _FLOOR_WRONG = 0.005, 0.1
 
 
 class Rule(Protocol):

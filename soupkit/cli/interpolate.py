@@ -1,0 +1,113 @@
+"""`soupkit interpolate`: the curve between a base and its fine-tune."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+HELP = """\
+Score the models between a base and its fine-tune (WiSE-FT): base + alpha (fine-tune - base) for alpha from 0 to 1. With
+several fine-tunes their mean is the far end.
+
+[bold]Example[/bold]: the best alpha on the digits' validation images, and the curve on the test images beside it:
+
+    soupkit interpolate soupkit-demo/stage1 soupkit-demo/a --task digits --report-task digits --plot curve.svg
+
+--task chooses the best alpha, on split val unless one is named; --report-task only reports, on test. The model of any
+alpha is written by `soupkit merge REF --base BASE --method interpolate --param alpha=A -o DIR`, bit for bit what was
+scored here. Scores are kept in the cache: the same command goes on where it was interrupted.
+"""
+
+
+def interpolate(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was fine-tuned.", show_default=False)],
+    refs: Annotated[list[str], typer.Argument(metavar="REF...", help="Its fine-tunes.", show_default=False)],
+    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What chooses alpha.")] = None,
+    report_task: Annotated[
+        list[str] | None, typer.Option("--report-task", metavar="TASK", help="What to report on.")
+    ] = None,
+    points: Annotated[int, typer.Option("--points", metavar="N", help="Values of alpha, 0 and 1 among them.")] = 11,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the curve: PNG, SVG or PDF.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run the command; `HELP` is its help."""
+    from soupkit.cli.evaluate import cache_directory
+    from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.evaluation import EvaluationOptions
+    from soupkit.publishing.plots import plot_interpolation
+    from soupkit.search import interpolate as run_interpolation
+
+    result = run_interpolation(
+        base,
+        refs,
+        tasks=task or [],
+        report_tasks=report_task or [],
+        points=points,
+        evaluation=EvaluationOptions(
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            cache=cache_directory(cache, no_cache),
+            limit=limit,
+        ),
+        data_root=data_root,
+        model=model,
+        preprocess=preprocess,
+        progress=terminal_progress(),
+    )
+    if not first_rank():
+        return
+    for note in result.notes:
+        say(note)
+    document = {**result.document, "seconds": result.seconds}
+    if output is not None:
+        write_json(output, "interpolate", document)
+    if plot is not None:
+        plot_interpolation({"schema": 1, "command": "interpolate", **document}, plot)
+    if as_json:
+        print_json("interpolate", document)
+    else:
+        _show(document)
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, points = Console(highlight=False), document["points"]
+    columns = [f"{s['task']}:{s['split']}\n{s['metric']}, %, n = {s['n']:,}" for s in points[0]["scores"]]
+    table = Table("alpha", *columns, box=None, pad_edge=False)
+    for point in points:
+        cells = [f"{100 * s['value']:.2f} ({100 * s['low']:.1f} to {100 * s['high']:.1f})" for s in point["scores"]]
+        table.add_row(f"{point['alpha']:.3g}", *cells, style="bold" if point["alpha"] == document["best_alpha"] else "")
+    console.print(table)
+    console.print(f"best alpha on {document['task']}: {document['best_alpha']:.3g}")

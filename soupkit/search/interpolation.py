@@ -1,0 +1,159 @@
+"""The curve from a base to its fine-tune, scored at several points (WiSE-FT, Wortsman et al. 2021,
+https://arxiv.org/abs/2109.01903)."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
+from soupkit.evaluation.data import Score
+from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache
+from soupkit.evaluation.outcomes import score_of
+from soupkit.evaluation.score_cache import ScoreCache, score_key
+from soupkit.evaluation.tasks import open_tasks
+from soupkit.merging.arithmetic import Arithmetic
+from soupkit.merging.plan import plan_tensors
+from soupkit.merging.preparation import Prepared, SoupRequest, prepare
+from soupkit.progress import SILENT, Progress
+from soupkit.ranks import joined_ranks
+from soupkit.search.pool import look
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolation:
+    """The curve: `document` is what `interpolation.json` holds."""
+
+    document: dict[str, Any]
+    seconds: float
+    notes: tuple[str, ...]
+
+
+def interpolate(
+    base: str | Path,
+    refs: Sequence[str | Path],
+    *,
+    tasks: Sequence[str],
+    report_tasks: Sequence[str] = (),
+    points: int = 11,
+    evaluation: EvaluationOptions | None = None,
+    data_root: Path | None = None,
+    model: str | None = None,
+    preprocess: Path | None = None,
+    progress: Progress = SILENT,
+) -> Interpolation:
+    """Score base + alpha (mean of `refs` - base) at `points` values of alpha from 0 to 1.
+
+    The best alpha is that of the highest mean over `tasks` (split `val` unless named; the smallest of equal ones);
+    `report_tasks` (split `test`) only report. Each point is bit for bit the model that `merge` writes with method
+    `interpolate`. Scores are kept in the cache, so the same call goes on where it was interrupted.
+
+    Raises UsageError for a call that cannot work, what `merge` raises for weights that do not fit together,
+    CheckpointError for weights that are not finite, DataError for data that are missing or damaged.
+    """
+    started = time.perf_counter()
+    if points < 2:
+        raise UsageError("a curve has at least two points", "--points", "for example --points 11")
+    if not refs:
+        raise UsageError("names no fine-tune", "REF", "soupkit interpolate BASE REF")
+    if not tasks:
+        raise UsageError("names no task", "--task", "for example --task digits")
+    evaluation = evaluation or EvaluationOptions(cache=default_cache())
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined_ranks())
+        place = Path(stack.enter_context(TemporaryDirectory(prefix="soupkit-")))
+        if evaluation.cache is None:
+            evaluation = replace(evaluation, cache=place, scores=False)
+        assert evaluation.cache is not None
+        request = SoupRequest(
+            tuple(map(str, refs)),
+            place / "none",
+            "interpolate",
+            None,
+            str(base),
+            {},
+            None,
+            model,
+            preprocess,
+            None,
+            False,
+        )
+        prepared = ranks.together(lambda: prepare(request, stack))
+        config = prepared.agreement.config
+        if config is None:
+            raise ArchitectureError("is no model that open_clip builds", base, "say which it is with --model NAME")
+        opened = [*open_tasks(tasks, data_root=data_root, split="val"), *open_tasks(report_tasks, data_root=data_root)]
+        prints = []
+        for source in prepared.sources:
+            seen = look(source, evaluation.cache / "weights", progress)
+            if seen["nonfinite"]:
+                raise CheckpointError("has non-finite weights", f"{source.ref}, tensor {seen['nonfinite']!r}")
+            prints.append(seen["value"])
+        evaluator = stack.enter_context(
+            Evaluator(
+                config, opened, evaluation, tokenizer_files=prepared.tokenizer_files, where=base, progress=progress,
+                ranks=ranks,
+            )
+        )  # fmt: skip
+        contents = [content_of(task, evaluation) for task in opened]
+        settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
+        cache = ScoreCache(evaluation.cache / "scores" if evaluation.scores else None)
+        curve: list[tuple[float, list[Score]]] = []
+        images = sum(len(pixels.rows) for pixels in evaluator.pixels)
+        progress.start(f"{points} points on {len(opened)} tasks", points * images, "images")
+        for i in range(points):
+            alpha, filled, scores = i / (points - 1), False, []
+            for t, task in enumerate(opened):
+                name = json.dumps(["interpolate", alpha, prints])
+                key = score_key(name, contents[t], task, config, prepared.tokenizer_files, settings)
+                ref = f"alpha={alpha:g}"
+                known = ranks.lead(lambda k=key, r=ref, t=task: cache.get(k, r, t))  # type: ignore[misc]
+                if known is None:
+                    if not filled:
+                        fill_between(evaluator.model, prepared, alpha)
+                        filled = True
+                    outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
+                    scores.append(score_of(outcome, task, ref, None))
+                    if ranks.leads:
+                        cache.put(key, scores[-1], outcome)
+                else:
+                    scores.append(known[0])
+                    progress.advance(known[0].n)
+            curve.append((alpha, scores))
+        progress.finish()
+    means = [sum(s.value for s in scores[: len(tasks)]) / len(tasks) for _, scores in curve]
+    selecting = [f"{t.name}:{t.split}" for t in opened[: len(opened) - len(report_tasks)]]
+    document = {
+        "base": str(base),
+        "refs": [str(ref) for ref in refs],
+        "points": [{"alpha": alpha, "scores": [asdict(s) for s in scores]} for alpha, scores in curve],
+        "best_alpha": curve[means.index(max(means))][0],
+        "task": selecting[0] if len(selecting) == 1 else f"mean of {', '.join(selecting)}",
+    }
+    return Interpolation(document, time.perf_counter() - started, prepared.notes)
+
+
+@torch.no_grad()
+def fill_between(model: nn.Module, prepared: Prepared, alpha: float) -> None:
+    """Write base + alpha (mean - base) into `model`, in one pass, with the arithmetic of `prepared`'s merge method."""
+    live, *ingredients, base = model.state_dict(), *prepared.sources
+    device = next(iter(live.values())).device
+    if odd := [n for n in (*live, *base) if n not in base.tensors or n not in live]:
+        raise ArchitectureError(f"does not fit its config at {odd[0]!r}", base.ref)
+    parameters: dict[str, Any] = {name: {"alpha": alpha} for name in base}
+    for plan in plan_tensors(prepared.method, ingredients, base, parameters, None):
+        if plan.accumulator is None:
+            live[plan.name].copy_(ingredients[0][plan.name])
+            continue
+        ops = Arithmetic(plan.accumulator, device)
+        stored = [source[plan.name].reshape(-1).to(device) for source in prepared.sources]
+        merged = prepared.method.function(ops, stored[:-1], stored[-1], **plan.parameters)
+        live[plan.name].copy_(merged.to(getattr(torch, DTYPES[plan.dtype].torch_name)).view(plan.shape))

@@ -1,0 +1,44 @@
+"""`interpolate`: each point is the model that `merge` writes, and scores what `evaluate` says of it."""
+
+from pathlib import Path
+
+import pytest
+
+import soupkit
+from soupkit.errors import UsageError
+from soupkit.evaluation import EvaluationOptions, Evaluator
+from soupkit.search import interpolate
+
+
+def test_every_point_scores_what_the_merged_model_scores(fine_tunes: list[Path], tmp_path: Path) -> None:
+    options = EvaluationOptions(cache=tmp_path / "cache", limit=100, batch_size=16, device="cpu")
+    base, far = fine_tunes[0], fine_tunes[5]
+    curve = interpolate(base, [far], tasks=["digits"], report_tasks=["digits"], points=4, evaluation=options).document
+    assert [p["alpha"] for p in curve["points"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    for i, point in enumerate(curve["points"]):
+        soup = tmp_path / f"soup{i}"
+        soupkit.merge([far], soup, method="interpolate", base=base, parameters={"alpha": point["alpha"]})
+        want = soupkit.evaluate([soup], ["digits:val", "digits:test"], options=options).scores
+        assert [(s["split"], s["value"]) for s in point["scores"]] == [(s.split, s.value) for s in want]
+    values = [p["scores"][0]["value"] for p in curve["points"]]
+    assert curve["best_alpha"] == curve["points"][values.index(max(values))]["alpha"]
+    assert curve["task"] == "digits:val"
+
+
+def test_the_same_call_takes_its_scores_from_the_cache(
+    fine_tunes: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = EvaluationOptions(cache=cache, limit=50, batch_size=16, device="cpu")
+    first = interpolate(fine_tunes[0], fine_tunes[1:3], tasks=["digits"], points=3, evaluation=options)
+    monkeypatch.setattr(Evaluator, "run", None)
+    again = interpolate(fine_tunes[0], fine_tunes[1:3], tasks=["digits"], points=3, evaluation=options)
+    assert again.document == first.document
+
+
+def test_what_is_no_curve_is_refused(fine_tunes: list[Path]) -> None:
+    with pytest.raises(UsageError, match="two points"):
+        interpolate(fine_tunes[0], fine_tunes[1:2], tasks=["digits"], points=1)
+    with pytest.raises(UsageError, match="no task"):
+        interpolate(fine_tunes[0], fine_tunes[1:2], tasks=[])
+    with pytest.raises(UsageError, match="no fine-tune"):
+        interpolate(fine_tunes[0], [], tasks=["digits"])
