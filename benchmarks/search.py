@@ -18,7 +18,6 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,14 +88,19 @@ def simulated(arguments: argparse.Namespace) -> list[str]:
 
 def pool(arguments: argparse.Namespace) -> list[str]:
     """Train the ingredients: fine-tunes of one base that differ in rate, length and data."""
-    from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
+    from soupkit.cli.demo import RECIPE
+    from soupkit.progress import SILENT
+    from soupkit.training import TrainOptions, read_runs, train
 
-    tunes = [
-        replace(FINE_TUNES[i % 3], name=f"run{i:02}", seed=10 + i, steps=30 + 10 * (i % 4), lr=4e-4 * 1.25 ** (i % 5))
-        for i in range(arguments.ingredients)
-    ]
-    train_digits(arguments.work / "ingredients", (replace(STAGE_1, steps=200), *tunes))
-    return [f"{len(tunes)} ingredients in {arguments.work / 'ingredients'}"]
+    stage1, *tunes = read_runs(RECIPE)
+    options = TrainOptions(device="cpu", workers=0, threads=1)
+    place = arguments.work / "ingredients"
+    train(stage1.entry, place / "stage1", options=options, progress=SILENT)
+    for i in range(arguments.ingredients):
+        own = {"seed": 10 + i, "samples": 2400 + 800 * (i % 4), "lr": 4e-4 * 1.25 ** (i % 5), "warmup": 400}
+        entry = tunes[i % 3].entry.model_copy(update={**own, "init": str(place / "stage1")})
+        train(entry, place / f"run{i:02}", options=options, progress=SILENT)
+    return [f"{arguments.ingredients} ingredients in {place}"]
 
 
 def ingredients(work: Path) -> list[str]:

@@ -1,20 +1,27 @@
 """What the tests of search share: fine-tunes of one model on the shipped digits, and a cache for their pixels."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
+
+from soupkit.cli.demo import RECIPE
+from soupkit.cli.train import train_runs
+from soupkit.progress import SILENT
+from soupkit.training import TrainOptions
+
+SHORT = ["stage1.samples=4800", "stage1.warmup=800", "a.samples=800", "a.warmup=80", "b.samples=1200", "b.warmup=80"]
 
 
 @pytest.fixture(scope="session")
 def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six ingredients around one short fine-tune: some help each other, some are worse, none is very good."""
     root = tmp_path_factory.mktemp("fine-tunes")
-    short = (replace(STAGE_1, steps=50), *(replace(f, steps=10 + 5 * i) for i, f in enumerate(FINE_TUNES[:2])))
-    base, *tuned = train_digits(root, short)
+    options = TrainOptions(device="cpu", workers=0, threads=1)
+    for name in ("a", "b"):
+        train_runs(RECIPE, root, name, SHORT, options, SILENT)
+    base, tuned = root / "stage1", [root / "a", root / "b"]
     generator = torch.Generator().manual_seed(0)
     found = list(tuned)
     for i, noise in enumerate((0.02, 0.03, 0.05, 0.3)):
