@@ -89,4 +89,4 @@ def report(
         state = "would be written" if dry_run else "written" if path in result.written else "is there already"
         typer.echo(f"{path}: {state}")
     shown = ", ".join(result.figures) or "none"
-    typer.echo(f"{len(result.models)} models on {len(result.tasks)} tasks; figures: {shown}")
+    typer.echo(f"models: {len(result.models)}, tasks: {len(result.tasks)}, figures: {shown}")

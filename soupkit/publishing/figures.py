@@ -130,9 +130,10 @@ def _difference(material: Material, first: str, second: str) -> ReportFigure:
 
 def _search(search: SearchShape, suffix: str) -> ReportFigure:
     kept = len(search.selected)
+    trials = [d for d in search.decisions if d.action != "start"]
     caption = (
         f"{search.strategy.capitalize()} search on {search.score.place}: {kept} of {len(search.ingredients)} "
-        f"ingredients kept in {len(search.decisions)} trials. The dashed line is the best ingredient."
+        f"ingredients kept in {len(trials)} trials. The dashed line is the best ingredient."
     )
     if search.images_scored is not None and search.images_full:
         caption += f" {search.images_scored:,} images were scored of the {search.images_full:,} of a full search."
@@ -143,7 +144,7 @@ def _search(search: SearchShape, suffix: str) -> ReportFigure:
     alt = (
         f"The search in order. The soup reaches {percent(search.score.value)} % on {search.score.place}, the best "
         f"ingredient {percent(search.best_ingredient.value)} %. "
-        f"{sum(d.decision == 'accepted' for d in search.decisions)} of {len(search.decisions)} trials were accepted."
+        f"{sum(d.decision == 'accepted' for d in trials)} of {len(trials)} trials were accepted."
     )
     return ReportFigure(
         f"search{suffix}", "The search, trial by trial", caption, alt, lambda style: plots.draw_search(search, style),
