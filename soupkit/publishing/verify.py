@@ -76,7 +76,7 @@ def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
         return VerifiedSoup(
             directory,
             {**record, "output": {**output, "sha256": digest}},
-            architecture.model or record.get("model") or "CLIP",
+            architecture.model or record.get("model") or "of its own config",
             architecture.parameters,
             soup.tokenizer_files,
         )

@@ -97,7 +97,7 @@ def test_the_card_says_what_is_known(hub: HubServer, as_user: Run, soup: Path, t
     for fact in (
         record["output"]["fingerprint"],
         record["output"]["sha256"],
-        str(tiny_clips[1]),
+        f"`{tiny_clips[1].name}`",
         "0.5",
         "hf-hub:org/soup",
     ):

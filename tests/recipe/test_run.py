@@ -12,7 +12,7 @@ import yaml
 from soupkit.errors import CheckpointError, StorageError, UsageError
 from soupkit.recipe.graph import read_recipe
 from soupkit.recipe.run import RunResult, run
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL, soupkit
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -123,3 +123,12 @@ def test_a_recipe_that_does_not_fit_is_refused_with_its_line(sections: dict[str,
     with pytest.raises(UsageError, match=r"line \d+") as refused:
         read_recipe(write(sections))
     assert what in str(refused.value)
+
+
+def test_the_command_line_says_what_was_done(write: Write, tiny_clips: list[Path], tmp_path: Path) -> None:
+    sections = {"soup": soups(tiny_clips)["soup"]}
+    done = soupkit("run", write(sections), "-o", tmp_path / "out", "--until", "soup.one", "--json")
+    assert done.returncode == 0, done.stderr
+    (step,) = json.loads(done.stdout)["steps"]
+    assert (step["name"], step["status"]) == ("soup.one", "done")
+    assert soupkit("run", write({"soup": {}})).returncode == 2
