@@ -13,7 +13,9 @@ from soupkit.schema import Document, Entry
 from soupkit.training.references import RUN_REFERENCE
 
 # What may change between a run and its continuation, because it does not decide what the run is.
-NEUTRAL = frozenset({"micro_batch_size", "log_every", "checkpoint_every", "keep", "grad_checkpointing"})
+NEUTRAL = frozenset(
+    {"micro_batch_size", "log_every", "checkpoint_every", "keep", "grad_checkpointing", "shard", "compile"}
+)
 
 
 def _count(value: Any) -> Any:
@@ -88,6 +90,8 @@ class TrainEntry(Entry):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     patch_dropout: Fraction = 0.0
     grad_checkpointing: bool = False
+    shard: bool = False
+    compile: bool = False
     lock_image: bool = False
     lock_text: bool = False
     loss: Literal["clip", "siglip"] = "clip"

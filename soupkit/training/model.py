@@ -93,8 +93,6 @@ def build(entry: TrainEntry, start: Start, device: torch.device) -> tuple[nn.Mod
                 getattr(model, name)()
             except (AttributeError, NotImplementedError, AssertionError) as error:
                 raise UsageError(f"this model has no {name} in open_clip: {error}", "lock_image, lock_text") from error
-    if entry.grad_checkpointing:
-        model.set_grad_checkpointing()  # type: ignore[operator]
     if entry.loss == "siglip" and getattr(model, "logit_bias", None) is None:
         raise ArchitectureError("has no logit_bias, which the SigLIP loss needs", "model", "add init_logit_bias: -10")
     return model, open_tokenizer(start.config, start.tokenizer_files, entry.init or "model")

@@ -1,7 +1,5 @@
 """AdamW as open_clip sets it up: gains, biases and whatever else has fewer than two dimensions do not decay."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -45,26 +43,3 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the rate of the next step, scaled per group."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
-
-
-def clip_gradients(model: nn.Module, limit: float | None) -> float:
-    """Scale the gradients down to a norm of `limit` and return the norm they had."""
-    norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], limit or math.inf)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-
-class Average:
-    """The exponential moving average of a model's parameters and buffers; integers are copied."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards `model` by 1 - decay."""
-        for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point():
-                self.state[name].lerp_(tensor, 1 - self.decay)
-            else:
-                self.state[name].copy_(tensor)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from soupkit.checkpoint import open_checkpoint
@@ -24,8 +24,9 @@ from soupkit.ranks import Ranks, joined_ranks
 from soupkit.training.data import Batch, TrainingData, batches
 from soupkit.training.entry import NEUTRAL, TrainEntry
 from soupkit.training.model import Start, build, find_start
-from soupkit.training.optimizer import Average, build_optimizer, clip_gradients, set_lr
+from soupkit.training.optimizer import build_optimizer, set_lr
 from soupkit.training.order import seed_of
+from soupkit.training.parallel import clip_gradients, full_state, parallelize, start_average, update_average
 from soupkit.training.run_directory import (
     Checkpoints,
     Metrics,
@@ -80,7 +81,7 @@ class _Life:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: Average | None
+    average: dict[str, Tensor] | None
     step: int = 0
     skipped: int = 0
     damaged: int = 0
@@ -90,7 +91,7 @@ class _Life:
         model, optimizer = get_state_dict(self.model, self.optimizer)
         counts = torch.tensor([self.step, self.skipped, self.damaged])
         state = {"model": model, "optimizer": optimizer, "counts": counts}
-        return state if self.average is None else {**state, "average": self.average.state}
+        return state if self.average is None else {**state, "average": self.average}
 
     def restore(self, checkpoints: Checkpoints, samples: int) -> None:
         state = self.state()
@@ -233,10 +234,14 @@ def _train(
     """Train in `work` and return what `training.json` says at the end."""
     device = choose_device(options.device, ranks.local)
     model, tokenizer = ranks.together(lambda: build(entry, start, device))
+    model = parallelize(
+        model, ranks, shard=entry.shard, checkpointing=entry.grad_checkpointing, precision=entry.precision,
+        compile=entry.compile,
+    )  # fmt: skip
     data = ranks.together(lambda: TrainingData(entry, start.config, tokenizer))
     for note in (note for source in data.sources for note in source.notes):
         progress.note(note)
-    life = _Life(model, build_optimizer(model, entry), Average(model, entry.ema) if entry.ema is not None else None)
+    life = _Life(model, build_optimizer(model, entry), start_average(model) if entry.ema is not None else None)
     checkpoints = Checkpoints(work / "checkpoints", entry.keep, ranks)
     newest = checkpoints.newest()
     if newest is not None:
@@ -264,18 +269,21 @@ def _train(
         "damaged": life.damaged,
         "identity": identity,
     }
-    return ranks.lead(lambda: _finish(life, start, work, document))
+    # Shards are gathered by all ranks, and written by the first.
+    whole = full_state(life.model.state_dict(), ranks)
+    average = full_state({**life.model.state_dict(), **life.average}, ranks) if life.average is not None else None
+    return ranks.lead(lambda: _finish(whole, average, start, work, document))
 
 
-def _finish(life: _Life, start: Start, work: Path, document: dict[str, Any]) -> dict[str, Any]:
+def _finish(
+    whole: dict[str, Tensor], average: dict[str, Tensor] | None, start: Start, work: Path, document: dict[str, Any]
+) -> dict[str, Any]:
     """Write the final weights and the record, and remove what only a continuation would need."""
     import shutil
 
-    write_weights(work, life.model.state_dict(), start.config)
-    _copy_tokenizer(start, work)
-    if life.average is not None:
-        write_weights(work / "ema", life.average.state, start.config)
-        _copy_tokenizer(start, work / "ema")
+    _write(whole, start, work)
+    if average is not None:
+        _write(average, start, work / "ema")
     with open_checkpoint(work) as written:
         document = {**document, "output": {"fingerprint": fingerprint(written).value}}
     write_training(work, document)
@@ -283,7 +291,9 @@ def _finish(life: _Life, start: Start, work: Path, document: dict[str, Any]) -> 
     return document
 
 
-def _copy_tokenizer(start: Start, place: Path) -> None:
+def _write(state: dict[str, Tensor], start: Start, place: Path) -> None:
+    """Write weights with what belongs to them."""
+    write_weights(place, state, start.config)
     for file in start.tokenizer_files:
         (place / file.name).write_bytes(file.read_bytes())
 
@@ -320,7 +330,7 @@ def _steps(
         progress.advance(size)
         for wanted in entry.snapshots:
             if before < wanted <= samples:
-                ranks.lead(lambda wanted=wanted: _snapshot(life, start, work / f"samples={wanted}"))  # type: ignore[misc]
+                _snapshot(life, start, work / f"samples={wanted}", ranks)
         last = life.step == entry.steps
         if stop.on(ranks) and not last:
             checkpoints.write(life.state(), samples, wait=True)
@@ -332,9 +342,9 @@ def _steps(
     checkpoints.finish()
 
 
-def _snapshot(life: _Life, start: Start, place: Path) -> None:
-    write_weights(place, life.model.state_dict(), start.config)
-    _copy_tokenizer(start, place)
+def _snapshot(life: _Life, start: Start, place: Path, ranks: Ranks) -> None:
+    whole = full_state(life.model.state_dict(), ranks)
+    ranks.lead(lambda: _write(whole, start, place))
 
 
 def _step(entry: TrainEntry, life: _Life, batch: Batch, lr: float, ranks: Ranks, progress: Progress) -> float:
@@ -351,7 +361,7 @@ def _step(entry: TrainEntry, life: _Life, batch: Batch, lr: float, ranks: Ranks,
         micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
     )  # fmt: skip
     life.loss = float(result.loss)
-    norm = clip_gradients(life.model, entry.grad_clip)
+    norm = float(clip_gradients(life.model, entry.grad_clip))
     life.step += 1
     if math.isfinite(life.loss) and math.isfinite(norm):
         set_lr(life.optimizer, lr)
@@ -359,8 +369,8 @@ def _step(entry: TrainEntry, life: _Life, batch: Batch, lr: float, ranks: Ranks,
         with torch.no_grad():
             scale: Any = life.model.logit_scale
             scale.clamp_(0, math.log(100))
-        if life.average is not None:
-            life.average.update(life.model)
+        if life.average is not None and entry.ema is not None:
+            update_average(life.average, life.model, entry.ema)
         return norm
     what = f"the {'gradient' if math.isfinite(life.loss) else 'loss'} is not finite"
     if entry.nonfinite == "stop":

@@ -9,7 +9,7 @@ import torch
 from soupkit.errors import SoupkitError, UsageError
 from soupkit.training.entry import TrainEntry, read_runs
 from soupkit.training.model import build, find_start
-from soupkit.training.optimizer import Average, build_optimizer
+from soupkit.training.optimizer import build_optimizer
 from soupkit.training.schedule import Schedule, schedule_of
 from tests.conftest import TINY_MODEL
 
@@ -130,18 +130,6 @@ def test_locked_towers_are_not_trained() -> None:
     model = model_of(entry(lock_image=True))
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trained and not any(n.startswith("visual.") for n in trained)
-
-
-def test_the_average_is_the_exponential_moving_average() -> None:
-    model = torch.nn.Linear(3, 2)
-    expected = model.weight.detach().double().clone()
-    average = Average(model, 0.9)
-    for _ in range(5):
-        with torch.no_grad():
-            model.weight.add_(torch.randn(2, 3))
-        average.update(model)
-        expected = 0.9 * expected + 0.1 * model.weight.detach().double()
-    assert torch.allclose(average.state["weight"].double(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -203,19 +203,43 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
         subprocess.run(["umount", place], check=True)
 
 
-def test_two_ranks_train_one_model_and_may_become_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_ranks_train_one_model_and_one_goes_on_where_they_stopped(tmp_path: Path, shard: bool) -> None:
+    run = settings(samples=480, patch_dropout=0.0, shard=shard)
     recipe = tmp_path / "run.yaml"
-    recipe.write_text(json.dumps(settings(samples=64, patch_dropout=0.0)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+    recipe.write_text(json.dumps(run))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                 "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "soupkit"]  # fmt: skip
-    options = ["--device", "cpu", "--workers", "0", "-o", str(tmp_path / "two"), "--json"]
-    command = [*torchrun, "train", str(recipe), *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=200)
+    options = ["--device", "cpu", "--workers", "0", "-o", str(tmp_path / "two")]
+    process = subprocess.Popen([*torchrun, "train", str(recipe), *options], env=environment())
+    checkpoints = tmp_path / "two.partial" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not any(p.name.isdigit() for p in checkpoints.glob("*")):
+        time.sleep(0.01)
+    process.terminate()  # torchrun passes it on
+    assert process.wait(60) != 0 and not (tmp_path / "two").exists()
+    watched = Interrupting(-1)
+    train(run, tmp_path / "two", options=IN_PROCESS, progress=watched)
+    assert any("going on after" in note for note in watched.notes)
+    train(run, tmp_path / "one", options=IN_PROCESS)
+    for part in ("", "ema"):
+        with open_checkpoint(tmp_path / "one" / part) as one, open_checkpoint(tmp_path / "two" / part) as two:
+            assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in one)
+
+
+def test_two_sharded_ranks_end_with_whole_weights(tmp_path: Path) -> None:
+    run = settings(samples=64, patch_dropout=0.0, shard=True, grad_checkpointing=True, snapshots=[32])
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+               "--rdzv-endpoint", "localhost:0", "-m", "soupkit", "train", str(tmp_path / "run.yaml"), "--device",
+               "cpu", "--workers", "0", "-o", str(tmp_path / "two"), "--json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["runs"][0]["samples"] == 64
-    train(settings(samples=64, patch_dropout=0.0), tmp_path / "one", options=IN_PROCESS)
-    with open_checkpoint(tmp_path / "one") as one, open_checkpoint(tmp_path / "two") as two:
-        assert all(torch.allclose(one[n], two[n], atol=1e-4) for n in one)
+    train(run, tmp_path / "one", options=IN_PROCESS)
+    for part in ("", "ema", "samples=32"):
+        with open_checkpoint(tmp_path / "one" / part) as one, open_checkpoint(tmp_path / "two" / part) as two:
+            assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in one)
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
