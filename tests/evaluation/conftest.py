@@ -3,22 +3,26 @@
 import io
 import tarfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from soupkit.training.digits import FINE_TUNES, STAGE_1, train_digits
 
+from soupkit.cli.demo import RECIPE
+from soupkit.cli.train import train_runs
+from soupkit.progress import SILENT
+from soupkit.training import TrainOptions
 from tests.evaluation.zoo import MODELS, write_model
 
 
 @pytest.fixture(scope="session")
 def digit_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two small CLIPs trained for a few seconds on the shipped digits: far from perfect, further from chance."""
-    short = (replace(STAGE_1, steps=60), replace(FINE_TUNES[0], steps=20))
-    return train_digits(tmp_path_factory.mktemp("digit-models"), short)
+    root = tmp_path_factory.mktemp("digit-models")
+    short = ["stage1.samples=4800", "stage1.warmup=800", "a.samples=1600", "a.warmup=160"]
+    train_runs(RECIPE, root, "a", short, TrainOptions(device="cpu", workers=0, threads=1), SILENT)
+    return [root / "stage1", root / "a"]
 
 
 @pytest.fixture(scope="session")
