@@ -34,9 +34,7 @@ def scored(directory: Path) -> list[tuple[str, bytes]]:
     return blocks
 
 
-def test_a_killed_search_goes_on_and_finds_what_an_undisturbed_one_finds(
-    fine_tunes: list[Path], tmp_path: Path
-) -> None:
+def test_a_killed_search_goes_on_as_if_it_had_not_been(fine_tunes: list[Path], tmp_path: Path) -> None:
     refs = fine_tunes[:4]
     command = [sys.executable, *arguments(refs, tmp_path / "killed")]
     partial = tmp_path / "killed.partial"
