@@ -6,13 +6,17 @@ Makes synthetic checkpoints (kept for the next time) and an environment for the 
 warm (the inputs are read again before every run) and cold (the inputs are dropped from the page cache). The floor
 reads the inputs, writes as many bytes as the soup has, and syncs. Ratios are taken round by round, so that they hold
 when the machine's speed drifts; their median, least and largest are printed. Prints Markdown; `--output` also saves it.
+Stopped at any moment, the same command goes on with the next run (`rounds.jsonl` under `--work` holds those that are
+done; it is removed at the end).
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.machine import machine, spread
@@ -76,15 +80,43 @@ def remove(out: Path) -> None:
         out.unlink(missing_ok=True)
 
 
+class Record:
+    """The runs that are done, on disk, one line each, so that a benchmark that was stopped goes on."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        self._path = path
+        self._title = title
+
+    def read(self, phase: str) -> list[tuple[str, Run]]:
+        """Return the runs of this benchmark's `phase` ("warm", "cold") with their subjects, oldest first."""
+        if not self._path.exists():
+            return []
+        entries = map(json.loads, self._path.read_text().splitlines())
+        return [(e["subject"], Run(**e["run"])) for e in entries if (e["title"], e["phase"]) == (self._title, phase)]
+
+    def add(self, phase: str, subject: str, run: Run) -> None:
+        """Append a run."""
+        with self._path.open("a") as file:
+            entry = {"title": self._title, "phase": phase, "subject": subject, "run": asdict(run)}
+            file.write(json.dumps(entry) + "\n")
+
+    def remove(self) -> None:
+        """Remove the file: the benchmark is over."""
+        self._path.unlink(missing_ok=True)
+
+
 def rounds(
-    commands: dict[str, list[str]], out: Path, prepare: Callable[[], None], count: int
+    commands: dict[str, list[str]], out: Path, prepare: Callable[[], None], count: int, record: Record, phase: str
 ) -> tuple[dict[str, list[Run]], dict[str, str]]:
     """Run every subject `count` times, in turns. A subject that fails is left out, and its error returned."""
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     failures: dict[str, str] = {}
+    for name, run in record.read(phase):
+        if name in runs:
+            runs[name].append(run)
     for i in range(count):
         for name, command in commands.items():
-            if name in failures:
+            if name in failures or len(runs[name]) > i:
                 continue
             remove(out)
             os.sync()
@@ -95,6 +127,7 @@ def rounds(
                 failures[name] = str(error)
                 continue
             runs[name].append(run)
+            record.add(phase, name, run)
             print(f"  round {i + 1}, {name}: merge {run.merge:.2f} s, process {run.process:.2f} s", file=sys.stderr)
     remove(out)
     return {n: r for n, r in runs.items() if r and n not in failures}, failures
@@ -169,6 +202,7 @@ def main() -> None:
     python = environment(options.work / "peers", needed) if needed else None
     inputs = make_checkpoints(options.model, options.count, options.dtype, options.work)
     out = options.work / "out"
+    record = Record(options.work / "rounds.jsonl", f"{options.model}, {options.dtype}, {options.count}")
     commands = subjects(peers, python, inputs, out)
     title = f"{options.model}, {options.dtype}, {options.count} ingredients"
     lines = [f"## Uniform merge: {title}", "", machine()]
@@ -179,7 +213,9 @@ def main() -> None:
         lines += [*differences(commands, out), ""]
     for name, prepare, count in (("warm", warm, options.rounds), ("cold", cold, options.cold_rounds)):
         if count:
-            lines += table(name, *rounds(commands, out, lambda p=prepare: p(inputs), count))  # type: ignore[misc]
+            done = rounds(commands, out, lambda p=prepare: p(inputs), count, record, name)  # type: ignore[misc]
+            lines += table(name, *done)
+    record.remove()
     text = "\n".join(lines)
     print(text)
     if options.output:

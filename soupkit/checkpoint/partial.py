@@ -98,7 +98,6 @@ class PartialDirectory:
 
         Raises StorageError when something else is at the target.
         """
-        (self.path / _LOCK).unlink()
         _sync_directory(self.path)
         old = self.target.with_name(self.target.name + ".old.partial")
         try:
@@ -108,8 +107,15 @@ class PartialDirectory:
             self.path.rename(self.target)
         except OSError as error:
             raise StorageError(f"cannot be put in place: {error.strerror}", self.target) from error
+        # Not before the rename: a run that waits for this directory would take it in between.
+        remove_lock(self.target)
         _sync_directory(self.target.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_lock(directory: Path) -> None:
+    """Remove the lock that a run killed right after its rename leaves in its finished output."""
+    (directory / _LOCK).unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:

@@ -121,7 +121,7 @@ class TensorWriter:
                     _reserve(self._descriptors[-1], file.size)
             except OSError as error:
                 self.close()
-                raise _storage_error(error, path, self.layout.size) from error
+                raise storage_error(error, path, self.layout.size) from error
 
     def write(self, name: str, byte_start: int, data: np.ndarray) -> None:
         """Write `data` (1-D uint8) from byte `byte_start` of tensor `name` on; it may run into the tensors after it."""
@@ -133,7 +133,7 @@ class TensorWriter:
             try:
                 n = os.pwrite(self._descriptors[file], view, offset)
             except OSError as error:
-                raise _storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
+                raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
             view, offset = view[n:], offset + n
 
     def adjoins(self, name: str, byte_end: int, after: str) -> bool:
@@ -158,7 +158,7 @@ class TensorWriter:
             try:
                 os.fsync(descriptor)
             except OSError as error:
-                raise _storage_error(error, self.directory / file.name, 0) from error
+                raise storage_error(error, self.directory / file.name, 0) from error
 
     def finish(self) -> None:
         """Write the headers (and the index of shards): from here on the files are whole. Syncs before and after."""
@@ -187,7 +187,8 @@ def _reserve(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
 
-def _storage_error(error: OSError, path: Path, needed: int) -> StorageError:
+def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
+    """Say what stopped the writing of `path`: a full disk, with the bytes that are `needed` (0: not known), or else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
             status = os.statvfs(path.parent)
@@ -195,7 +196,7 @@ def _storage_error(error: OSError, path: Path, needed: int) -> StorageError:
         except OSError:
             free = ""
         return StorageError(
-            f"the disk is full: {needed / 1e9:.2f} GB are needed{free}",
+            f"the disk is full: {f'{needed / 1e9:.2f} GB are needed' if needed else 'no more can be written'}{free}",
             path,
             "make room, then run the same command again",
         )

@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,26 @@ import xxhash
 from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, combine, fingerprint, tensor_digest
 from soupkit.checkpoint.hub import sha256_by_cache
-from soupkit.checkpoint.partial import PartialDirectory
+from soupkit.checkpoint.partial import PartialDirectory, remove_lock
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.checkpoint.writer import TensorWriter
+from soupkit.checkpoint.weight_files import TOKENIZER_PATTERNS
+from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.merging.bench import Bench
 from soupkit.merging.engine import Engine, choose_device, choose_threads
 from soupkit.merging.journal import Journal, TaskKey, TaskResult, read_journals
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
-from soupkit.merging.soup import read_soup_json, same_recipe, write_companions, write_soup_json
+from soupkit.merging.soup import (
+    CONFIG_NAME,
+    SOUP_NAME,
+    read_config,
+    read_soup_json,
+    same_recipe,
+    write_companions,
+    write_soup_json,
+)
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 
@@ -61,6 +71,7 @@ class Execution:
                 self.target,
                 "choose another -o, or move it out of the way yourself",
             )
+        remove_lock(self.target)
         if fresh:
             return None
         other = StorageError("holds another soup", self.target, "choose another -o, or replace it with --fresh")
@@ -72,7 +83,7 @@ class Execution:
         prints = [fingerprint(s, threads=self.threads, progress=self.progress) for s in self.prepared.sources]
         with open_checkpoint(self.target) as soup:
             prints.append(fingerprint(soup, threads=self.threads, progress=self.progress))
-        if not same_recipe(document, _as_json(self._document(prints, {}))):
+        if not same_recipe(document, _as_json(self._document(prints, {}))) or not self._same_files():
             raise other
         if document.get("output", {}).get("fingerprint") != prints[-1].value:
             raise StorageError(
@@ -81,6 +92,12 @@ class Execution:
                 "make it anew with --fresh",
             )
         return prints
+
+    def _same_files(self) -> bool:
+        """Whether the output at the target has the config and the files of weights that this merge would write."""
+        names = {p.name for p in self.target.glob("*.safetensors")}
+        config = read_config(self.target)
+        return config == self.prepared.agreement.config and names == {f.name for f in self.prepared.layout.files}
 
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
         """Merge into the partial directory and rename it. Returns the fingerprints of every source and of the output,
@@ -130,14 +147,21 @@ class Execution:
 
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[TaskKey, TaskResult]:
         """On the first rank: find what an earlier run left, or make room for the output."""
+        if foreign := _foreign(partial.path):
+            remove_lock(partial.path)
+            raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
+        if self.target.exists() and not fresh and any(self.target.iterdir()):
+            if partial.created:
+                partial.discard()
+            raise StorageError(
+                "was written by another run meanwhile", self.target, "run the same command again: it says what is there"
+            )
         if fresh:
             partial.clear()
         done = read_journals(partial.path, self._plan_key())
         resumes = all((partial.path / f.name).exists() for f in self.prepared.layout.files)
         if not resumes or not done:
             done = {}
-            if any(partial.path.glob("*")) and not _only_ours(partial.path):
-                raise StorageError("holds files that are not soupkit's", partial.path, "move them away")
             partial.clear()
         try:
             writer.open(create=not done)
@@ -240,7 +264,8 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _only_ours(directory: Path) -> bool:
-    """Whether a partial directory holds nothing that a merge would not have put there."""
-    ours = (".safetensors", ".json", ".jsonl", ".txt", ".model")
-    return all(p.name == "lock" or p.suffix in ours for p in directory.iterdir())
+def _foreign(directory: Path) -> str | None:
+    """Return a file in a partial directory that no merge would have put there, None where there is none."""
+    ours = ("lock", "journal-*.jsonl", SINGLE_NAME, "model-*-of-*.safetensors", INDEX_NAME, CONFIG_NAME, SOUP_NAME)
+    patterns = (*ours, *TOKENIZER_PATTERNS)
+    return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)

@@ -6,10 +6,12 @@ before a line is believed, so a line that outlived its data (a power cut) does n
 
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from soupkit.checkpoint.writer import storage_error
 from soupkit.errors import StorageError
 from soupkit.merging.plan import Task
 
@@ -60,7 +62,10 @@ class Journal:
 
     def open(self) -> None:
         """Begin a new journal file. What earlier ones said has been read by then, and is said again when verified."""
-        self._file = self._path.open("w", encoding="utf-8")
+        try:
+            self._file = self._path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise storage_error(error, self._path, 0) from error
         self._append({"plan": self._plan_key})
 
     def record(self, task: Task, result: TaskResult) -> None:
@@ -71,11 +76,15 @@ class Journal:
     def _append(self, entry: dict[str, object]) -> None:
         with self._lock:
             assert self._file is not None
-            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise storage_error(error, self._path, 0) from error
 
     def close(self) -> None:
         """Close the file; it stays on disk."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what could not be written was an error when it was recorded
+                self._file.close()
             self._file = None

@@ -100,8 +100,6 @@ def merge(
         prepared = ranks.together(lambda: prepare(request, opened, progress if ranks.leads else SILENT))
         for note in prepared.notes if ranks.leads else ():
             progress.note(note)
-        if options.dry_run:
-            return _result("planned", prepared, None, started, {})
         return _execute(prepared, options, ranks, progress, started)
 
 
@@ -112,6 +110,8 @@ def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Pr
         if ranks.leads:
             progress.note(f"{prepared.request.output} is there already, made of the same weights in the same way")
         return _result("unchanged", prepared, there, started, {})
+    if options.dry_run:
+        return _result("planned", prepared, None, started, {})
     prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
     return _result("written", prepared, prints, started, timings)
 

@@ -65,8 +65,17 @@ class SoupRecord:
 
 def read_soup_json(directory: Path) -> dict[str, Any] | None:
     """Return the `soup.json` of `directory`, or None where there is none that can be read."""
+    return _read_object(directory / SOUP_NAME)
+
+
+def read_config(directory: Path) -> dict[str, Any] | None:
+    """Return the `open_clip_config.json` of a soup, or None where there is none that can be read."""
+    return _read_object(directory / CONFIG_NAME)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads((directory / SOUP_NAME).read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

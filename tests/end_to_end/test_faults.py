@@ -9,22 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 
+from soupkit.errors import CheckpointError, StorageError
 from soupkit.merging import RunOptions, merge
-from tests.conftest import bytes_of, environment, random_state, save, soupkit
+from soupkit.merging.execution import Execution
+from soupkit.merging.preparation import SoupRequest, prepare
+from soupkit.progress import SILENT
+from soupkit.ranks import Ranks
+from tests.conftest import bytes_of, random_state, save
+from tests.processes import environment, fork, run_soupkit, soupkit
 
 SLOW = [sys.executable, "-m", "soupkit", "merge"]
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> list[Path]:
-    """Checkpoints large enough that a merge in many slabs can be met half way."""
-    paths = []
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Checkpoints large enough that a merge in many slabs can be met half way. No test changes them."""
+    paths, place = [], tmp_path_factory.mktemp("large")
     for i in range(3):
         state = random_state(i, torch.bfloat16)
         for k in range(24):
@@ -32,8 +40,22 @@ def large(tmp_path: Path) -> list[Path]:
             state[f"visual.transformer.resblocks.{k}.mlp.c_fc.weight"] = torch.randn(
                 (2048, 1024), generator=generator
             ).to(torch.bfloat16)
-        paths.append(save(tmp_path / f"large{i}", state))
+        paths.append(save(place / f"large{i}", state))
     return paths
+
+
+@pytest.fixture(scope="module")
+def whole(large: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The soup of the large checkpoints, made without a fault."""
+    soup = tmp_path_factory.mktemp("whole") / "soup"
+    merge(large, soup)
+    return bytes_of(soup)
+
+
+@pytest.fixture(scope="module")
+def inputs(large: list[Path]) -> list[dict[str, bytes]]:
+    """The large checkpoints' bytes, before anything went wrong."""
+    return [bytes_of(p) for p in large]
 
 
 def assert_error(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -41,6 +63,30 @@ def assert_error(done: subprocess.CompletedProcess[str], code: int, *words: str)
     assert "Traceback" not in done.stderr
     for word in words:
         assert re.search(word, done.stderr), f"{word!r} not in {done.stderr}"
+
+
+class AtStart:
+    """A progress that does something when the weights begin to be read, after the checks and the preallocation."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act = act
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        if label.startswith("merging"):
+            self.act()
+
+    def advance(self, n: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def prepared_execution(refs: list[Path], output: Path, opened: ExitStack) -> Execution:
+    """A merge that has looked at its ingredients' headers and not begun."""
+    names = tuple(str(p) for p in refs)
+    request = SoupRequest(names, output, "uniform", None, None, {}, None, None, None, None, False)
+    return Execution(prepare(request, opened), "cpu", 2, 1 << 20, Ranks(), SILENT)
 
 
 def nothing_written(output: Path) -> bool:
@@ -111,18 +157,8 @@ def test_nan_is_named_with_its_ingredient_and_tensor(three: list[Path], tmp_path
 
 def test_a_file_that_shrinks_while_it_is_read_is_an_error(three: list[Path], tmp_path: Path) -> None:
     """Truncated after the headers were read, before the weights are: no crash, nothing left behind."""
-    from contextlib import ExitStack
-
-    from soupkit.errors import CheckpointError
-    from soupkit.merging.execution import Execution
-    from soupkit.merging.preparation import SoupRequest, prepare
-    from soupkit.progress import SILENT
-    from soupkit.ranks import Ranks
-
-    refs = tuple(str(p) for p in three)
-    request = SoupRequest(refs, tmp_path / "out", "uniform", None, None, {}, None, None, None, None, False)
     with ExitStack() as opened:
-        execution = Execution(prepare(request, opened), "cpu", 2, 1 << 20, Ranks(), SILENT)
+        execution = prepared_execution(three, tmp_path / "out", opened)
         os.truncate(three[2] / "open_clip_model.safetensors", 100_000)
         with pytest.raises(CheckpointError, match=r"cut short|changed"):
             execution.run(fresh=False, sha256=False)
@@ -130,23 +166,14 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(three: list[Path], tmp
 
 
 def test_a_file_that_is_rewritten_while_it_is_read_is_an_error(three: list[Path], tmp_path: Path) -> None:
-    from soupkit.errors import CheckpointError
-
-    class Rewriter:
-        def start(self, label: str, total: int, unit: str) -> None:
-            weights = three[1] / "open_clip_model.safetensors"
-            data = bytearray(weights.read_bytes())
-            data[-1] ^= 1
-            weights.write_bytes(data)
-
-        def advance(self, n: int) -> None: ...
-
-        def note(self, text: str) -> None: ...
-
-        def finish(self) -> None: ...
+    def rewrite() -> None:
+        weights = three[1] / "open_clip_model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
 
     with pytest.raises(CheckpointError, match="changed while"):
-        merge(three, tmp_path / "out", options=RunOptions(device="cpu"), progress=Rewriter())
+        merge(three, tmp_path / "out", options=RunOptions(device="cpu"), progress=AtStart(rewrite))
     assert nothing_written(tmp_path / "out")
 
 
@@ -170,6 +197,76 @@ def test_a_directory_that_is_no_soup_is_never_touched(three: list[Path], tmp_pat
     for extra in ((), ("--fresh",)):
         assert_error(soupkit("merge", *three, "-o", out, *extra), 1, "not a soup")
     assert (out / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_dry_run_finds_what_is_in_the_way_and_writes_nothing(three: list[Path], tmp_path: Path) -> None:
+    merge(three, tmp_path / "out")
+    before = bytes_of(tmp_path)
+    dry = RunOptions(dry_run=True)
+    with pytest.raises(StorageError, match="another soup"):
+        merge(three[:2], tmp_path / "out", options=dry)
+    assert merge(three, tmp_path / "out", options=dry).status == "unchanged"
+    assert merge(three[:2], tmp_path / "out", options=RunOptions(dry_run=True, fresh=True)).status == "planned"
+    assert merge(three[:2], tmp_path / "elsewhere", options=dry).status == "planned"
+    assert bytes_of(tmp_path) == before
+
+
+def test_another_config_or_other_files_make_another_soup(tiny_clips: list[Path], tmp_path: Path) -> None:
+    bare = []
+    for i, path in enumerate(tiny_clips):
+        bare.append(tmp_path / f"{i}.safetensors")
+        shutil.copyfile(path / "open_clip_model.safetensors", bare[-1])
+    shutil.copyfile(tiny_clips[0] / "open_clip_config.json", tmp_path / "open_clip_config.json")
+    merge(bare, tmp_path / "out")
+    with pytest.raises(StorageError, match="another soup"):
+        merge(bare, tmp_path / "out", max_shard_bytes=5_000_000)
+    config = json.loads((tmp_path / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["mean"] = [0.1, 0.1, 0.1]
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(StorageError, match="another soup"):
+        merge(bare, tmp_path / "out")
+
+
+def test_files_of_others_in_a_partial_directory_are_kept_even_with_fresh(three: list[Path], tmp_path: Path) -> None:
+    place = tmp_path / "out.partial"
+    place.mkdir()
+    (place / "thesis.txt").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(StorageError, match=r"not soupkit's: thesis\.txt"):
+            merge(three, tmp_path / "out", options=RunOptions(fresh=fresh))
+    assert bytes_of(place) == {"thesis.txt": b"years of work"}
+
+
+def test_an_output_that_another_run_finished_meanwhile_is_kept(three: list[Path], tmp_path: Path) -> None:
+    """The other run ends between this one's look at the target and its hold on the partial directory."""
+    out = tmp_path / "out"
+
+    with ExitStack() as opened:
+        execution = prepared_execution(three, out, opened)
+        assert execution.existing_output(fresh=False) is None
+        merge(three[:2], out)
+        before = bytes_of(out)
+        with pytest.raises(StorageError, match="another run"):
+            execution.run(fresh=False, sha256=False)
+    assert bytes_of(out) == before and not out.with_name("out.partial").exists()
+
+
+def test_a_journal_that_cannot_be_written_is_a_storage_error(tmp_path: Path, small_disk: Path) -> None:
+    """The weights have their room, and nothing is left for the lines about them."""
+    out = small_disk / "out"
+    many = [{f"visual.{k}": torch.full((50, 50), i + 1.0) for k in range(60)} for i in range(2)]
+    two = [save(tmp_path / f"many{i}", state) for i, state in enumerate(many)]
+
+    def fill() -> None:
+        with (small_disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+
+    with pytest.raises(StorageError, match="disk is full"):
+        merge(two, out, options=RunOptions(device="cpu", slab_bytes=1), progress=AtStart(fill))
+    assert not out.exists()
+    (small_disk / "filler").unlink()
+    assert merge(two, out, options=RunOptions(device="cpu", slab_bytes=1)).status == "written"
 
 
 def test_the_same_merge_again_says_so_and_writes_nothing(three: list[Path], tmp_path: Path) -> None:
@@ -217,7 +314,7 @@ def test_a_write_that_fails_half_way_leaves_a_partial_that_resumes(large: list[P
 # --- several at once, and kills ---
 
 
-def test_two_merges_into_one_output_are_not_mixed(large: list[Path], tmp_path: Path) -> None:
+def test_two_merges_into_one_output_are_not_mixed(large: list[Path], whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     commands = [[*SLOW, *map(str, large), "-o", str(out), "--slab-size", "1MiB"] for _ in range(2)]
     runs = [subprocess.Popen(c, stderr=subprocess.PIPE, text=True, env=environment()) for c in commands]
@@ -226,82 +323,91 @@ def test_two_merges_into_one_output_are_not_mixed(large: list[Path], tmp_path: P
     assert codes in ([0, 0], [0, 1]), errors
     if codes == [0, 1]:
         assert any("another run is writing" in e for e in errors)
-    merge(large, tmp_path / "reference")
-    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+    assert bytes_of(out) == whole
 
 
-def start(large: list[Path], out: Path) -> "subprocess.Popen[str]":
-    command = [*SLOW, *map(str, large), "-o", str(out), "--slab-size", "1MiB", "--threads", "1", "--device", "cpu"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment())
+def start(large: list[Path], out: Path) -> BaseProcess:
+    options = ["-o", str(out), "--slab-size", "1MiB", "--threads", "1", "--device", "cpu"]
+    streams = (str(out.with_name("stdout")), str(out.with_name("stderr")))
+    return fork(run_soupkit, ["merge", *map(str, large), *options], str(out.parent), environment(), streams)
 
 
-def wait_for_tasks(out: Path, count: int, process: "subprocess.Popen[str]") -> None:
+def kill(process: BaseProcess, number: signal.Signals) -> int | None:
+    """Send a signal, and return the exit code (the negated signal where that ended the process)."""
+    assert process.pid is not None
+    if process.is_alive():
+        os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+def wait_for_tasks(out: Path, count: int, process: BaseProcess) -> None:
     """Wait until `count` slabs are in the journal, or the process has ended."""
     journal = out.with_name(out.name + ".partial") / "journal-0.jsonl"
-    while process.poll() is None:
+    while process.is_alive():
         if journal.exists() and journal.read_bytes().count(b"\n") > count:
             return
         time.sleep(0.002)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_merge_resumes_to_the_same_bytes(large: list[Path], tmp_path: Path, seed: int) -> None:
-    out, inputs = tmp_path / "out", [bytes_of(p) for p in large]
+def test_a_killed_merge_resumes_to_the_same_bytes(
+    large: list[Path], inputs: list[dict[str, bytes]], whole: dict[str, bytes], tmp_path: Path, seed: int
+) -> None:
+    out = tmp_path / "out"
     rng = random.Random(seed)
     for _ in range(3):
         process = start(large, out)
         wait_for_tasks(out, rng.randrange(20), process)
         time.sleep(rng.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill(process, signal.SIGKILL)
         partial = out.with_name("out.partial") / "open_clip_model.safetensors"
         if not out.exists() and partial.exists():
             head = partial.read_bytes()[:8]
             assert head in (b"", bytes(8)), "a file that is not whole must not look like one"
     done = soupkit("merge", *large, "-o", out, "--slab-size", "1MiB")
     assert done.returncode == 0, done.stderr
-    merge(large, tmp_path / "reference")
-    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+    assert bytes_of(out) == whole
     assert [bytes_of(p) for p in large] == inputs
     assert not out.with_name("out.partial").exists()
 
 
-def test_ctrl_c_says_how_to_go_on_and_the_rest_is_resumed(large: list[Path], tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on_and_the_rest_is_resumed(
+    large: list[Path], whole: dict[str, bytes], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     process = start(large, out)
     wait_for_tasks(out, 3, process)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    if process.returncode == 0:
+    code = kill(process, signal.SIGINT)
+    errors = (tmp_path / "stderr").read_text()
+    if code == 0:
         pytest.skip("the merge was faster than the signal")
-    assert process.returncode == 130 and "resumes" in errors and "Traceback" not in errors
+    assert code == 130 and "resumes" in errors and "Traceback" not in errors
     done = soupkit("merge", *large, "-o", out, "--slab-size", "1MiB", "--device", "cpu")
     assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
-    merge(large, tmp_path / "reference")
-    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+    assert bytes_of(out) == whole
 
 
 def test_an_unfinished_output_of_other_inputs_is_refused_until_fresh(large: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(large, out)
     wait_for_tasks(out, 3, process)
-    process.kill()
-    process.communicate()
+    kill(process, signal.SIGKILL)
     assert not out.exists(), "the merge was faster than the kill"
     assert_error(soupkit("merge", *large[:2], "-o", out), 1, "unfinished", "--fresh")
     assert soupkit("merge", *large[:2], "-o", out, "--fresh").returncode == 0
 
 
-def test_written_slabs_that_were_damaged_are_made_again(large: list[Path], tmp_path: Path) -> None:
+def test_written_slabs_that_were_damaged_are_made_again(
+    large: list[Path], whole: dict[str, bytes], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     process = start(large, out)
     wait_for_tasks(out, 8, process)
-    process.kill()
-    process.communicate()
+    kill(process, signal.SIGKILL)
     partial = out.with_name("out.partial") / "open_clip_model.safetensors"
     with partial.open("r+b") as file:  # what a power cut may leave: the journal's line, but not the data
         file.seek(9000)
         file.write(bytes(4_000_000))
     assert soupkit("merge", *large, "-o", out, "--slab-size", "1MiB").returncode == 0
-    merge(large, tmp_path / "reference")
-    assert bytes_of(out) == bytes_of(tmp_path / "reference")
+    assert bytes_of(out) == whole
