@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from tests.processes import environment as environment
-from tests.processes import soupkit as soupkit
 
 SHAPES = {
     "visual.conv1.weight": (24, 3, 4, 4),
@@ -83,6 +83,12 @@ def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         save(root / name, {k: v + 0.01 * i * torch.randn_like(v) for k, v in base.items()}, CONFIG)
         for i, name in enumerate(("base", "a", "b"))
     ]
+
+
+def soupkit(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "soupkit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), **options)
 
 
 @pytest.fixture

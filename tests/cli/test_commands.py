@@ -9,7 +9,7 @@ import pytest
 
 from soupkit.cli.merge import parse_parameters, parse_size
 from soupkit.errors import UsageError
-from tests.conftest import environment, soupkit
+from tests.processes import environment, soupkit
 
 COMMANDS = ["demo", "inspect", "compare", "merge"]
 

@@ -7,7 +7,8 @@ import torch
 
 from soupkit.errors import UsageError
 from soupkit.merging import read_soup
-from tests.conftest import random_state, save, soupkit
+from tests.conftest import random_state, save
+from tests.processes import soupkit
 
 ENTRY = "ingredients: [a, b]\nmethod: linear\nweight: [2, 1]\n"
 
