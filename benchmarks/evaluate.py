@@ -3,6 +3,7 @@
     python -m benchmarks.evaluate classifier --classes 50
     python -m benchmarks.evaluate candidates --work /tmp/soupkit-benchmark
     python -m benchmarks.evaluate memory --work /tmp/soupkit-benchmark
+    python -m benchmarks.evaluate normalisation
 
 `classifier`: ImageNet's 80 templates on its first classes, ViT-B-32 with random weights, float32 on the CPU: the
 function of open_clip, a variant that only drops equal prompts and cuts them to their length, and the prefix tree.
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["classifier", "candidates", "memory"])
+    parser.add_argument("what", choices=["classifier", "candidates", "memory", "normalisation"])
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--images", type=int, default=600)
@@ -45,9 +46,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="directory for images, models and the peer")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    if arguments.what != "classifier" and arguments.work is None:
+    if arguments.what in ("candidates", "memory") and arguments.work is None:
         parser.error("--work is needed")
-    lines = {"classifier": classifier, "candidates": candidates, "memory": memory}[arguments.what](arguments)
+    ways = {"classifier": classifier, "candidates": candidates, "memory": memory, "normalisation": normalisation}
+    lines = ways[arguments.what](arguments)
     text = "\n".join(lines) + "\n"
     print(text)
     if arguments.output:
@@ -109,7 +111,7 @@ def classifier(arguments: argparse.Namespace) -> list[str]:
                 model, tokenizer, names, OPENAI_IMAGENET_TEMPLATES, num_classes_per_batch=10
             )
 
-    ways = {"open_clip": theirs, "cut": cut, "tree": tree}
+    ways = {"tree": tree, "open_clip": theirs, "cut": cut}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(arguments.rounds):
         for name, work in ways.items():
@@ -193,6 +195,33 @@ def candidates(arguments: argparse.Namespace) -> list[str]:
         floor = spread([a / b for a, b in zip(mine, rows["bare"], strict=True)])
         lines.append(f"| {label} | {spread(mine)} | {against} | {floor} |")
     return lines
+
+
+def normalisation(arguments: argparse.Namespace) -> list[str]:
+    """Time what folding the normalisation into the first convolution could save at most: a batch of 32 on its way."""
+    import open_clip
+
+    from soupkit.evaluation.fused import normalise
+
+    model = open_clip.create_model("ViT-B-32").eval()
+    stored = torch.randint(0, 256, (32, 224, 224 * 3), dtype=torch.uint8)
+    x = torch.zeros(32, 224, 224 * 3)
+    mean, std = (torch.tensor(v).repeat(224) for v in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)))
+
+    def prepare() -> None:
+        normalise(x, stored, mean, std)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        model.encode_image(x.view(32, 224, 224, 3).permute(0, 3, 1, 2))
+
+    milliseconds: dict[str, list[float]] = {"normalise": [], "forward": []}
+    for _ in range(arguments.rounds + 1):
+        milliseconds["normalise"].append(1e3 * timed(prepare))
+        milliseconds["forward"].append(1e3 * timed(forward))
+    lines = ["## Normalisation: 32 images of 224 px, ViT-B-32, float32", "", machine(), ""]
+    lines += ["| | milliseconds |", "|---|---|"]
+    return lines + [f"| {name} | {spread(values[1:])} |" for name, values in milliseconds.items()]
 
 
 @torch.inference_mode()

@@ -29,7 +29,8 @@ for byte run once.
     a folder                   CLIP_benchmark's WebDataset layout, an image folder, or a CSV of path and label
 
 Of the 38, WinoGAViL, iWildCam, FMoW, Dollar Street and GeoDE are not there yet: their metrics are.
-Decoded images and scores are kept in the cache; what is there is not done again.
+Decoded images and scores are kept in the cache (--cache); what is there is not done again. Several GPUs or machines:
+torchrun --nproc-per-node 8 -m soupkit evaluate ...
 """
 
 
@@ -66,6 +67,9 @@ def evaluate(
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
     ] = False,
+    compile_tower: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
     ] = None,
@@ -73,8 +77,12 @@ def evaluate(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.errors import UsageError
     from soupkit.evaluation import EvaluationOptions
     from soupkit.evaluation import evaluate as run_evaluate
+
+    if output is not None and not output.resolve().parent.is_dir():  # found out before the work, not after it
+        raise UsageError("lies in no directory that exists", f"-o {output}")
 
     options = EvaluationOptions(
         device=device,
@@ -84,6 +92,7 @@ def evaluate(
         scores=not no_score_cache,
         limit=limit,
         skip_corrupt=skip_corrupt,
+        compile=compile_tower,
     )
     result = run_evaluate(
         refs or [],

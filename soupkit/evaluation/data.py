@@ -31,6 +31,9 @@ class Dataset(Protocol):
     def files(self) -> list[str]:
         """Paths of every file that is read, in order; when one of them changes, so does the dataset."""
 
+    def beside_files(self) -> str:
+        """What belongs to the images and is not said by the contents of the files, such as labels from folder names."""
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Sample:

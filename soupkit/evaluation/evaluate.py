@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,20 +17,20 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.hub import is_hub
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
+from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.content import remembered
 from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.evaluator import (
     EvaluationOptions,
     Evaluator,
-    choose_device,
     content_of,
     default_cache,
     precision_dtype,
 )
 from soupkit.evaluation.metrics import mcnemar
 from soupkit.evaluation.outcomes import Hits, score_of
-from soupkit.evaluation.score_cache import ScoreCache, score_key
+from soupkit.evaluation.score_cache import Images, ScoreCache, score_key
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
@@ -76,7 +77,7 @@ class _Work:
 
     scores: dict[tuple[int, int], Score] = field(default_factory=dict)
     hits: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
-    keys: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    images: dict[int, Images] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("open", "text", "images"), 0.0))
 
 
@@ -137,6 +138,7 @@ def evaluate(
         for c in range(1, len(candidates))
         if (0, t) in work.hits and (c, t) in work.hits
     )
+    notes += _shared(work, opened)
     return Evaluation(scores, pairs, time.perf_counter() - started, work.timings, tuple(notes))
 
 
@@ -180,17 +182,18 @@ def _score_all(
     work = _Work()
     cache = ScoreCache(options.cache / "scores" if options.cache is not None and options.scores else None)
     device = choose_device(options.device, ranks.local)
-    settings = [device.type, str(precision_dtype(options.precision, device)), options.limit, options.skip_corrupt]
+    arithmetic = [device.type, str(precision_dtype(options.precision, device)), options.compile]
+    counted = [options.limit, options.skip_corrupt]
     began = time.perf_counter()
     keys: dict[tuple[int, int], str] = {}
     contents: list[str] = []
     for t, task in enumerate(tasks):
         content = ranks.together(lambda task=task: content_of(task, options, progress))  # type: ignore[misc]
-        work.keys[t] = cache.keys(content, settings[2:])
+        work.images[t] = cache.images(content, counted)
         contents.append(content)
         for c, candidate in enumerate(candidates):
             files = candidate.checkpoint.tokenizer_files
-            key = score_key(candidate.fingerprint.value, content, task, candidate.config, files, settings)
+            key = score_key(candidate.fingerprint.value, content, task, candidate.config, files, arithmetic + counted)
             keys[c, t] = key
             # One rank's word counts: the ranks must agree on what is left to do.
             found = ranks.lead(lambda k=key, r=candidate.ref, t=task: cache.get(k, r, t))  # type: ignore[misc]
@@ -204,7 +207,7 @@ def _score_all(
         _score_group(candidates, group, tasks, missing, keys, work, cache, options, progress, ranks)
     if ranks.leads:
         for t in {t for _, t in missing}:
-            cache.put_keys(contents[t], settings[2:], work.keys[t])
+            cache.put_images(contents[t], counted, work.images[t])
     return work
 
 
@@ -246,11 +249,12 @@ def _score_group(
         ranks=ranks,
     ) as evaluator:
         for i, t in enumerate(wanted):
-            work.keys[t] = tuple(evaluator.pixels[i].keys[r] for r in evaluator.pixels[i].rows)
+            pixels = evaluator.pixels[i]
+            work.images[t] = Images(*(tuple(names[r] for r in pixels.rows) for names in (pixels.keys, pixels.hashes)))
         passes = [
             (i, t, cs) for cs in towers.values() for i, t in enumerate(wanted) if any((c, t) in missing for c in cs)
         ]
-        total = sum(len(work.keys[t]) for _, t, _ in passes)
+        total = sum(len(work.images[t].keys) for _, t, _ in passes)
         work.timings["open"] += time.perf_counter() - began
         progress.start(f"scoring {len(group)} models on {len(wanted)} tasks", total, "images")
         sides: dict[tuple[str, int], Tensor] = {}
@@ -286,9 +290,19 @@ def _score_group(
             candidate.checkpoint.check_unchanged()
 
 
+def _shared(work: _Work, tasks: list[Task]) -> list[str]:
+    """Say which tasks have images in common: a choice made on one of them says too much about the other."""
+    hashes = [set(work.images[t].hashes) for t in range(len(tasks))]
+    return [
+        f"{a.name}:{a.split} and {b.name}:{b.split} share {count:,} images"
+        for (i, a), (j, b) in combinations(enumerate(tasks), 2)
+        if (count := len(hashes[i] & hashes[j]))
+    ]
+
+
 def _pair(work: _Work, task: Task, t: int, first: str, second: str, c: int) -> Pair:
     one, other = work.hits[0, t], work.hits[c, t]
     only = [np.flatnonzero(one & ~other), np.flatnonzero(other & ~one)]
-    keys = work.keys.get(t, ())
+    keys = work.images[t].keys
     named = [tuple(keys[i] for i in rows) if keys else () for rows in only]
     return Pair(first, second, task.name, task.split, len(only[0]), len(only[1]), mcnemar(one, other), *named)

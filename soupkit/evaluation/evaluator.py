@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.errors import UsageError
+from soupkit.device import choose_device
+from soupkit.errors import StorageError, UsageError
 from soupkit.evaluation import fused
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
 from soupkit.evaluation.classifier import zero_shot_classifier
@@ -30,6 +32,7 @@ T = TypeVar("T")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CPU_BATCH = 32
 _CUDA_BATCH = 512
+_PROMPTS = 256  # encoded together
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class EvaluationOptions:
     `device` is auto, cpu, cuda or cuda:N; `precision` fp32, bf16 or fp16 (None: fp32 on the CPU, bf16 on CUDA);
     `batch_size` counts images (None: as many as suit the device); `cache` is where pixels, digests and scores are kept,
     None for a temporary place that goes away; `scores` whether scores may come from the cache; `limit` scores that many
-    images of a task, evenly spread; `skip_corrupt` leaves out images that cannot be decoded.
+    images of a task, evenly spread; `skip_corrupt` leaves out images that cannot be decoded; `compile` has
+    `torch.compile` make one program of the image tower, which pays for large models and many images only.
     """
 
     device: str = "auto"
@@ -49,6 +53,7 @@ class EvaluationOptions:
     scores: bool = True
     limit: int | None = None
     skip_corrupt: bool = False
+    compile: bool = False
 
 
 def default_cache() -> Path:
@@ -56,25 +61,6 @@ def default_cache() -> Path:
     if place := os.environ.get("SOUPKIT_CACHE"):
         return Path(place)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soupkit"
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device that `name` means; `cuda` and `auto` spread local ranks over the GPUs. Raises UsageError."""
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if there else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"{name!r} is no device", "--device", "auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda":
-        index = device.index if device.index is not None else local_rank % max(1, there)
-        if index >= there:
-            raise UsageError(f"there is no {name}: torch sees {there} CUDA devices", "--device")
-        return torch.device("cuda", index)
-    if device.type != "cpu":
-        raise UsageError(f"soupkit does not compute on {device.type}", "--device", "auto, cpu, cuda or cuda:N")
-    return device
 
 
 class Evaluator:
@@ -125,9 +111,14 @@ class Evaluator:
         self._prompts = [tokenize(tokenizer, _texts(t, p)) for t, p in zip(self.tasks, self.pixels, strict=True)]
         self.model: nn.Module = build_model(config, self.device, self.dtype)
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
-        self._how = fused.Pass(self.device, self.dtype, batch, transform.mean, transform.std)
+        self._how = fused.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
         self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
+        self._prompts_together = _PROMPTS
         self._encoders: dict[int, PromptEncoder] = {}
+        if self.device.type == "cuda" and self.options.batch_size is None:
+            # Found before anything is scored, so that all models are scored in batches of one size.
+            size = transform.size
+            self._fitting(lambda: fused.rehearse(self.model, size, self._how), self._halve_images)
 
     def __enter__(self) -> "Evaluator":
         return self
@@ -161,11 +152,14 @@ class Evaluator:
     def text_side(self, task: int, model: nn.Module | None = None) -> Tensor:
         """Return what the text tower makes of task number `task`: the classifier, float32 [embed, classes], or for
         retrieval the captions' features, float32 [captions, embed]."""
+        return self._fitting(lambda: self._text_side(task, model), self._halve_prompts)
+
+    def _text_side(self, task: int, model: nn.Module | None) -> Tensor:
         if model is None:
-            encoder = self._encoders.get(task) or PromptEncoder(self.model, self._prompts[task], self.device)
+            encoder = self._encoders.get(task) or self._encoder(task, self.model)
             self._encoders[task] = encoder
         else:
-            encoder = PromptEncoder(model, self._prompts[task], self.device)
+            encoder = self._encoder(task, model)
         if self.tasks[task].kind != "retrieval":
             return zero_shot_classifier(encoder, len(self.tasks[task].classnames))
         captions: Tensor | None = None
@@ -178,6 +172,9 @@ class Evaluator:
         assert captions is not None
         return captions
 
+    def _encoder(self, task: int, model: nn.Module) -> PromptEncoder:
+        return PromptEncoder(model, self._prompts[task], self.device, self._prompts_together)
+
     def run(
         self, task: int, text_sides: Sequence[Tensor], model: nn.Module | None = None, progress: Progress = SILENT
     ) -> list[Outcome]:
@@ -187,22 +184,16 @@ class Evaluator:
         """
         live, pixels = model or self.model, self.pixels[task]
         kind = self.tasks[task].kind
+        rows = self._share(pixels.rows)
         if kind == "retrieval":
-            owner = np.repeat(np.arange(len(pixels.rows)), [len(pixels.captions[r]) for r in pixels.rows])
-            return [
-                *self._fitting(lambda how: fused.retrieve(live, text_sides, owner, pixels, pixels.rows, how, progress))
-            ]
-        parts: list[list[Outcome]]
-        if kind == "multilabel":
-            ranked = self._fitting(
-                lambda how: fused.rank_labels(live, text_sides, pixels, self._share(pixels.rows), how, progress)
-            )
-            parts = self._ranks.gather(ranked)
-        else:
-            hits = self._fitting(
-                lambda how: fused.classify(live, text_sides, pixels, self._share(pixels.rows), how, progress)
-            )
-            parts = self._ranks.gather(hits)
+            mine = self._fitting(lambda: fused.embed(live, pixels, rows, self._how, progress), self._halve_images)
+            images = fused.joined([part for part in self._ranks.gather(mine) if len(part)])
+            owner = np.repeat(np.arange(len(images)), [len(pixels.captions[r]) for r in pixels.rows])
+            return [fused.match(images, captions, owner, self.device) for captions in text_sides]
+        work = fused.rank_labels if kind == "multilabel" else fused.classify
+        parts: list[list[Outcome]] = self._ranks.gather(
+            self._fitting(lambda: work(live, text_sides, pixels, rows, self._how, progress), self._halve_images)
+        )
         return [_joined([part[i] for part in parts]) for i in range(len(text_sides))]
 
     def hit_blocks(
@@ -214,9 +205,16 @@ class Evaluator:
         """
         pixels = self.pixels[task]
         labels = torch.from_numpy(pixels.labels).to(self.device)
-        for part, features in fused.image_features(model or self.model, pixels, rows, self._how):
-            chosen = (features @ classifier).argmax(dim=1)
-            yield part, (chosen == labels[torch.from_numpy(part).to(self.device)]).cpu().numpy()
+        done = 0
+        while done < len(rows):
+            try:
+                for part, features in fused.image_features(model or self.model, pixels, rows[done:], self._how):
+                    chosen = (features @ classifier).argmax(dim=1)
+                    hits = (chosen == labels[torch.from_numpy(part).to(self.device)]).cpu().numpy()
+                    done += len(part)
+                    yield part, hits
+            except torch.OutOfMemoryError as error:
+                self._halve_images(error)
 
     @property
     def stride(self) -> int:
@@ -226,7 +224,8 @@ class Evaluator:
     def hits(self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT) -> Hits:
         """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone."""
         return self._fitting(
-            lambda how: fused.classify(self.model, [classifier], self.pixels[task], rows, how, progress)
+            lambda: fused.classify(self.model, [classifier], self.pixels[task], rows, self._how, progress),
+            self._halve_images,
         )[0]
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
@@ -236,17 +235,26 @@ class Evaluator:
         first, last = (batches * r // self._ranks.size * self._stride for r in (self._ranks.rank, self._ranks.rank + 1))
         return rows[first:last]
 
-    def _fitting(self, work: Callable[[fused.Pass], list[T]]) -> list[T]:
-        """Do `work`; where the device has no room for a batch, halve the batch for good and do it again."""
+    def _fitting(self, work: Callable[[], T], halve: Callable[[Exception], None]) -> T:
+        """Do `work`; where the device has no room for it, `halve` what it takes together for good and do it again."""
         while True:
             try:
-                return work(self._how)
-            except torch.OutOfMemoryError:
-                if self._how.batch == 1:
-                    raise
-                how = self._how
-                self._how = fused.Pass(how.device, how.dtype, how.batch // 2, how.mean, how.std)
-                torch.cuda.empty_cache()
+                return work()
+            except torch.OutOfMemoryError as error:
+                halve(error)
+            # Not in the clause above: while it lasts, the failed attempt's tensors do.
+            torch.cuda.empty_cache()
+
+    def _halve_images(self, error: Exception) -> None:
+        if self._how.batch == 1:
+            raise StorageError("has no room for one image", self.device, "another --precision or --device") from error
+        self._how = replace(self._how, batch=self._how.batch // 2)
+
+    def _halve_prompts(self, error: Exception) -> None:
+        if self._prompts_together == 1:
+            raise StorageError("has no room for one prompt", self.device, "another --precision or --device") from error
+        self._prompts_together //= 2
+        self._encoders.clear()
 
     def shared_images(self, first: int, second: int) -> int:
         """Count the images that tasks number `first` and `second` share, byte for byte."""
@@ -264,9 +272,10 @@ def precision_dtype(precision: str | None, device: torch.device) -> torch.dtype:
 
 
 def content_of(task: Task, options: EvaluationOptions, progress: Progress = SILENT) -> str:
-    """Return the digest of a task's files; remembered in the cache."""
+    """Return the digest of a task's images and what belongs to them; that of the files is remembered in the cache."""
     memory = options.cache / "content" if options.cache is not None else None
-    return digest_of_files(task.dataset.files(), memory, task.name, progress)
+    files = digest_of_files(task.dataset.files(), memory, task.name, progress)
+    return xxhash.xxh3_128_hexdigest(f"{files} {task.dataset.beside_files()}".encode())
 
 
 def _texts(task: Task, pixels: Pixels) -> list[str]:

@@ -4,7 +4,7 @@ Batches have one shape, the last one padded, so that what a model answers for an
 scored. Nothing waits for the device before the end of a pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +22,27 @@ _CAPTIONS = 1024  # captions or images that are compared with all of the others 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """How images go through a model: where, `batch` at a time, in which dtype, normalised by `mean` and `std`."""
+    """How images go through a model: where, `batch` at a time, in which dtype, normalised by `mean` and `std`, and
+    whether `torch.compile` makes one program of the tower."""
 
     device: torch.device
     dtype: torch.dtype
     batch: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    compiled: bool = False
+
+    def tower(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the image tower of `model`; models of one architecture share what is compiled."""
+        encode: Callable[[Tensor], Tensor] = model.encode_image  # type: ignore[assignment]
+        return torch.compile(encode, dynamic=False) if self.compiled else encode
+
+
+def normalise(x: Tensor, stored: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Fill `x` (float32 [n, height, 3 width]) with `stored` (uint8), normalised by `mean` and `std` [3 width]."""
+    x.copy_(stored)
+    # The same operations in the same order as torchvision's ToTensor and Normalize.
+    x.div_(255).sub_(mean).div_(std)
 
 
 @torch.inference_mode()
@@ -36,6 +50,7 @@ def image_features(
     model: nn.Module, pixels: Pixels, rows: np.ndarray, how: Pass, progress: Progress = SILENT
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield batch by batch which of `rows` (int64 [n]) it holds, and their features, float32 [b, embed], length one."""
+    encode = how.tower(model)
     _, height, width, channels = pixels.images.shape
     mean = torch.tensor(how.mean, device=how.device).repeat(width)
     std = torch.tensor(how.std, device=how.device).repeat(width)
@@ -47,11 +62,9 @@ def image_features(
         stored = torch.from_numpy(pixels.take(part)).view(len(part), height, width * channels)
         if how.device.type == "cuda":
             stored = stored.pin_memory().to(how.device, non_blocking=True)
-        x[: len(part)] = stored
-        # The same operations in the same order as torchvision's ToTensor and Normalize.
-        x[: len(part)].div_(255).sub_(mean).div_(std)
+        normalise(x[: len(part)], stored, mean, std)
         images = x.view(how.batch, height, width, channels).permute(0, 3, 1, 2).to(how.dtype)
-        features = model.encode_image(images)  # type: ignore[operator]
+        features = encode(images)
         yield part, normalize(features[: len(part)].float(), dim=-1)
         progress.advance(len(part))
 
@@ -111,19 +124,15 @@ def on_disk(*shape: int) -> Tensor:
 
 
 @torch.inference_mode()
-def retrieve(
-    model: nn.Module,
-    captions: Sequence[Tensor],
-    image_of_caption: np.ndarray,
-    pixels: Pixels,
-    rows: np.ndarray,
-    how: Pass,
-    progress: Progress = SILENT,
-) -> list[Retrieval]:
-    """Return the retrieval hits of one image tower with each of several sets of caption features [captions, embed].
+def rehearse(model: nn.Module, size: tuple[int, int], how: Pass) -> None:
+    """Run the image tower on one batch of nothing, height x width `size`, to see whether there is room for it."""
+    images = torch.zeros(how.batch, *size, 3, device=how.device).permute(0, 3, 1, 2)
+    how.tower(model)(images.to(how.dtype))
 
-    `image_of_caption` (int64 [captions]) counts among `rows`. Who is nearest goes by the cosine.
-    """
+
+@torch.inference_mode()
+def embed(model: nn.Module, pixels: Pixels, rows: np.ndarray, how: Pass, progress: Progress = SILENT) -> Tensor:
+    """Return the features of images `rows`, float32 [n, embed] of length one, on disk; without rows, [0, 0]."""
     images: Tensor | None = None
     done = 0
     for part, features in image_features(model, pixels, rows, how, progress):
@@ -131,20 +140,32 @@ def retrieve(
             images = on_disk(len(rows), features.shape[1])
         images[done : done + len(part)] = features.cpu()
         done += len(part)
-    assert images is not None
+    return torch.zeros(0, 0) if images is None else images
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Return the ranks' features as one tensor, on disk."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts), out=on_disk(sum(map(len, parts)), parts[0].shape[1]))
+
+
+@torch.inference_mode()
+def match(images: Tensor, captions: Tensor, image_of_caption: np.ndarray, device: torch.device) -> Retrieval:
+    """Return the retrieval hits between features of `images` [n, embed] and of `captions` [m, embed].
+
+    `image_of_caption` (int64 [m]) counts among the images. Who is nearest goes by the cosine.
+    """
     owner, numbers = torch.from_numpy(image_of_caption), torch.arange(len(images))
-    found = []
-    for texts in captions:
-        by_caption = [
-            _among_nearest(texts[i : i + _CAPTIONS], images, how.device, owner[i : i + _CAPTIONS, None], None)
-            for i in range(0, len(texts), _CAPTIONS)
-        ]
-        by_image = [
-            _among_nearest(images[i : i + _CAPTIONS], texts, how.device, numbers[i : i + _CAPTIONS, None], owner)
-            for i in range(0, len(images), _CAPTIONS)
-        ]
-        found.append(Retrieval(np.concatenate(by_caption), np.concatenate(by_image), image_of_caption))
-    return found
+    by_caption = [
+        _among_nearest(captions[i : i + _CAPTIONS], images, device, owner[i : i + _CAPTIONS, None], None)
+        for i in range(0, len(captions), _CAPTIONS)
+    ]
+    by_image = [
+        _among_nearest(images[i : i + _CAPTIONS], captions, device, numbers[i : i + _CAPTIONS, None], owner)
+        for i in range(0, len(images), _CAPTIONS)
+    ]
+    return Retrieval(np.concatenate(by_caption), np.concatenate(by_image), image_of_caption)
 
 
 def _among_nearest(

@@ -1,6 +1,7 @@
 """Datasets of plain image files: a folder of folders (`class/name.jpg`), or a CSV of paths and labels or captions."""
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,10 @@ class ImageFiles:
     def files(self) -> list[str]:
         """Return the images, after the table that names them if there is one."""
         return [*([str(self.table)] if self.table else []), *(str(self.root / p) for p in self.paths)]
+
+    def beside_files(self) -> str:
+        """Return the labels: they come from the folders' names, or from the names of classes in another file."""
+        return json.dumps(self.labels)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -10,9 +10,10 @@ from torch.nn.functional import normalize
 from soupkit.checkpoint.architecture import architecture_of
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, DataError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
-from soupkit.evaluation.evaluator import choose_device, precision_dtype
+from soupkit.evaluation.evaluator import precision_dtype
 from soupkit.evaluation.transform import decode, open_transform
 
 _SCALE = 100.0  # what open_clip's example multiplies cosines by, whatever the model's own logit scale

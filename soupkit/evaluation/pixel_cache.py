@@ -88,6 +88,10 @@ class Part:
         """Return the dataset's files."""
         return self.dataset.files()
 
+    def beside_files(self) -> str:
+        """Return what the dataset says."""
+        return self.dataset.beside_files()
+
     def __len__(self) -> int:
         return len(self.indices)
 

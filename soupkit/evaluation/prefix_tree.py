@@ -1,134 +1,126 @@
 """A causal text tower over the tree of its prompts' prefixes: what two prompts begin with is computed once.
 
 Prompts that differ after a common beginning share the features of that beginning, because no token sees the ones after
-it; and nothing after the end-of-text token is ever computed. The tree is cut into chains, runs of tokens without a
-branch. Chains of one length and depth attend together, without padding; all else is one matrix product over all nodes.
+it; and nothing after the end-of-text token is ever computed. Nodes are numbered depth first, so what a run of nodes
+attends to lies in the run itself or among the ancestors of its first node: attention is dense over short runs with
+their ancestors before them, under a mask, and all else is one matrix product over all nodes.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from soupkit.evaluation.adapter import Block, CausalTextTower
 
-# Tokens that go through a linear layer together: the activations of a block's MLP stay small.
-_ROWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Chains:
-    """Chains of one shape: `nodes` [n, length] are their own, `seen` [n, depth + length] what they attend to."""
-
-    nodes: Tensor
-    seen: Tensor
+# Nodes that attend together. Each looks at all of its run, so a short one wastes little; a long one needs fewer copies
+# of ancestors.
+_RUN = 64
+# Tokens that go through a linear layer together, a multiple of the run: the activations of a block's MLP stay small.
+_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """The distinct prefixes of some prompts: `tokens` and `positions` [nodes], int64; `ends` [prompts] is each prompt's
-    last node."""
+    """The distinct prefixes of some prompts, depth first, padded to whole runs.
+
+    `tokens` and `positions` [nodes] are int64; `ends` [prompts] is each prompt's last node; `before` [runs, reach] are
+    the ancestors of each run's first node, by their depth; `mask` [runs, 1, run, reach + run] is true where a node of
+    the run attends to an ancestor before it, or to itself or an ancestor in the run. `size` counts nodes without
+    padding.
+    """
 
     tokens: Tensor
     positions: Tensor
     ends: Tensor
-    chains: tuple[Chains, ...]
+    before: Tensor
+    mask: Tensor
+    size: int
 
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the same tree on `device`."""
-        chains = tuple(Chains(c.nodes.to(device), c.seen.to(device)) for c in self.chains)
-        return PrefixTree(self.tokens.to(device), self.positions.to(device), self.ends.to(device), chains)
+        names = ("tokens", "positions", "ends", "before", "mask")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def build_tree(prompts: Sequence[Sequence[int]]) -> PrefixTree:
-    """Build the tree of `prompts`, each the tokens up to and with its end-of-text token."""
-    known: dict[tuple[int, int], int] = {}
+    """Build the tree of `prompts`, each the tokens up to and with its end-of-text token, in any order."""
     parents: list[int] = []
     tokens: list[int] = []
     depths: list[int] = []
-    ends = []
-    for prompt in prompts:
-        node = -1
-        for depth, token in enumerate(prompt):
-            key = (node, token)
-            following = known.get(key, -1)
-            if following < 0:
-                following = known[key] = len(tokens)
-                parents.append(node)
-                tokens.append(token)
-                depths.append(depth)
-            node = following
-        ends.append(node)
-    return PrefixTree(torch.tensor(tokens), torch.tensor(depths), torch.tensor(ends), tuple(_chains(parents, depths)))
+    ends = [0] * len(prompts)
+    path: list[int] = []  # the nodes of the prompt before
+    for i in sorted(range(len(prompts)), key=lambda i: list(prompts[i])):
+        prompt = prompts[i]
+        known = next((d for d, node in enumerate(path) if d >= len(prompt) or tokens[node] != prompt[d]), len(path))
+        del path[known:]
+        for depth in range(known, len(prompt)):
+            parents.append(path[-1] if path else -1)
+            tokens.append(prompt[depth])
+            depths.append(depth)
+            path.append(len(tokens) - 1)
+        ends[i] = path[-1]
+    size = len(tokens)
+    padding = [0] * (-size % _RUN)
+    before, mask = _attention(np.array(parents + [-1] * len(padding)), np.array(depths + padding))
+    return PrefixTree(
+        torch.tensor(tokens + padding), torch.tensor(depths + padding), torch.tensor(ends), before, mask, size
+    )
 
 
-def _chains(parents: list[int], depths: list[int]) -> list[Chains]:
-    children = [0] * len(parents)
-    for parent in parents:
-        if parent >= 0:
-            children[parent] += 1
-    # A node is numbered after its parent, so one walk in order meets every chain from its beginning.
-    chain_of: dict[int, list[int]] = {}
-    chains: list[list[int]] = []
-    for node, parent in enumerate(parents):
-        if parent >= 0 and children[parent] == 1:
-            chain = chain_of[parent]
-            chain.append(node)
-        else:
-            chain = [node]
-            chains.append(chain)
-        chain_of[node] = chain
-    shapes: dict[tuple[int, int], list[tuple[list[int], list[int]]]] = defaultdict(list)
-    for chain in chains:
-        path: list[int] = []
-        above = parents[chain[0]]
-        while above >= 0:
-            path.append(above)
-            above = parents[above]
-        shapes[depths[chain[0]], len(chain)].append((chain, path[::-1] + chain))
-    return [
-        Chains(torch.tensor([own for own, _ in group]), torch.tensor([seen for _, seen in group]))
-        for _, group in sorted(shapes.items())
-    ]
+def _attention(parents: np.ndarray, depths: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return what the nodes attend to, as `PrefixTree` has it; `parents` is -1 where a node has none."""
+    first = np.arange(0, len(parents), _RUN)
+    reach = int(depths[first].max())
+    before = np.zeros((len(first), reach), np.int64)
+    runs, at = np.arange(len(first)), parents[first]
+    while (there := at >= 0).any():
+        runs, at = runs[there], at[there]
+        before[runs, depths[at]] = at
+        at = parents[at]
+    mask = np.zeros((len(first), 1, _RUN, reach + _RUN), bool)
+    nodes = at = np.arange(len(parents))
+    while (there := at >= 0).any():  # one step up for all nodes at a time
+        nodes, at = nodes[there], at[there]
+        start = nodes // _RUN * _RUN
+        mask[nodes // _RUN, 0, nodes % _RUN, np.where(at >= start, reach + at - start, depths[at])] = True
+        at = parents[at]
+    return torch.from_numpy(before), torch.from_numpy(mask)
 
 
 def encode_tree(tower: CausalTextTower, tree: PrefixTree) -> Tensor:
     """Return the tower's features of every prompt of `tree`, [prompts, embed], not normalised."""
     x = tower.embed(tree.tokens, tree.positions)
-    for block in tower.blocks:
-        x = _attend(block, x, tree.chains)
+    for number, block in enumerate(tower.blocks, 1):
+        mixed = _attend(block, x, tree)
+        if number == len(tower.blocks):  # what follows concerns each node alone, and only the last ones are wanted
+            x, mixed = x[tree.ends], mixed[tree.ends]
         for start in range(0, len(x), _ROWS):
             rows = x[start : start + _ROWS]
+            rows += block.scale_1(linear(mixed[start : start + _ROWS], block.out_weight, block.out_bias))
             rows += block.scale_2(block.mlp(block.norm_2(rows)))
-    return tower.finish(x[tree.ends])
+    return tower.finish(x)
 
 
-def _attend(block: Block, x: Tensor, chains: Sequence[Chains]) -> Tensor:
-    """Add attention over each node's ancestors and itself to `x` [nodes, width]."""
-    width, heads = x.shape[1], block.heads
-    qkv = x.new_empty(len(x), 3 * width)
-    for start in range(0, len(x), _ROWS):
-        rows = x[start : start + _ROWS]
-        qkv[start : start + _ROWS] = linear(block.norm_1(rows), block.in_weight, block.in_bias)
+def _attend(block: Block, x: Tensor, tree: PrefixTree) -> Tensor:
+    """Return the attention of `x` [nodes, width] over each node's ancestors and itself, before its projection."""
+    nodes, width = x.shape
+    reach = tree.before.shape[1]
+    kv = x.new_empty(nodes, 2 * width)
     mixed = torch.empty_like(x)
-    for chain in chains:
-        n, length = chain.nodes.shape
-        span = chain.seen.shape[1]
-        for start in range(0, n, max(1, _ROWS // span)):
-            here = slice(start, start + max(1, _ROWS // span))
-            nodes, seen = chain.nodes[here], chain.seen[here]
-            q = qkv[nodes, :width].view(len(nodes), length, heads, -1).transpose(1, 2)
-            kv = qkv[seen, width:].view(len(nodes), span, 2, heads, -1)
-            k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
-            mask = None
-            if length > 1:  # a token sees its ancestors, and of its own chain what comes before it
-                mask = torch.ones(length, span, dtype=torch.bool, device=x.device).tril(span - length)
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            mixed[nodes] = out.transpose(1, 2).reshape(len(nodes), length, width)
-    for start in range(0, len(x), _ROWS):
-        rows = x[start : start + _ROWS]
-        rows += block.scale_1(linear(mixed[start : start + _ROWS], block.out_weight, block.out_bias))
-    return x
+    for start in range(0, nodes, _ROWS):
+        here = slice(start, start + _ROWS)
+        qkv = linear(block.norm_1(x[here]), block.in_weight, block.in_bias)
+        kv[here] = qkv[:, width:]
+        runs = slice(start // _RUN, (start + len(qkv)) // _RUN)
+        own = qkv.view(-1, _RUN, 3, block.heads, width // block.heads)
+        seen = own[:, :, 1:]
+        if reach:  # ancestors come earlier, so theirs are known by now
+            seen = torch.cat([kv[tree.before[runs]].view(len(own), reach, *seen.shape[2:]), seen], dim=1)
+        q, k, v = (t.transpose(1, 2) for t in (own[:, :, 0], seen[:, :, 0], seen[:, :, 1]))
+        out = scaled_dot_product_attention(q, k, v, attn_mask=tree.mask[runs])
+        mixed[here] = out.transpose(1, 2).reshape(len(qkv), width)
+    return mixed

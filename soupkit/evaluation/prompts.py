@@ -11,8 +11,9 @@ from soupkit.errors import DataError
 from soupkit.evaluation.adapter import CausalTextTower, Tokenizer, causal_text_tower
 from soupkit.evaluation.prefix_tree import PrefixTree, build_tree, encode_tree
 
-# Distinct tokens of the prompts that are encoded together: bounds the memory, whatever the number of classes.
-_TREE_NODES = 16_384
+# Nodes of a prefix tree per prompt that is encoded together: with the number of prompts this bounds the memory,
+# whatever the number of classes.
+_TREE_NODES = 64
 _CHECKED = 4
 _TOLERANCE = 1e-4
 _TOLERANCE_16_BITS = 0.1
@@ -25,13 +26,15 @@ class Prompts:
     tokens: Tensor
     rows: Tensor
     # The trees of these prompts on each device, made when they are first asked for.
-    _trees: dict[torch.device, list[PrefixTree]] = field(default_factory=dict, compare=False)
+    _trees: dict[tuple[torch.device, int], list[PrefixTree]] = field(default_factory=dict, compare=False)
 
-    def trees(self, tower: CausalTextTower, device: torch.device) -> list[PrefixTree]:
-        """Return the prefix trees of the distinct prompts, in their order."""
-        if device not in self._trees:
-            self._trees[device] = [tree.to(device) for tree in plan_trees(tower, self.tokens)]
-        return self._trees[device]
+    def trees(self, tower: CausalTextTower, device: torch.device, nodes: int) -> list[PrefixTree]:
+        """Return the prefix trees of the distinct prompts, in their order, each of at most about `nodes` nodes."""
+        key = (device, nodes)
+        if key not in self._trees:
+            self._trees.clear()
+            self._trees[key] = [tree.to(device) for tree in plan_trees(tower, self.tokens, nodes)]
+        return self._trees[key]
 
 
 def fill_templates(classnames: Sequence[str], templates: Sequence[str], where: object) -> list[str]:
@@ -60,6 +63,7 @@ class PromptEncoder:
         self._model = model
         self._prompts = prompts
         self._device = device
+        self._nodes = _TREE_NODES * batch
         self._batch = batch
         tower = causal_text_tower(model)
         self.uses_tree = tower is not None and self._agrees(tower)
@@ -75,7 +79,7 @@ class PromptEncoder:
         tower = causal_text_tower(self._model) if self.uses_tree else None
         if tower is None:
             return self._prompts.tokens.numel()
-        return sum(len(t.tokens) for t in self._prompts.trees(tower, self._device))
+        return sum(t.size for t in self._prompts.trees(tower, self._device, self._nodes))
 
     @torch.inference_mode()
     def _agrees(self, tower: CausalTextTower) -> bool:
@@ -85,7 +89,9 @@ class PromptEncoder:
         few = tokens[order[torch.linspace(0, len(order) - 1, min(_CHECKED, len(order))).long()]]
         few = few.unique(dim=0)
         want = self._model.encode_text(few.to(self._device)).float()  # type: ignore[operator]
-        got = torch.cat([encode_tree(tower, tree.to(self._device)) for tree in plan_trees(tower, few)]).float()
+        got = torch.cat(
+            [encode_tree(tower, tree.to(self._device)) for tree in plan_trees(tower, few, self._nodes)]
+        ).float()
         # The two paths round differently, in 16 bits so much that only a wrong path would differ by more.
         wide = next(self._model.parameters()).dtype.itemsize >= 4
         tolerance = _TOLERANCE if wide else _TOLERANCE_16_BITS
@@ -100,7 +106,7 @@ class PromptEncoder:
         tower = causal_text_tower(self._model) if self.uses_tree else None
         start = 0
         if tower is not None:
-            for tree in self._prompts.trees(tower, self._device):
+            for tree in self._prompts.trees(tower, self._device, self._nodes):
                 features = encode_tree(tower, tree)
                 yield slice(start, start + len(features)), normalize(features.float(), dim=-1)
                 start += len(features)
@@ -117,8 +123,11 @@ class PromptEncoder:
         return features[self._prompts.rows.to(self._device)]
 
 
-def plan_trees(tower: CausalTextTower, tokens: Tensor) -> list[PrefixTree]:
-    """Cut the prompts `tokens` [n, context] at their end-of-text token and put them into trees of bounded size."""
+def plan_trees(tower: CausalTextTower, tokens: Tensor, limit: int) -> list[PrefixTree]:
+    """Cut the prompts `tokens` [n, context] at their end-of-text token and put them into trees.
+
+    A tree has at most `limit` nodes, or holds one prompt.
+    """
     ends = tower.end(tokens).tolist()
     rows = [row[: end + 1] for row, end in zip(tokens.tolist(), ends, strict=True)]
     trees: list[PrefixTree] = []
@@ -127,7 +136,7 @@ def plan_trees(tower: CausalTextTower, tokens: Tensor) -> list[PrefixTree]:
     nodes = 0
     for row in rows:  # rows come sorted, so a row's new nodes are those after what it shares with the one before
         shared = next((i for i, (a, b) in enumerate(zip(row, last, strict=False)) if a != b), min(len(row), len(last)))
-        if run and nodes + len(row) - shared > _TREE_NODES:
+        if run and nodes + len(row) - shared > limit:
             trees.append(build_tree(run))
             run, nodes, shared = [], 0, 0
         run.append(row)

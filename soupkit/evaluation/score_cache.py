@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.outcomes import Hits, Outcome
 
 _VERSION = 1  # of what a score means; raised when the arithmetic or a metric changes
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images that a score counts, in order: what they are called, and the hashes of their stored bytes."""
+
+    keys: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
 
 
 class ScoreCache:
@@ -45,21 +53,22 @@ class ScoreCache:
         hits = base64.b64encode(np.packbits(outcome.top1)).decode() if isinstance(outcome, Hits) else None
         write_whole(self._directory / f"{key}.json", json.dumps({"score": asdict(score), "hits": hits}))
 
-    def keys(self, content: str, settings: object) -> tuple[str, ...]:
-        """Return the keys of the images that scores of this content count, in order; empty where they are not known."""
+    def images(self, content: str, settings: object) -> Images:
+        """Return the images that scores of this content count; empty where they are not known."""
         try:
-            return tuple(json.loads(self._keys(content, settings).read_text())) if self._directory else ()
-        except (OSError, ValueError, TypeError):
-            return ()
+            entry = json.loads(self._images(content, settings).read_text()) if self._directory else {}
+            return Images(tuple(entry["keys"]), tuple(entry["hashes"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return Images()
 
-    def put_keys(self, content: str, settings: object, keys: Sequence[str]) -> None:
-        """Keep the images' keys."""
+    def put_images(self, content: str, settings: object, images: Images) -> None:
+        """Keep which images were scored."""
         if self._directory is not None:
-            write_whole(self._keys(content, settings), json.dumps(list(keys)))
+            write_whole(self._images(content, settings), json.dumps(asdict(images)))
 
-    def _keys(self, content: str, settings: object) -> Path:
+    def _images(self, content: str, settings: object) -> Path:
         assert self._directory is not None
-        return self._directory / f"keys-{xxhash.xxh3_128_hexdigest(json.dumps([content, settings]).encode())}.json"
+        return self._directory / f"images-{xxhash.xxh3_128_hexdigest(json.dumps([content, settings]).encode())}.json"
 
 
 def score_key(

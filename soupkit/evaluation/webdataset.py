@@ -67,6 +67,10 @@ class WebDatasetFolder:
         """Return the shards."""
         return [str(shard) for shard in self._shards]
 
+    def beside_files(self) -> str:
+        """Return nothing: labels and captions lie in the shards."""
+        return ""
+
     def __len__(self) -> int:
         return len(self._places)
 

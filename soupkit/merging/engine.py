@@ -14,7 +14,6 @@ import xxhash
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import CHUNK_BYTES
 from soupkit.checkpoint.writer import TensorWriter
-from soupkit.errors import UsageError
 from soupkit.merging.bench import Bench
 from soupkit.merging.journal import Journal, TaskKey, TaskResult
 from soupkit.merging.plan import Task
@@ -23,25 +22,6 @@ from soupkit.progress import Progress
 _COLD_WORKERS = 8  # one reader got 0.47 GB/s from a cold disk, eight 1.18
 _CUDA_WORKERS = 4
 _PROBES = 64
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device called `name` ("auto": CUDA where there is one). Raises UsageError when it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"{name!r} is not a device", "--device", "choose auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"soupkit does not merge on {device.type!r}", "--device", "choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = device.index if device.index is not None else local_rank % max(count, 1)
-        if index >= count:
-            raise UsageError(f"{name!r} is not there; {count} CUDA devices are", "--device", "use --device cpu")
-        device = torch.device("cuda", index)
-    return device
 
 
 def choose_threads(sources: Sequence[Checkpoint], device: torch.device) -> int:

@@ -18,9 +18,10 @@ from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.checkpoint.weight_files import TOKENIZER_PATTERNS
 from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
+from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.merging.bench import Bench
-from soupkit.merging.engine import Engine, choose_device, choose_threads
+from soupkit.merging.engine import Engine, choose_threads
 from soupkit.merging.journal import Journal, TaskKey, TaskResult, read_journals
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared

@@ -1,8 +1,10 @@
 """What the tests of evaluation share: trained digits models, models of every kind, and WebDataset folders."""
 
 import io
+import subprocess
+import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +12,20 @@ import PIL.Image
 import pytest
 
 from soupkit.cli.demo import RECIPE
+from soupkit.cli.main import run
 from soupkit.cli.train import train_runs
 from soupkit.progress import SILENT
 from soupkit.training import TrainOptions
 from tests.evaluation.zoo import MODELS, write_model
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
 def digit_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two small CLIPs trained for a few seconds on the shipped digits: far from perfect, further from chance."""
     root = tmp_path_factory.mktemp("digit-models")
-    short = ["stage1.samples=4800", "stage1.warmup=800", "a.samples=1600", "a.warmup=160"]
+    short = ["stage1.samples=9600", "stage1.warmup=800", "a.samples=1600", "a.warmup=80"]
     train_runs(RECIPE, root, "a", short, TrainOptions(device="cpu", workers=0, threads=1), SILENT)
     return [root / "stage1", root / "a"]
 
@@ -29,6 +34,25 @@ def digit_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model of every kind, with random weights."""
     return {kind: write_model(tmp_path_factory.mktemp(kind), kind) for kind in MODELS}
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process, which has loaded torch and open_clip already."""
+
+    def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["soupkit", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("TERM", "dumb")
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            run()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess([], int(caught.value.code or 0), printed.out, printed.err)
+
+    return call
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> PIL.Image.Image:

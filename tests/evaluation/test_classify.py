@@ -17,7 +17,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.mark.parametrize("kind", ["digits", "siglip"])
 def test_probabilities_are_those_of_open_clips_example(
-    kind: str, digit_models: list[Path], zoo: dict[str, Path], tmp_path: Path, cli: Run
+    kind: str, digit_models: list[Path], zoo: dict[str, Path], tmp_path: Path, inline: Run
 ) -> None:
     path = digit_models[1] if kind == "digits" else zoo[kind]
     images = [tmp_path / "a.png", tmp_path / "b.jpg"]
@@ -37,16 +37,16 @@ def test_probabilities_are_those_of_open_clips_example(
         else:
             expected = (100.0 * image_features @ text_features.T).softmax(dim=-1)
     options = [o for label in labels for o in ("--label", label)]
-    document = json.loads(cli("classify", path, *images, *options, "--json").stdout)
+    document = json.loads(inline("classify", path, *images, *options, "--json").stdout)
     found = torch.tensor([[image["probabilities"][label] for label in labels] for image in document["images"]])
     assert (found - expected).abs().max() < 1e-5
     assert document["fingerprint"].startswith("xxh3:")
-    table = cli("classify", path, *images, *options).stdout
+    table = inline("classify", path, *images, *options).stdout
     assert f"{100 * expected[0, 0]:.2f}" in table
 
 
-def test_what_is_no_image_is_named(digit_models: list[Path], tmp_path: Path, cli: Run) -> None:
+def test_what_is_no_image_is_named(digit_models: list[Path], tmp_path: Path, inline: Run) -> None:
     (tmp_path / "x.png").write_text("not an image")
-    done = cli("classify", digit_models[0], tmp_path / "x.png", "--label", "a", "--label", "b")
+    done = inline("classify", digit_models[0], tmp_path / "x.png", "--label", "a", "--label", "b")
     assert done.returncode == 1 and "x.png" in done.stderr and "no image" in done.stderr
-    assert cli("classify", digit_models[0], tmp_path / "x.png").returncode == 2
+    assert inline("classify", digit_models[0], tmp_path / "x.png").returncode == 2

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.errors import ArchitectureError, CheckpointError, UsageError
-from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, evaluator, open_tasks
+from soupkit.device import choose_device
+from soupkit.errors import ArchitectureError, CheckpointError, StorageError, UsageError
+from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, evaluator, open_tasks, prompts
+from soupkit.evaluation.fused import image_features
 from soupkit.evaluation.outcomes import Hits
 from soupkit.progress import Silent
 from tests.conftest import environment, random_state, save
+from tests.evaluation.conftest import encoded, picture, write_shards
 
 WEIGHTS = "open_clip_model.safetensors"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -134,15 +138,25 @@ def test_batches_of_any_size_score_alike(digit_models: list[Path], batch: int) -
     np.testing.assert_array_equal(hits[np.argsort(seen)], found.top1)
 
 
+def write_captions(folder: Path) -> Path:
+    """A retrieval task of 80 images: two batches, one for each of two ranks."""
+    samples = [{"png": encoded(picture(n), "png"), "txt": f"the {n}th\na photo {n % 7}".encode()} for n in range(80)]
+    write_shards(folder, "test", samples)
+    (folder / "dataset_type.txt").write_text("retrieval")
+    return folder
+
+
 def test_two_ranks_score_what_one_does(digit_models: list[Path], tmp_path: Path) -> None:
     refs = [str(m) for m in digit_models]
-    arguments = ["evaluate", *refs, "--task", "digits", "--task", "digits:val", "--json", "--no-score-cache"]
+    tasks = ["digits", "digits:val", str(write_captions(tmp_path / "captions"))]
+    named = [word for task in tasks for word in ("--task", task)]
+    arguments = ["evaluate", *refs, *named, "--json", "--no-score-cache"]
     arguments += ["--batch-size", "64", "--cache", str(tmp_path / "cache")]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "soupkit"]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=environment(), timeout=200)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    one = evaluate(refs, ["digits", "digits:val"], options=EvaluationOptions(batch_size=64))
+    one = evaluate(refs, tasks, options=EvaluationOptions(batch_size=64))
     assert [s["value"] for s in found["scores"]] == [s.value for s in one.scores]
     assert [p["images_only_first"] for p in found["pairs"]] == [list(p.images_only_first) for p in one.pairs]
 
@@ -171,15 +185,16 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
         (["MODEL", "MODEL", "--task", "digits"], 2, "twice"),
         (["MODEL", "--task", "digits:nosplit"], 1, "there is test, train, val"),
         (["MODEL", "--task", "digits", "--precision", "fp8"], 2, "no precision"),
-        (["MODEL", "--task", "digits", "--device", "tpu"], 2, "no device"),
+        (["MODEL", "--task", "digits", "--device", "tpu"], 2, "not a device"),
         (["MODEL", "--task", "digits", "--cache", "x", "--no-cache"], 2, "opposite"),
+        (["MODEL", "--task", "digits", "-o", "/nowhere/scores.json"], 2, "no directory"),
         (["/nowhere", "--task", "digits"], 1, "nothing here"),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(
-    digit_models: list[Path], tmp_path: Path, cli: Run, arguments: list[str], code: int, message: str
+    digit_models: list[Path], tmp_path: Path, inline: Run, arguments: list[str], code: int, message: str
 ) -> None:
-    done = cli("evaluate", *[str(digit_models[0]) if a == "MODEL" else a for a in arguments], cwd=tmp_path)
+    done = inline("evaluate", *[str(digit_models[0]) if a == "MODEL" else a for a in arguments], cwd=tmp_path)
     assert done.returncode == code and message in done.stderr and "Traceback" not in done.stderr
 
 
@@ -227,7 +242,7 @@ def test_a_file_that_is_no_model_of_its_own_speaks_through_model_and_preprocess(
             ["digits"],
             model=name,
             preprocess=tmp_path / "preprocess.json",
-            options=EvaluationOptions(limit=2),
+            options=options(tmp_path, limit=2, scores=False),
         ).scores[0]
         for name in ("RN50", None)
     ]
@@ -241,9 +256,34 @@ def test_two_splits_that_share_images_are_found(digit_models: list[Path], colour
         assert (e.shared_images(0, 1), e.shared_images(0, 2)) == (30, 0)
 
 
+def test_tasks_that_share_images_are_named_also_when_their_scores_are_known(
+    digit_models: list[Path], colours: Path, tmp_path: Path
+) -> None:
+    (colours / "val").symlink_to(colours / "test")
+    tasks = [str(colours), f"{colours}:val", "digits"]
+    for _ in range(2):
+        notes = evaluate(digit_models[:1], tasks, options=options(tmp_path)).notes
+        assert [n for n in notes if "share" in n] == [f"{colours}:test and {colours}:val share 30 images"]
+
+
+def test_what_fills_a_batch_leaves_no_trace_in_the_bits(digit_models: list[Path]) -> None:
+    with (
+        open_checkpoint(digit_models[1]) as checkpoint,
+        Evaluator(checkpoint.config or {}, open_tasks(["digits"]), EvaluationOptions(batch_size=32)) as e,
+    ):
+        e.load(checkpoint)
+        pixels = e.pixels[0]
+        full = {}
+        for rows, features in image_features(e.model, pixels, pixels.rows, e._how):
+            full |= dict(zip(rows.tolist(), features, strict=True))
+        for rows in (np.arange(64, 69), np.arange(470, 497)):  # five images and padding; a batch of other neighbours
+            (alone,) = [f for _, f in image_features(e.model, pixels, rows, e._how)]
+            assert all(torch.equal(a, full[r]) for a, r in zip(alone, rows.tolist(), strict=True))
+
+
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UsageError, match="CUDA devices"):
-        evaluator.choose_device(f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}")
+    with pytest.raises(UsageError, match="CUDA devices are"):
+        choose_device(f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}")
 
 
 def test_out_of_memory_halves_the_batch(digit_models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +303,55 @@ def test_out_of_memory_halves_the_batch(digit_models: list[Path], monkeypatch: p
 
         monkeypatch.setattr(type(e.model), "encode_image", tight)
         assert e.score() == [expected]
-    assert sizes[:3] == [100, 50, 25] and set(sizes[3:]) == {25}
+        assert sizes[:3] == [100, 50, 25] and set(sizes[3:]) == {25}
+        e._how = replace(e._how, batch=100)  # and block by block, where what was given out is not given out again
+        blocks = list(e.hit_blocks(0, np.arange(90), e.text_side(0)))
+    assert [len(rows) for rows, _ in blocks] == [25, 25, 25, 15]
+
+
+def test_out_of_memory_halves_the_prompts_and_is_an_error_at_one(
+    digit_models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        open_checkpoint(digit_models[1]) as checkpoint,
+        Evaluator(checkpoint.config or {}, open_tasks(["digits"])) as e,
+    ):
+        e.load(checkpoint)
+        expected = e.text_side(0)
+        plain, room = prompts.encode_tree, 100
+
+        def tight(tower: Any, tree: Any) -> torch.Tensor:
+            if len(tree.tokens) > room:
+                raise torch.OutOfMemoryError("no room for these prompts")
+            return plain(tower, tree)
+
+        monkeypatch.setattr(prompts, "encode_tree", tight)
+        assert (e.text_side(0) - expected).abs().max() < 1e-6
+        assert 1 <= e._prompts_together <= 2
+        room = 1
+        with pytest.raises(StorageError, match="no room for one prompt"):
+            e.text_side(0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_tower_scores_alike(digit_models: list[Path], precision: str) -> None:
+    plain, compiled = (
+        evaluate(digit_models, ["digits"], options=EvaluationOptions(device="cuda", precision=precision, compile=c))
+        for c in (False, True)
+    )
+    for one, other in zip(plain.scores, compiled.scores, strict=True):
+        assert abs(one.value - other.value) <= (0.002 if precision == "fp32" else 0.02)
+
+
+@pytest.mark.gpu
+def test_cuda_finds_a_batch_that_there_is_room_for(digit_models: list[Path]) -> None:
+    torch.cuda.set_per_process_memory_fraction((64 << 20) / torch.cuda.mem_get_info()[1])
+    try:
+        score = evaluate(digit_models, ["digits"], options=EvaluationOptions(device="cuda", precision="fp32")).scores[1]
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert abs(score.value - evaluate(digit_models, ["digits"]).scores[1].value) <= 0.002
 
 
 @pytest.mark.gpu

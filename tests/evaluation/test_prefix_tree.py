@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from open_clip.model import CLIP
 from torch.nn.functional import normalize
 
+from soupkit.evaluation import prefix_tree
 from soupkit.evaluation import prompts as prompts_module
 from soupkit.evaluation.adapter import causal_text_tower
 from soupkit.evaluation.classifier import zero_shot_classifier
@@ -36,19 +37,19 @@ rows = st.lists(st.lists(st.integers(1, 3), min_size=0, max_size=14), min_size=1
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows, st.sampled_from([4, 16, 16_384]))
-def test_any_prompts_get_the_features_of_encode_text(model: CLIP, texts: list[list[int]], nodes: int) -> None:
+@given(rows, st.sampled_from([4, 16, 16_384]), st.sampled_from([2, 8, 64]))
+def test_any_prompts_get_the_features_of_encode_text(model: CLIP, texts: list[list[int]], nodes: int, run: int) -> None:
     tokens = torch.zeros(len(texts), 16, dtype=torch.int64)
     for i, text in enumerate(texts):
         tokens[i, : len(text) + 1] = torch.tensor([*text, END])
     distinct, own = tokens.unique(dim=0, return_inverse=True)
-    before, prompts_module._TREE_NODES = prompts_module._TREE_NODES, nodes
-    try:
-        encoder = PromptEncoder(model, Prompts(distinct, own), torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompts_module, "_TREE_NODES", nodes)
+        patch.setattr(prefix_tree, "_RUN", run)
+        patch.setattr(prefix_tree, "_ROWS", 4 * run)
+        encoder = PromptEncoder(model, Prompts(distinct, own), torch.device("cpu"), batch=1)
         assert encoder.uses_tree
         found = encoder.encode()
-    finally:
-        prompts_module._TREE_NODES = before
     with torch.inference_mode():
         expected = normalize(model.encode_text(tokens).float(), dim=-1)
     assert (found - expected).abs().max() < 1e-6
@@ -56,7 +57,7 @@ def test_any_prompts_get_the_features_of_encode_text(model: CLIP, texts: list[li
 
 def test_the_tree_holds_each_prefix_once() -> None:
     tree = build_tree([[1, 2, 3], [1, 2, 4], [1, 5], [1, 2, 3]])
-    assert len(tree.tokens) == 5
+    assert tree.size == 5
     assert tree.ends.tolist() == [2, 3, 4, 2]
 
 

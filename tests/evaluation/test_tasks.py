@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from soupkit.checkpoint import open_checkpoint
 from soupkit.errors import DataError, SoupkitError, UsageError
-from soupkit.evaluation import EvaluationOptions, evaluate, open_tasks
+from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, open_tasks
 from soupkit.evaluation.suites import KNOWN, SUITES
 from tests.evaluation.conftest import encoded, picture, write_lists, write_shards
 
@@ -97,6 +98,30 @@ def test_folder_and_table_score_as_the_shards_do(pictures: Path, digit_models: l
     tasks = [str(pictures), str(pictures / "test.csv"), str(shards)]
     found = evaluate([digit_models[1]], tasks, options=EvaluationOptions(cache=tmp_path / "cache")).scores
     assert len({(s.value, s.n, s.low) for s in found}) == 1 and found[0].n == 100
+
+
+def test_labels_that_moved_are_not_taken_from_the_cache(digit_models: list[Path], tmp_path: Path) -> None:
+    """The files, their contents and their order stay the same: only what the folders and the class list say changes."""
+    root = tmp_path / "folder"
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encoded(picture(int(name[2])), "png"))
+    (root / "classnames.txt").write_text("one\ntwo\n")
+    (root / "all.csv").write_text("path,label\na/1.png,one\na/2.png,one\nb/3.png,two\n")
+    places = (str(root), str(root / "all.csv"))
+
+    def labels() -> list[list[int]]:
+        options = EvaluationOptions(cache=tmp_path / "cache")
+        with open_checkpoint(digit_models[0]) as c, Evaluator(c.config or {}, open_tasks(places), options) as e:
+            return [pixels.labels.tolist() for pixels in e.pixels]
+
+    assert labels() == [[0, 0, 1], [0, 0, 1]]
+    (root / "a/2.png").rename(root / "b/2.png")
+    (root / "all.csv").write_text("path,label\na/1.png,one\nb/2.png,one\nb/3.png,two\n")
+    (root / "classnames.txt").write_text("two\none\n")
+    assert labels() == [[0, 1, 1], [1, 1, 0]]
+    (root / "classnames.txt").write_text("one\ntwo\n")
+    assert labels() == [[0, 1, 1], [0, 0, 1]]
 
 
 def test_folders_named_by_wordnet_ids_are_classes_of_imagenet(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def write_tokenizer(directory: Path, words: list[str]) -> None:
     ).save_pretrained(directory)
 
 
-def write_model(directory: Path, kind: str, seed: int = 0) -> Path:
-    """Write a model of `kind` with random weights, larger than at initialisation so that images differ."""
+def write_model(directory: Path, kind: str, seed: int = 1) -> Path:
+    """Write a model of `kind` with random weights, so large that images differ and fall into several classes."""
     import open_clip
 
     config = {
@@ -68,7 +68,7 @@ def write_model(directory: Path, kind: str, seed: int = 0) -> Path:
     (place / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)
     model = open_clip.create_model(f"local-dir:{place}", load_weights=False)
-    state = {k: v + 0.05 * torch.randn_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {k: v + 0.2 * torch.randn_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
     state = {k: v.abs() if k.endswith("running_var") else v.contiguous() for k, v in state.items()}
     path = save(directory / "model", state, config)
     if kind == "own_tokenizer":
