@@ -24,7 +24,7 @@ def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base, tuned = root / "stage1", [root / "a", root / "b"]
     generator = torch.Generator().manual_seed(0)
     found = list(tuned)
-    for i, noise in enumerate((0.02, 0.03, 0.05, 0.3)):
+    for i, noise in enumerate((0.02, 0.03, 0.05, 3.0)):
         state = load_file(tuned[i % 2] / "open_clip_model.safetensors")
         place = root / f"noisy{i}"
         place.mkdir()
