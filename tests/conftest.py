@@ -85,10 +85,10 @@ def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def soupkit(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def soupkit(*arguments: object, timeout: float = 200, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "soupkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment(), **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), **options)
 
 
 @pytest.fixture
