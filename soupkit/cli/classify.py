@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from soupkit.cli.options import AsJson, Device, Model, Precision, Preprocess
+
 HELP = """\
 Say which label fits an image, with probabilities: what open_clip's own example computes.
 
@@ -21,18 +23,11 @@ def classify(
     ref: Annotated[str, typer.Argument(metavar="REF", help="The checkpoint.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     label: Annotated[list[str] | None, typer.Option("--label", metavar="TEXT", help="Two labels or more.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    model: Model = None,
+    preprocess: Preprocess = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     import time

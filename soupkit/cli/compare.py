@@ -1,9 +1,10 @@
 """`soupkit compare`: can these checkpoints be averaged, and are they of one lineage?"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from soupkit.cli.options import AsJson, Preprocess
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,10 +29,8 @@ def compare(
     weights: Annotated[bool, typer.Option("--weights", help="Read the weights and measure distances.")] = False,
     base: Annotated[str | None, typer.Option("--base", metavar="REF", help="The model that was fine-tuned.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model of bare weights.")] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    preprocess: Preprocess = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     import time

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from soupkit.cli.options import AsJson
+
 if TYPE_CHECKING:
     from soupkit.evaluation import Score
     from soupkit.merging import MergeResult
@@ -34,7 +36,7 @@ def demo(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train everything anew.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no decoded images and no scores.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     import time

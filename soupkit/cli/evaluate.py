@@ -6,6 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soupkit.cli.options import (
+    AsJson,
+    BatchSize,
+    Cache,
+    DataRoot,
+    Device,
+    DocumentFile,
+    Limit,
+    Model,
+    NoCache,
+    Precision,
+    Preprocess,
+    SkipCorrupt,
+)
 from soupkit.publishing.names import short_names
 
 if TYPE_CHECKING:
@@ -39,41 +53,22 @@ def evaluate(
         list[str] | None, typer.Argument(metavar="REF...", help="Checkpoints to score.", show_default=False)
     ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to score on.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
-    ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")] = False,
+    data_root: DataRoot = None,
+    model: Model = None,
+    preprocess: Preprocess = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     no_score_cache: Annotated[bool, typer.Option("--no-score-cache", help="Score anew, keep no scores.")] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
-    ] = None,
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
-    ] = False,
+    limit: Limit = None,
+    skip_corrupt: SkipCorrupt = False,
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    output: DocumentFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json

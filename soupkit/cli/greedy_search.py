@@ -5,6 +5,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soupkit.cli.options import (
+    AsJson,
+    BatchSize,
+    Cache,
+    DataRoot,
+    Device,
+    Limit,
+    Model,
+    NoCache,
+    Precision,
+    Preprocess,
+    ReportTask,
+    SkipCorrupt,
+)
 from soupkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +55,7 @@ on; no image is scored again for the same weights.
 def greedy_search(
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
-    report_task: Annotated[
-        list[str] | None, typer.Option("--report-task", metavar="TASK", help="What to report on.")
-    ] = None,
+    report_task: ReportTask = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
     strategy: Annotated[
         str, typer.Option("--strategy", metavar="greedy|backward|swap", help="How to search.")
@@ -60,38 +72,21 @@ def greedy_search(
     ] = "ge",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="For random orders and draws.")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
-    data_root: Annotated[
-        Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
-    ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
-    ] = None,
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")
-    ] = False,
+    data_root: DataRoot = None,
+    model: Model = None,
+    preprocess: Preprocess = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    limit: Limit = None,
+    skip_corrupt: SkipCorrupt = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; score and write nothing.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace a soup that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.evaluate import cache_directory

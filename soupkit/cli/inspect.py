@@ -1,10 +1,11 @@
 """`soupkit inspect`: what a checkpoint is, from its headers alone."""
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from soupkit.cli.options import AsJson, Model, Preprocess
 
 if TYPE_CHECKING:
     from soupkit.checkpoint import Checkpoint
@@ -23,14 +24,10 @@ Say what a checkpoint is. Only headers are read, whatever its size; of one on th
 
 def inspect(
     ref: Annotated[str, typer.Argument(metavar="REF", help="The checkpoint.")],
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
+    model: Model = None,
+    preprocess: Preprocess = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     import time

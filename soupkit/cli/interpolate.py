@@ -5,6 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
+from soupkit.cli.options import (
+    AsJson,
+    BatchSize,
+    Cache,
+    DataRoot,
+    Device,
+    DocumentFile,
+    Limit,
+    Model,
+    NoCache,
+    Precision,
+    Preprocess,
+    ReportTask,
+)
+
 HELP = """\
 Score the models between a base and its fine-tune (WiSE-FT): base + alpha (fine-tune - base) for alpha from 0 to 1. With
 several fine-tunes their mean is the far end.
@@ -23,41 +38,22 @@ def interpolate(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was fine-tuned.", show_default=False)],
     refs: Annotated[list[str], typer.Argument(metavar="REF...", help="Its fine-tunes.", show_default=False)],
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What chooses alpha.")] = None,
-    report_task: Annotated[
-        list[str] | None, typer.Option("--report-task", metavar="TASK", help="What to report on.")
-    ] = None,
+    report_task: ReportTask = None,
     points: Annotated[int, typer.Option("--points", metavar="N", help="Values of alpha, 0 and 1 among them.")] = 11,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
-    ] = None,
+    output: DocumentFile = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the curve: PNG, SVG or PDF.")
     ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]"),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
-    ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    data_root: DataRoot = None,
+    model: Model = None,
+    preprocess: Preprocess = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    limit: Limit = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.evaluate import cache_directory

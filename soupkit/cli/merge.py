@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soupkit.cli.options import AsJson, Device, Model, Preprocess
 from soupkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,16 +53,12 @@ def merge(
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the method.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")
-    ] = None,
-    preprocess: Annotated[
-        Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
-    ] = None,
+    model: Model = None,
+    preprocess: Preprocess = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="D", help="float dtype of the soup [default: the ingredients']")
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, help="Workers [default: as many as suit the disk]")
     ] = None,
@@ -78,7 +75,7 @@ def merge(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace a soup that is there.")] = False,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity through.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Also take sha256 of every file (twice the time).")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.merging import RunOptions, SoupEntry

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from soupkit.cli.options import AsJson
+
 if TYPE_CHECKING:
     from soupkit.publishing.push import PushResult
 
@@ -45,7 +47,7 @@ def push(
         Path | None, typer.Option("--scores", metavar="FILE", help="What `evaluate -o` wrote, instead of scores.json.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it, show the plan, send nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from dataclasses import asdict

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from soupkit.cli.options import AsJson
+
 HELP = """\
 Put results on one HTML page: models and tasks with intervals, the scatter of a soup paper, the search in order, the
 interpolation curve, two models' difference per task. The page needs no network; phones and dark mode are thought of.
@@ -48,7 +50,7 @@ def report(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import print_json, say, terminal_progress

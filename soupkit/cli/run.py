@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from soupkit.cli.options import AsJson
+
 HELP = """\
 Run a recipe: trainings, soups and searches, their evaluation, a report, a push. What has not changed is not done again.
 
@@ -39,7 +41,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the steps; do nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import print_json, terminal_progress

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soupkit.cli.options import AsJson, Device
+
 if TYPE_CHECKING:
     from soupkit.progress import Progress
     from soupkit.training import TrainOptions, TrainResult
@@ -39,7 +41,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; RUN.KEY=VALUE of one run.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
     ] = None,
@@ -51,7 +53,7 @@ def train(
         float | None, typer.Option("--rate", metavar="TFLOPS", min=1e-6, help="Of a GPU; --dry-run gives the days.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace runs that are there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress

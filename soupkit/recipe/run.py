@@ -147,6 +147,7 @@ class _Work:
         return "unchanged" if not self.fresh and self.known.get(step.name) == key and there else "planned"
 
     def do(self, step: Step) -> StepResult:
+        """Run `step`, unless what decides it has not changed. Raises what its command raises."""
         started = time.perf_counter()
         place = self.place(step.name)
         if self.outlook(step) == "unchanged":

@@ -1,0 +1,32 @@
+"""Options that several commands share, each declared once: the same words, the same help everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")]
+Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")]
+Preprocess = Annotated[
+    Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
+]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
+Precision = Annotated[
+    str | None, typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]")
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
+]
+SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")]
+ReportTask = Annotated[list[str] | None, typer.Option("--report-task", metavar="TASK", help="What to report on.")]
+DocumentFile = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
