@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RECIPE = Path(__file__).parents[1] / "data" / "digits.yaml"
 
 HELP = """\
-Make a soup from nothing, in two to three minutes: train a small CLIP on the shipped handwritten digits, fine-tune it
+Make a soup from nothing, in one to two minutes: train a small CLIP on the shipped handwritten digits, fine-tune it
 three ways, inspect, compare and merge the three checkpoints, and score each of them and the soup on held-out digits.
 
 [bold]Example[/bold]:
