@@ -59,8 +59,10 @@ def test_any_number_of_ranks_gives_the_gradient_of_the_whole_batch(size, shard):
             np.testing.assert_allclose(answer[i][0], value.float(), rtol=1e-6)
             assert answer[i][1].keys() == expected.keys()
             for name, gradient in expected.items():
-                tolerance = (1e-9, 1e-12) if dtype == torch.float64 else (1e-4, 3e-6)
-                np.testing.assert_allclose(answer[i][1][name], gradient, *tolerance, err_msg=f"{CASES[i]}, {name}")
+                # Rounding is of the size of the terms that were summed, which a single element's value does not show.
+                relative = 1e-9 if dtype == torch.float64 else 1e-4
+                tolerance = relative * max(float(gradient.abs().max()), 1e-3)
+                np.testing.assert_allclose(answer[i][1][name], gradient, 0, tolerance, err_msg=f"{CASES[i]}, {name}")
         for answer in answers[1:]:
             assert all(np.array_equal(answer[i][1][name], answers[0][i][1][name]) for name in expected)
 
