@@ -4,8 +4,9 @@
 
 Makes synthetic checkpoints (kept for the next time) and an environment for the peers, then runs all of them in turns,
 warm (the inputs are read again before every run) and cold (the inputs are dropped from the page cache). The floor
-reads the inputs, writes as many bytes as the soup has, and syncs. Ratios are taken round by round, so that they hold
-when the machine's speed drifts; their median, least and largest are printed. Prints Markdown; `--output` also saves it.
+reads the inputs, writes as many bytes as the soup has, and syncs; the direct floor writes past the page cache. Ratios
+are taken round by round, so that they hold when the machine's speed drifts; their median, least and largest are
+printed. Prints Markdown; `--output` also saves it.
 Stopped at any moment, the same command goes on with the next run (`rounds.jsonl` under `--work` holds those that are
 done; it is removed at the end).
 """
@@ -36,6 +37,7 @@ def subjects(peers: list[str], python: Path | None, inputs: list[Path], out: Pat
     files = [str(p / WEIGHTS) for p in inputs]
     commands = {
         "floor": [sys.executable, "-m", "benchmarks.floor", str(out), *files],
+        "direct floor": [sys.executable, "-m", "benchmarks.floor", "--direct", str(out), *files],
         "soupkit": [
             sys.executable,
             "-m",
@@ -147,7 +149,7 @@ def table(title: str, runs: dict[str, list[Run]], failures: dict[str, str]) -> l
         process = spread([a.process / b.merge for a, b in zip(mine, floors, strict=False)])
         against_us = spread([a.merge / b.merge for a, b in zip(mine, ours, strict=False)]) if ours else ""
         memory = [f"{max(getattr(r, k) for r in mine) / 1e9:.2f}" for k in ("resident", "anonymous")]
-        own = name in ("soupkit", "floor")
+        own = name in ("soupkit", "floor", "direct floor")
         row = [name, spread([r.merge for r in mine]), against_floor, process, "" if own else against_us, *memory]
         lines.append("| " + " | ".join(row) + " |")
     lines += ["", *(f"{name} failed: {error.splitlines()[-1]}" for name, error in failures.items()), ""]
@@ -161,7 +163,7 @@ def differences(commands: dict[str, list[str]], out: Path) -> list[str]:
     reference = out.with_name("reference")
     lines = []
     for name, command in commands.items():
-        if name == "floor":
+        if name.endswith("floor"):
             continue
         remove(out)
         try:

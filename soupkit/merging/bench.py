@@ -1,10 +1,12 @@
 """One worker's bench: buffers for one block of every source, the arithmetic, and the way a block takes through them.
 
-read (positioned reads into host memory) -> hash -> to the device -> method -> back -> hash -> write. On a GPU a bench
-has two slots, so that one block is read and written while the other is on the device, and its own stream.
+read (positioned reads into host memory) -> hash -> to the device -> method -> back -> hash -> write. A bench has two
+slots, so that one block is worked on while the other is written, by a thread of the writers' own. On a GPU it also has
+its own stream, and a block is read while the other is on the device.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -16,7 +18,7 @@ from torch import Tensor
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.fingerprint import CHUNK_BYTES
-from soupkit.checkpoint.writer import TensorWriter
+from soupkit.checkpoint.writer import PAGE, TensorWriter
 from soupkit.errors import ArchitectureError, CheckpointError
 from soupkit.merging.arithmetic import Arithmetic
 from soupkit.merging.journal import TaskResult
@@ -24,34 +26,32 @@ from soupkit.merging.plan import Segment, Task, TensorPlan
 from soupkit.merging.registry import MergeMethod
 
 # Elements per block on the CPU. Small blocks drown in interpreter overhead, large ones leave the processor's cache: a
-# uniform merge of three bf16 ViT-bigG-14 on two cores took 4.0 s with 256 Ki and 512 Ki, 4.5 s with 128 Ki, 6.0 s with
-# 1 Mi. Positioned reads into such blocks cost about what faults on a memory map do, and a file that shrinks under them
-# is an error where a map would end the process.
+# uniform merge of three bf16 ViT-bigG-14 by two workers took 3.9 to 4.5 s with 512 Ki, 5.0 to 5.4 s with 256 Ki, 4.1 to
+# 4.8 s with 1 Mi. Positioned reads into such blocks cost about what faults on a memory map do, and a file that shrinks
+# under them is an error where a map would end the process.
 CPU_BLOCK = 1 << 19
 CUDA_BLOCK = 1 << 23
 
 
-def blocks(task: Task, size: int) -> Iterator[tuple[tuple[int, Segment], ...]]:
-    """Cut a task into runs of at most `size` elements, each piece with the number of the segment that it is of.
+def blocks(task: Task, size: int, first: int) -> Iterator[tuple[tuple[int, Segment], ...]]:
+    """Cut a task into blocks of `size` elements (the first: of `first`; the last may be shorter).
 
-    Short segments share a run; a piece that does not begin its segment begins at a multiple of `size` in it, so no
-    piece crosses a chunk's end.
+    Each is a run of pieces, with the numbers of the segments that they are of.
     """
-    run: list[tuple[int, Segment]] = []
-    filled = 0
+    room = first
+    block: list[tuple[int, Segment]] = []
     for i, segment in enumerate(task.segments):
-        length = segment.stop - segment.start
-        if filled + length > size and run:
-            yield tuple(run)
-            run, filled = [], 0
-        if length > size:
-            for start in range(segment.start, segment.stop, size):
-                yield ((i, Segment(segment.tensor, start, min(start + size, segment.stop))),)
-        else:
-            run.append((i, segment))
-            filled += length
-    if run:
-        yield tuple(run)
+        start = segment.start
+        while start < segment.stop:
+            stop = min(start + room, segment.stop)
+            block.append((i, Segment(segment.tensor, start, stop)))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield tuple(block)
+                block, room = [], size
+    if block:
+        yield tuple(block)
 
 
 # The integer that the bits of infinity are: in a float's integer view all greater ones are NaN.
@@ -80,9 +80,10 @@ class ChunkHashes:
         self.digests: list[bytes] = []
 
     def feed(self, data: np.ndarray) -> None:
-        """Add bytes (1-D uint8) that do not cross a chunk's end unless they begin at a chunk's start."""
-        for start in range(0, len(data), CHUNK_BYTES):
-            piece = data[start : start + CHUNK_BYTES]
+        """Add the next bytes (1-D uint8)."""
+        while len(data):
+            room = CHUNK_BYTES - self._fed
+            piece, data = data[:room], data[room:]
             self._state.update(piece)
             self._fed += len(piece)
             if self._fed == CHUNK_BYTES:
@@ -98,14 +99,20 @@ class ChunkHashes:
 
 @dataclass(slots=True)
 class Slot:
-    """Memory for one block: a host buffer per source and one for the output (uint8), and the device's counterparts."""
+    """Memory for one block: a host buffer per source and one for the output (uint8), and the device's counterparts.
+
+    `host_out` begins at a page, and `out` is the part of it that the block at hand fills: as far from a page's start as
+    its place in the file.
+    """
 
     host_in: list[Tensor]
     host_out: Tensor
     device_in: list[Tensor]
     device_out: Tensor
     arithmetic: dict[torch.dtype, Arithmetic]
+    out: Tensor
     done: "torch.cuda.Event | None" = None
+    writing: "Future[None] | None" = None
     block: tuple[Segment, ...] = ()
     hashes: "list[list[ChunkHashes]]" = field(default_factory=list)
 
@@ -117,6 +124,7 @@ class Bench:
         self,
         sources: Sequence[Checkpoint],
         writer: TensorWriter,
+        writers: Executor,
         method: MergeMethod,
         device: torch.device,
         *,
@@ -125,6 +133,7 @@ class Bench:
     ) -> None:
         self.sources = sources
         self.writer = writer
+        self.writers = writers
         self.method = method
         self.device = device
         self.has_base = has_base
@@ -140,6 +149,7 @@ class Bench:
         return Bench(
             self.sources,
             self.writer,
+            self.writers,
             self.method,
             self.device,
             has_base=self.has_base,
@@ -152,19 +162,26 @@ class Bench:
         whole = self.method.scope == "tensor" and plan.accumulator is not None
         size = max(s.stop - s.start for s in task.segments) if whole else self.block
         self._fit(plan, size)
+        # With a shorter first block the others begin at a page of the output, and can go past the page cache whole.
+        first = size if whole else size - self._page_offset(task.segments[0]) // plan.itemsize
         hashes = [[ChunkHashes() for _ in range(len(self.sources) + 1)] for _ in task.segments]
         slots = self._slots
+        i = 0
         with torch.inference_mode(), torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
-            for i, block in enumerate(blocks(task, size)):
+            for i, block in enumerate(blocks(task, size, first)):
                 slot = slots[i % len(slots)]
                 self._finish(slot)
-                slot.block, slot.hashes = tuple(s for _, s in block), [hashes[k] for k, _ in block]
+                self._settle(slot)
+                self._begin(slot, tuple(s for _, s in block))
+                slot.hashes = [hashes[k] for k, _ in block]
                 self._read(slot)
                 self._compute(slot)
                 if not self.on_gpu:
                     self._finish(slot)
             for k in range(1, len(slots) + 1):  # the oldest block first: a chunk's bytes are hashed in order
                 self._finish(slots[(i + k) % len(slots)])
+        for slot in slots:
+            self._settle(slot)
         for states in hashes:
             for state in states:
                 state.end()
@@ -178,18 +195,35 @@ class Bench:
             return
         self._capacity = (max(need[0], self._capacity[0]), max(need[1], self._capacity[1]))
         self._slots = []  # the old memory goes before the new is taken
-        self._slots = [self._slot(*self._capacity) for _ in range(2 if self.on_gpu else 1)]
+        self._slots = [self._slot(*self._capacity)]
+        # On the CPU a block is read only when the one before it has been merged: its memory is in the caches.
+        self._slots.append(self._slot(*self._capacity, None if self.on_gpu else self._slots[0]))
 
-    def _slot(self, nbytes_in: int, nbytes_out: int) -> Slot:
+    def _slot(self, nbytes_in: int, nbytes_out: int, shared: Slot | None = None) -> Slot:
+        """Make a slot, which shares all but the output's memory with `shared`, where that is given."""
+
         def host(n: int) -> Tensor:
             return torch.empty(n, dtype=torch.uint8, pin_memory=self.on_gpu)
 
-        host_in, host_out = [host(nbytes_in) for _ in self.sources], host(nbytes_out)
+        host_out = host(nbytes_out + 2 * PAGE)
+        host_out = host_out[-host_out.data_ptr() % PAGE :]
+        if shared is not None:
+            return Slot(shared.host_in, host_out, shared.device_in, host_out, shared.arithmetic, host_out)
+        host_in = [host(nbytes_in) for _ in self.sources]
         if not self.on_gpu:
-            return Slot(host_in, host_out, host_in, host_out, {})
+            return Slot(host_in, host_out, host_in, host_out, {}, host_out)
         device_in = [torch.empty(nbytes_in, dtype=torch.uint8, device=self.device) for _ in self.sources]
         device_out = torch.empty(nbytes_out, dtype=torch.uint8, device=self.device)
-        return Slot(host_in, host_out, device_in, device_out, {})
+        return Slot(host_in, host_out, device_in, device_out, {}, host_out)
+
+    def _page_offset(self, segment: Segment) -> int:
+        return self.writer.place(segment.tensor.name, segment.start * segment.tensor.itemsize) % PAGE
+
+    def _begin(self, slot: Slot, block: tuple[Segment, ...]) -> None:
+        """Give `slot` its next block, and the block its place in the output's buffer."""
+        start = self._page_offset(block[0])
+        nbytes = sum((s.stop - s.start) * s.tensor.itemsize for s in block)
+        slot.block, slot.out = block, slot.host_out[start : start + nbytes]
 
     def _read(self, slot: Slot) -> None:
         for source, (checkpoint, buffer) in enumerate(zip(self.sources, slot.host_in, strict=True)):
@@ -212,7 +246,7 @@ class Bench:
     def _compute(self, slot: Slot) -> None:
         plan = slot.block[0].tensor
         host = self._inputs(slot, slot.host_in)
-        out = slot.host_out[: host[0].numel() * plan.itemsize]
+        out = slot.out
         if plan.accumulator is None:
             self._copy(slot, host, out)
             return
@@ -248,42 +282,45 @@ class Bench:
         out.copy_(ingredients[0].view(torch.uint8))
 
     def _finish(self, slot: Slot) -> None:
-        """Wait for the device, then hash and write the block in `slot`, if there is one."""
+        """Wait for the device, then hash the block in `slot`, if there is one, and have it written."""
         if not slot.block:
             return
         if slot.done is not None:
             slot.done.synchronize()
             slot.done = None
         self._check(slot)
-        array, position = slot.host_out.numpy(), 0
-        first, filled = slot.block[0], 0
+        array, position = slot.out.numpy(), 0
+        first, begin = slot.block[0], 0
+        runs = []
         for segment, states in zip(slot.block, slot.hashes, strict=True):
             n = (segment.stop - segment.start) * segment.tensor.itemsize
             states[-1].feed(array[position : position + n])
             if not self.writer.adjoins(
-                first.tensor.name, first.start * first.tensor.itemsize + filled, segment.tensor.name
+                first.tensor.name, first.start * first.tensor.itemsize + position - begin, segment.tensor.name
             ):
-                self._write(first, array[position - filled : position])
-                first, filled = segment, 0
+                runs.append((first, array[begin:position]))
+                first, begin = segment, position
             position += n
-            filled += n
-        self._write(first, array[position - filled : position])
+        runs.append((first, array[begin:position]))
+        slot.writing = self.writers.submit(self._write, runs)
         slot.block, slot.hashes = (), []
 
-    def _write(self, first: Segment, data: np.ndarray) -> None:
-        self.writer.write(first.tensor.name, first.start * first.tensor.itemsize, data)
+    def _write(self, runs: list[tuple[Segment, np.ndarray]]) -> None:
+        for first, data in runs:
+            self.writer.write(first.tensor.name, first.start * first.tensor.itemsize, data)
+
+    def _settle(self, slot: Slot) -> None:
+        """Wait until the block that `slot` held is written."""
+        if slot.writing is not None:
+            slot.writing.result()
+            slot.writing = None
 
     def _check(self, slot: Slot) -> None:
         """Raise CheckpointError for a merged block that is not finite, with the tensor and the ingredient to blame."""
-        n = sum(s.stop - s.start for s in slot.block)
         plan = slot.block[0].tensor
-        if (
-            plan.accumulator is None
-            or self.allow_nonfinite
-            or all_finite(slot.host_out.numpy()[: n * plan.itemsize], plan)
-        ):
+        if plan.accumulator is None or self.allow_nonfinite or all_finite(slot.out.numpy(), plan):
             return
-        out = slot.host_out[: n * plan.itemsize].view(getattr(torch, DTYPES[plan.dtype].torch_name))
+        out = slot.out.view(getattr(torch, DTYPES[plan.dtype].torch_name))
         sources, position = self._inputs(slot, slot.host_in), 0
         for segment in slot.block:
             here = slice(position, position + segment.stop - segment.start)

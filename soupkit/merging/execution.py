@@ -37,6 +37,8 @@ from soupkit.merging.soup import (
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 
+_WRITERS = 2  # threads that do nothing but write; more were no faster
+
 
 class Execution:
     """One merge on its way to disk, in one process of `ranks`."""
@@ -180,17 +182,19 @@ class Execution:
         request = self.prepared.request
         journal.open()
         mine = self.tasks[self.ranks.rank :: self.ranks.size]
-        bench = Bench(
-            self.prepared.sources,
-            writer,
-            self.prepared.method,
-            self.device,
-            has_base=request.base is not None,
-            allow_nonfinite=request.allow_nonfinite,
-        )
         total = sum((s.stop - s.start) * s.tensor.itemsize for task in mine for s in task.segments)
         self.progress.start(f"merging {len(request.ingredients)} checkpoints", total, "B")
-        results = Engine(bench, writer, journal, done, self.progress).run(mine, self.threads)
+        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as writers:
+            bench = Bench(
+                self.prepared.sources,
+                writer,
+                writers,
+                self.prepared.method,
+                self.device,
+                has_base=request.base is not None,
+                allow_nonfinite=request.allow_nonfinite,
+            )
+            results = Engine(bench, writer, journal, done, self.progress).run(mine, self.threads)
         self.progress.finish()
         for source in self.prepared.sources:
             source.check_unchanged()
