@@ -67,7 +67,8 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
                 caption = captions[turn(len(captions), self._seed, k // classes)]
             else:
                 caption = captions[seed % len(captions)]
-            torch.manual_seed(seed)
+            # Augmentation draws on the CPU. `torch.manual_seed` would also note a stack trace for every other device.
+            torch.default_generator.manual_seed(seed)
             random.seed(seed)
             return self._transform(image), self._tokens(caption), damaged
         raise DataError(f"{_SUBSTITUTES} samples in a row are damaged", damaged, "look at the data")
