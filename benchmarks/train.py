@@ -3,6 +3,7 @@
     python -m benchmarks.train loss --batch 16384 --width 1024
     python -m benchmarks.train step --batches 256 512 1024
     python -m benchmarks.train accumulation --batches 512 1024 2048 4096
+    python -m benchmarks.train trainer --batch 128 --work /tmp/soupkit-benchmark
     python -m benchmarks.train cuda --model ViT-bigG-14 --batch 64
 
 `loss`: value and gradient for a whole batch, against open_clip's `ClipLoss` with autograd, each in its own process:
@@ -10,10 +11,10 @@ seconds, the processor's seconds, and the peak of resident memory above what the
 The floor is the time of the four matrix products alone. `step`: a whole optimizer step, one pass, against
 `train_one_epoch` of open_clip_train, which comes with open_clip_torch and so needs no environment of its own: the same
 model, batches in memory, AdamW, float32. `accumulation`: the same over 8 micro-batches, against `--accum-freq 8`, as
-the batch grows. Neither reads data. `cuda`: samples per second of a model with gradient checkpointing in bfloat16 and
-its share of the chip's rate for large matrix products, unmasked and with half of the patches dropped. Ratios are taken
-round by round. `--clock processor` with OMP_NUM_THREADS=1 is for a machine that has other work to do too. Prints
-Markdown; `--output` also saves it.
+the batch grows. Neither reads data. `trainer`: all of both trainers, data included (benchmarks/train_whole.py). `cuda`:
+samples per second of a model with gradient checkpointing in bfloat16 and its share of the chip's rate for large matrix
+products, unmasked and with half of the patches dropped. Ratios are taken round by round. `--clock processor` with
+OMP_NUM_THREADS=1 is for a machine that has other work to do too. Prints Markdown; `--output` also saves it.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+from benchmarks import train_whole
 from benchmarks.machine import machine, spread
 
 MICRO_BATCHES = 8
@@ -39,20 +41,28 @@ TEXT = {"context_length": TOKENS, "vocab_size": 512, "width": 64, "heads": 2, "l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loss", "step", "accumulation", "cuda"])
-    parser.add_argument("--batch", type=int, default=16384)
+    parser.add_argument("what", choices=["loss", "step", "accumulation", "trainer", "cuda"])
+    parser.add_argument("--batch", type=int, help="16384 for loss, 128 for trainer, 64 for cuda")
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 1024, 2048, 4096])
     parser.add_argument("--width", type=int, default=1024, help="of the features")
     parser.add_argument("--model", default="ViT-bigG-14", help="of cuda")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30, help="of trainer")
+    parser.add_argument("--workers", type=int, default=1, help="of trainer: processes that decode")
+    parser.add_argument("--work", type=Path, help="of trainer: directory for shards, runs and the peer")
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="of step and accumulation")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", choices=["soupkit", "open_clip"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.batch = arguments.batch or {"trainer": 128, "cuda": 64}.get(arguments.what, 16384)
+    if arguments.what == "trainer" and arguments.work is None:
+        parser.error("--work is needed")
     if arguments.one:
-        print(json.dumps(one_loss(arguments)))
+        print(json.dumps(one_loss(arguments) if arguments.what == "loss" else train_whole.one(arguments)))
         return
-    works = {"loss": loss, "step": step, "accumulation": accumulation, "cuda": cuda}
+    works = {
+        "loss": loss, "step": step, "accumulation": accumulation, "trainer": train_whole.whole, "cuda": cuda,
+    }  # fmt: skip
     text = "\n".join(works[arguments.what](arguments)) + "\n"
     print(text)
     if arguments.output:

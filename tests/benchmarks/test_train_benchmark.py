@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+from benchmarks import train_whole
 from benchmarks.train import compare
 
 ROOT = Path(__file__).parents[2]
@@ -26,3 +28,11 @@ def test_the_loss_is_compared_with_open_clips(tmp_path):
 def test_accumulation_is_compared_with_open_clips_loop():
     theirs, mine = compare(16, 16, pieces=8, rounds=2)
     assert len(theirs) == len(mine) == 2 and min(*theirs, *mine) > 0
+
+
+def test_the_whole_trainer_is_timed_step_by_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_whole, "IN_A_SHARD", 3)
+    small = {**train_whole.MODEL, "text_cfg": {**train_whole.MODEL["text_cfg"], "width": 16, "heads": 1, "layers": 1}}
+    monkeypatch.setattr(train_whole, "MODEL", small)
+    seconds = train_whole.one(SimpleNamespace(work=tmp_path, batch=4, steps=6, workers=0))
+    assert len(seconds) == 6 and min(seconds) > 0
