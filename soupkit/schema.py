@@ -1,5 +1,6 @@
 """YAML files with a schema: pydantic checks them, and every complaint names the file and the line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -58,14 +59,21 @@ class Document:
         line = line or self._lines.get(known, 1)
         raise UsageError(what, f"{self.path}, line {line}", hint)
 
-    def validate(self, schema: type[AnyEntry], data: Any, place: tuple[str | int, ...]) -> AnyEntry:
-        """Return `data`, which stands at `place`, as a `schema`. Raises UsageError for the first thing wrong."""
+    def validate(
+        self, schema: type[AnyEntry], data: Any, place: tuple[str | int, ...],
+        elsewhere: Mapping[str, tuple[str | int, ...]] | None = None,
+    ) -> AnyEntry:  # fmt: skip
+        """Return `data`, which stands at `place`, as a `schema`. Raises UsageError for the first thing wrong.
+
+        `elsewhere` says of keys that stand at another place what that place is.
+        """
         if not isinstance(data, dict):
             self.refuse(f"should be a map with the keys {', '.join(schema.model_fields)}", place)
         try:
             return schema.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
+            place = (elsewhere or {}).get(str(first["loc"][0]) if first["loc"] else "", place)
             name = ".".join(str(p) for p in first["loc"])
             if first["type"] == "extra_forbidden":
                 keys = ", ".join(schema.model_fields)

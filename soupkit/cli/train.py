@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soupkit.cli.options import AsJson, Device
+from soupkit.cli.options import AsJson, Device, NoCache
 
 if TYPE_CHECKING:
     from soupkit.progress import Progress
@@ -28,7 +28,9 @@ does not name itself; x is trained first.
 
 A run: model, init, data, batch_size, micro_batch_size, samples, lr, warmup, schedule (cosine, constant, continued),
 weight_decay, betas, eps, grad_clip, layer_decay, patch_dropout, grad_checkpointing, lock_image, lock_text, loss (clip,
-siglip), precision (fp32, bf16), ema, snapshots, nonfinite (stop, skip), seed. docs/training.md says what each means.
+siglip), precision (fp32, bf16), ema, snapshots, nonfinite (stop, skip), seed; evaluate (tasks to score it on as it goes
+on), report_to (tensorboard, trackio). With sweep, one entry is several runs: variants, or settings drawn at random.
+docs/training.md says what each means.
 
 Stopped by Ctrl-C, SIGTERM or worse, the same command goes on from the last checkpoint, with the same result.
 """
@@ -37,7 +39,7 @@ Stopped by Ctrl-C, SIGTERM or worse, the same command goes on from the last chec
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the runs go.")],
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Train this run alone.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Train this run or sweep alone.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; RUN.KEY=VALUE of one run.")
     ] = None,
@@ -45,6 +47,10 @@ def train(
     workers: Annotated[
         int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="Threads that compute on the CPU, per rank.")
+    ] = None,
+    no_cache: NoCache = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what it costs.")] = False,
     world_size: Annotated[
         int | None, typer.Option("--world-size", metavar="N", min=1, help="GPUs that --dry-run reckons with.")
@@ -56,6 +62,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
+    from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress
     from soupkit.cli.train_cost import cost_lines, recipe_costs
     from soupkit.errors import UsageError
@@ -63,7 +70,10 @@ def train(
 
     if not dry_run and (world_size is not None or rate is not None):
         raise UsageError("belong to --dry-run", "--world-size and --rate", "torchrun says how many take part")
-    options = TrainOptions(device=device, workers=workers, fresh=fresh, dry_run=dry_run)
+    options = TrainOptions(
+        device=device, workers=workers, threads=threads, cache=cache_directory(None, no_cache), fresh=fresh,
+        dry_run=dry_run,
+    )  # fmt: skip
     results = train_runs(recipe, output, run, settings or [], options, terminal_progress())
     if not first_rank():
         return
@@ -90,35 +100,24 @@ def _fields(result: "TrainResult") -> dict[str, Any]:
 def train_runs(
     recipe: Path, output: Path, name: str | None, settings: list[str], options: "TrainOptions", progress: "Progress"
 ) -> "dict[str, TrainResult]":
-    """Train the runs of `recipe` into `output`, or the one called `name` after those it starts from.
+    """Train the runs of `recipe` into `output`, or the one (or the sweep) called `name` after those it starts from.
 
-    With `fresh` and a name, only the named run is started anew. Raises UsageError as reading the recipe does.
+    With `fresh` and a name, only what has that name is started anew. Raises UsageError as reading the recipe does.
     """
     from dataclasses import replace
 
-    from soupkit.errors import UsageError
-    from soupkit.training import read_runs
+    from soupkit.training import read_runs, select_runs
     from soupkit.training import train as train_one
 
-    runs = {r.name: r for r in read_runs(recipe, settings)}
-    if name is not None and name not in runs:
-        there = ", ".join(n for n in runs if n) or "one entry without a name"
-        raise UsageError(f"there is no run {name!r}", recipe, f"there is {there}")
-    wanted: list[str] = list(runs)
-    if name is not None:
-        wanted, parent = [name], runs[name].parent
-        while parent is not None:
-            wanted, parent = [parent, *wanted], runs[parent].parent
     results = {}
-    for one in wanted:
-        run = runs[one]
-        entry = run.entry
+    for run in select_runs(read_runs(recipe, settings), name):
+        one, entry = run.name, run.entry
         if run.parent is not None:
             entry = entry.model_copy(update={"init": str(output / run.parent)})
             if options.dry_run and not (output / run.parent).exists():
                 progress.note(f"{one}: would start from {output / run.parent}, which is not there yet")
                 continue
         progress.note(f"run {one}") if one else None
-        own = replace(options, fresh=options.fresh and (name is None or one == name))
+        own = replace(options, fresh=options.fresh and name in (None, one, run.sweep))
         results[one] = train_one(entry, output / one if one else output, options=own, progress=progress)
     return results

@@ -12,16 +12,13 @@ _BARS = "▁▂▃▄▅▆▇█"
 def recipe_costs(
     recipe: Path, name: str | None, settings: list[str], *, world: int, rate: float | None
 ) -> "dict[str, RunCost]":
-    """Return the cost of every run of `recipe`, or of the one called `name`. `rate` is in TFLOPS."""
-    from soupkit.training import read_runs
+    """Return the cost of every run of `recipe`, or of the one or the sweep called `name`. `rate` is in TFLOPS."""
+    from soupkit.training import read_runs, select_runs
     from soupkit.training.cost import run_cost
 
     scaled = None if rate is None else rate * 1e12
-    return {
-        run.name: run_cost(run.entry, world=world, rate=scaled)
-        for run in read_runs(recipe, settings)
-        if name is None or run.name == name
-    }
+    wanted = [r for r in select_runs(read_runs(recipe, settings), name) if name in (None, r.name, r.sweep)]
+    return {run.name: run_cost(run.entry, world=world, rate=scaled) for run in wanted}
 
 
 def cost_lines(name: str, cost: "RunCost") -> list[str]:

@@ -13,7 +13,7 @@ from soupkit.publishing.push_entry import PushEntry
 from soupkit.publishing.report import ReportEntry
 from soupkit.schema import Document, Entry
 from soupkit.search.entry import SearchEntry
-from soupkit.training.entry import read_runs
+from soupkit.training.runs import expand_sweeps, read_runs
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _SECTIONS = ("version", "name", "train", "soup", "evaluate", "report", "push")
@@ -68,7 +68,9 @@ def read_recipe(path: Path) -> Graph:
         document.refuse("name should be a word", ("name",), hint="letters, digits, '.', '_' and '-'")
     steps: dict[str, tuple[Entry, tuple[str, ...]]] = {}
     own: dict[str, tuple[str, ...]] = {}  # a run needs the run that it starts from
-    for run in read_runs(path) if "train" in data else ():
+    runs = read_runs(path) if "train" in data else []
+    data = {**data, **{k: expand_sweeps(data[k], runs) for k in ("soup", "evaluate", "report") if k in data}}
+    for run in runs:
         if not re.fullmatch(r"[\w-]+", run.name):
             document.refuse(f"{run.name!r} is no name for a run", ("train", run.name), hint="letters, digits, '_', '-'")
         steps[f"train.{run.name}"] = run.entry, ("train", run.name)

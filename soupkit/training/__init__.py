@@ -1,6 +1,8 @@
 """Data becomes an ingredient."""
 
-from soupkit.training.entry import Run, TrainEntry, read_runs
-from soupkit.training.trainer import NotFiniteError, TrainOptions, TrainResult, train
+from soupkit.training.entry import TrainEntry
+from soupkit.training.loop import NotFiniteError
+from soupkit.training.runs import Run, read_runs, select_runs
+from soupkit.training.trainer import TrainOptions, TrainResult, train
 
-__all__ = ["NotFiniteError", "Run", "TrainEntry", "TrainOptions", "TrainResult", "read_runs", "train"]
+__all__ = ["NotFiniteError", "Run", "TrainEntry", "TrainOptions", "TrainResult", "read_runs", "select_runs", "train"]

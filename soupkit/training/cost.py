@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.training.entry import TrainEntry
-from soupkit.training.model import find_start
+from soupkit.training.model import find_config
 from soupkit.training.schedule import schedule_of
 
 _ADAM = 2  # moments
@@ -121,7 +121,7 @@ def run_cost(
     """
     if world < 1 or entry.batch_size < world:
         raise UsageError(f"a batch of {entry.batch_size:,} cannot be shared by {world:,} GPUs", "--world-size")
-    config = find_start(entry if entry.model is None else entry.model_copy(update={"init": None})).config
+    config = find_config(entry)
     bf16 = entry.precision == "bf16"
     own = -(-entry.batch_size // world)
     micro = min(own, entry.micro_batch_size or own)

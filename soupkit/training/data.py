@@ -1,6 +1,5 @@
 """Batches for one rank: reads, decodes, augments and tokenizes, in worker processes where there are cores for it."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from soupkit.errors import CheckpointError, DataError
+from soupkit.errors import DataError, SoupkitError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, preprocess_of
 from soupkit.evaluation.transform import decode
 from soupkit.ranks import Ranks
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import Balanced, Mixture, order_of, seed_of, turn
-from soupkit.training.sources import Source, open_source
+from soupkit.training.randomness import seed_everything, undisturbed
+from soupkit.training.signals import held_signals, leave_signals_to_parent
+from soupkit.training.sources import Source, open_sources
 
 _SUBSTITUTES = 32  # how many samples in a row may be damaged before the data are given up
 
@@ -33,10 +34,13 @@ class Batch:
 class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
     """Sample number `position` of a run, for any position: everything random about it is drawn from that number."""
 
-    def __init__(self, entry: TrainEntry, config: dict[str, Any], tokenizer: Tokenizer) -> None:
-        """Raises DataError for data that cannot be read, CheckpointError for a transform that open_clip refuses."""
+    def __init__(
+        self, entry: TrainEntry, config: dict[str, Any], tokenizer: Tokenizer, sources: Sequence[Source] | None = None
+    ) -> None:
+        """`sources` are the entry's, opened here unless given. Raises DataError for data that cannot be read,
+        UsageError for a transform that open_clip refuses."""
         entries = entry.sources
-        self.sources: list[Source] = [open_source(e) for e in entries]
+        self.sources = list(sources) if sources is not None else open_sources(entry)
         self._seed = entry.seed
         self._orders = [
             order_of(
@@ -45,7 +49,7 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
             )
             for i, (e, s) in enumerate(zip(entries, self.sources, strict=True))
         ]  # fmt: skip
-        self._mixture = Mixture(tuple(e.weight or e.share * len(s) for e, s in zip(entries, self.sources, strict=True)))
+        self._mixture = Mixture(tuple(e.weight or float(len(o)) for e, o in zip(entries, self._orders, strict=True)))
         self._transform = _training_transform(preprocess_of(config), entry.augmentation)
         self._tokens = lru_cache(maxsize=1 << 14)(lambda text: tokenizer([text])[0])
 
@@ -54,7 +58,7 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
         order, chosen = self._orders[source], self.sources[source]
         damaged = ""
         for attempt in range(_SUBSTITUTES):
-            index = order(k) if not attempt else seed_of(self._seed, position, attempt) % len(chosen)
+            index = order(k if not attempt else seed_of(self._seed, position, attempt) % len(order))
             try:
                 data, captions = chosen.read(index)
                 image = decode(data)
@@ -67,51 +71,104 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
                 caption = captions[turn(len(captions), self._seed, k // classes)]
             else:
                 caption = captions[seed % len(captions)]
-            # Augmentation draws on the CPU. `torch.manual_seed` would also note a stack trace for every other device.
-            torch.default_generator.manual_seed(seed)
-            random.seed(seed)
+            seed_everything(seed)
             return self._transform(image), self._tokens(caption), damaged
         raise DataError(f"{_SUBSTITUTES} samples in a row are damaged", damaged, "look at the data")
 
+    def __getitems__(self, positions: Sequence[int]) -> "Batch | SoupkitError":
+        """Return the samples of `positions` as a batch, or the error that they end in: raised in a worker process, it
+        would reach the run with a traceback for a text."""
+        try:
+            images, texts, damaged = zip(*(self[p] for p in positions), strict=True)
+        except SoupkitError as error:
+            return error
+        return Batch(torch.stack(images), torch.stack(texts), tuple(d for d in damaged if d))
+
 
 def _training_transform(preprocess: dict[str, Any], augmentation: dict[str, Any]) -> Callable[[Any], Tensor]:
-    """Return open_clip's own augmentation for training."""
+    """Return open_clip's own augmentation for training and, with `auto_augment`, timm's on top of it."""
     from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
 
     known = {k: v for k, v in preprocess.items() if k in PreprocessCfg.__dataclass_fields__ and v is not None}
+    policy = augmentation.get("auto_augment")
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in augmentation.items() if k != "auto_augment"}
     try:
-        settings = AugmentationCfg(**{k: tuple(v) if isinstance(v, list) else v for k, v in augmentation.items()})
-        return image_transform_v2(PreprocessCfg(**known), is_train=True, aug_cfg=settings)
+        transform = image_transform_v2(PreprocessCfg(**known), is_train=True, aug_cfg=AugmentationCfg(**settings))
+        if policy is not None:
+            transform.transforms.insert(_before_tensor(transform.transforms), _rand_augment(policy, preprocess))
+        return transform
     except (TypeError, ValueError, AssertionError) as error:
-        raise CheckpointError(f"open_clip refuses the augmentation: {error}", "augmentation") from error
+        raise UsageError(f"open_clip refuses the augmentation: {error}", "augmentation") from error
+
+
+def _before_tensor(transforms: Sequence[Any]) -> int:
+    from torchvision.transforms import ToTensor
+
+    return next(i for i, t in enumerate(transforms) if isinstance(t, ToTensor))
+
+
+def _rand_augment(policy: str, preprocess: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return RandAugment as the model-soups paper has it, in timm's words: rand-m9-n2."""
+    from timm.data.auto_augment import rand_augment_transform
+
+    size = preprocess["size"]
+    side = size if isinstance(size, int) else min(size)
+    mean = tuple(min(255, round(255 * m)) for m in preprocess.get("mean", (0.5, 0.5, 0.5)))
+    return rand_augment_transform(policy, {"translate_const": int(side * 0.45), "img_mean": mean})
 
 
 def batches(data: TrainingData, entry: TrainEntry, ranks: Ranks, start: int, workers: int) -> Iterator[Batch]:
-    """Yield this rank's part of every global batch from step `start` on. The caller's random state is kept."""
-    part = entry.batch_size // ranks.size
-    first = ranks.rank * part
-    positions = [
-        range(step * entry.batch_size + first, step * entry.batch_size + first + part)
-        for step in range(start, entry.steps)
-    ]
+    """Yield this rank's part of every global batch from step `start` on. The caller's random state is kept.
+
+    Raises DataError for data that are damaged throughout, and when a worker process was killed.
+    """
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_sampler=positions,  # type: ignore[arg-type]  # ranges serve as lists, and take no memory
+        batch_sampler=_Positions(entry, ranks, start),  # type: ignore[arg-type]  # ranges serve as lists
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=_whole,
         generator=torch.Generator().manual_seed(0),
         prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_signals_to_parent,
+        multiprocessing_context="fork" if workers else None,  # which shares what was read of the data so far
     )
-    iterator = iter(loader)
+    with held_signals():
+        iterator = iter(loader)
     while True:
-        with torch.random.fork_rng(devices=[]):
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-        yield Batch(*batch)
+        try:
+            with undisturbed():
+                batch = next(iterator, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that reads the data was killed", "--workers",
+                "often for lack of memory: take fewer; the same command goes on from the last checkpoint",
+            ) from error  # fmt: skip
+        if batch is None:
+            return
+        if isinstance(batch, SoupkitError):
+            raise batch
+        yield batch
 
 
-def _collate(samples: Sequence[tuple[Tensor, Tensor, str]]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    images, texts, damaged = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(texts), tuple(d for d in damaged if d)
+@dataclass(frozen=True, slots=True)
+class _Positions:
+    """The positions of this rank's samples, step by step from `start` on."""
+
+    entry: TrainEntry
+    ranks: Ranks
+    start: int
+
+    def __len__(self) -> int:
+        return self.entry.steps - self.start
+
+    def __iter__(self) -> Iterator[range]:
+        part = self.entry.batch_size // self.ranks.size
+        for step in range(self.start, self.entry.steps):
+            first = step * self.entry.batch_size + self.ranks.rank * part
+            yield range(first, first + part)
+
+
+def _whole(batch: Any) -> Any:
+    return batch

@@ -1,21 +1,19 @@
 """A run's entry in a recipe: what is trained, from what, on what and for how long. Everything is counted in samples."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from soupkit.errors import UsageError
-from soupkit.schema import Document, Entry
-from soupkit.training.references import RUN_REFERENCE
+from soupkit.schema import Entry
 
 # What may change between a run and its continuation, because it does not decide what the run is.
 NEUTRAL = frozenset(
-    {"micro_batch_size", "log_every", "checkpoint_every", "keep", "grad_checkpointing", "shard", "compile"}
-)
+    {
+        "micro_batch_size", "log_every", "checkpoint_every", "keep", "grad_checkpointing", "shard", "compile",
+        "evaluate", "report_to",
+    }
+)  # fmt: skip
 
 
 def _count(value: Any) -> Any:
@@ -61,6 +59,15 @@ class DataEntry(Entry):
         return self
 
 
+class EvaluationPointsEntry(Entry):
+    """When a run is scored while it goes on: on which tasks, after every how many samples, on how many images each."""
+
+    tasks: Annotated[list[str], Field(min_length=1)]
+    every: Positive
+    limit: Positive | None = None
+    data_root: Path | None = None
+
+
 class TrainEntry(Entry):
     """One run. `samples` is the length of its schedule, in whole batches; `stop_at` ends it earlier.
 
@@ -103,6 +110,8 @@ class TrainEntry(Entry):
     log_every: Positive | None = None
     checkpoint_every: Positive | None = None
     keep: Positive = 2
+    evaluate: EvaluationPointsEntry | None = None
+    report_to: list[Literal["tensorboard", "trackio"]] = []  # noqa: RUF012 - pydantic copies defaults
 
     @model_validator(mode="after")
     def _fits(self) -> "TrainEntry":
@@ -125,81 +134,3 @@ class TrainEntry(Entry):
     def steps(self) -> int:
         """Steps until the run ends: whole batches, rounded up."""
         return -(-min(self.samples, self.stop_at or self.samples) // self.batch_size)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of a file: its name (empty where the file holds one entry alone) and the run it starts from, if any."""
-
-    name: str
-    entry: TrainEntry
-    parent: str | None = None
-
-
-def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
-    """Return the runs of the recipe at `path`, each after the run it starts from.
-
-    What a run that starts from another (`init: ${train.x}`) does not say, it takes from that run. `settings` are
-    `key=value` or `RUN.key=value` and count before the file. Raises UsageError, with the line.
-    """
-    document = Document(path)
-    data: Any = document.data
-    named = isinstance(data, dict) and isinstance(data.get("train"), dict)
-    if isinstance(data, dict) and "train" in data and not named:
-        document.refuse("train should be a map from names to runs", ("train",))
-    raw: dict[str, Any] = dict(data["train"]) if named else {"": data}
-    for name, fields in raw.items():
-        if not isinstance(fields, dict):
-            document.refuse("a run should be a map of its settings", ("train", name) if named else ())
-        raw[name] = dict(fields)
-    for text in settings:
-        _apply(raw, text)
-    runs: dict[str, Run] = {}
-
-    def resolve(name: str, after: tuple[str, ...]) -> dict[str, Any]:
-        place = ("train", name) if named else ()
-        fields, parent = dict(raw[name]), None
-        if found := RUN_REFERENCE.fullmatch(str(fields.get("init", ""))):
-            parent = found[1]
-            if parent in after or parent == name or parent not in raw:
-                problem = "starts from itself" if parent in raw else f"starts from {parent!r}, which is no run here"
-                document.refuse(f"{name or 'the run'} {problem}", (*place, "init"), hint=f"runs: {', '.join(raw)}")
-            inherited = resolve(parent, (*after, name))
-            before = runs[parent].entry
-            for own in ("init", "stop_at", "snapshots", "schedule", "continued_from"):
-                inherited.pop(own, None)
-            fields = {**inherited, **fields}
-            if fields.get("schedule") == "continued":
-                fields.setdefault("continued_from", before.steps * before.batch_size)
-            elif "warmup" not in raw[name]:
-                fields.pop("warmup", None)
-        if name not in runs:
-            runs[name] = Run(name, document.validate(TrainEntry, fields, place), parent)
-        return fields
-
-    for name in raw:
-        resolve(name, ())
-    return list(runs.values())
-
-
-def _apply(raw: dict[str, Any], text: str) -> None:
-    """Set what `key=value` or `RUN.key=value` says, in every run or in one. Raises UsageError."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"{text!r} is not key=value", "--set", "write it as lr=1e-3, data.share=0.5 or RUN.lr=1e-3")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"the value of {key} cannot be read: {value}", "--set", "quote it for the shell") from error
-    first, _, rest = key.partition(".")
-    names, key = ([first], rest) if first in raw and rest else (list(raw), key)
-    *path, last = key.split(".")
-    for name in names:
-        target = raw[name]
-        if path and len(names) > 1 and path[0] not in target:
-            continue  # it takes the whole of this from the run it starts from
-        for part in path:
-            inner = target.get(part)
-            target[part] = dict(inner) if isinstance(inner, dict) else {}
-            target = target[part]
-        target[last] = parsed

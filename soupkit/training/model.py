@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import fingerprint
+from soupkit.checkpoint.reference import open_headers
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, open_tokenizer
+from soupkit.progress import SILENT, Progress
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import seed_of
 from soupkit.training.run_directory import read_training
@@ -30,20 +32,32 @@ class Start:
     tokenizer_files: tuple[Path, ...]
 
 
-def find_start(entry: TrainEntry) -> Start:
-    """Read the config and the parent of a run. Raises UsageError, CheckpointError or ArchitectureError."""
-    own = _own_config(entry) if entry.model is not None else None
+def find_start(entry: TrainEntry, progress: Progress = SILENT) -> Start:
+    """Read the config and the parent of a run. Raises UsageError, CheckpointError, ArchitectureError or HubError."""
     if entry.init is None:
-        assert own is not None
-        return Start(own, None, (), ())
-    with open_checkpoint(entry.init) as parent:
-        config = own or parent.config
-        if config is None:
-            raise UsageError("has no config beside its weights", entry.init, "say which model it is with model")
+        return Start(find_config(entry), None, (), ())
+    with open_checkpoint(entry.init, progress=progress) as parent:
+        config = _own_config(entry) if entry.model is not None else _config_of(parent)
         value = fingerprint(parent).value
-        files = parent.tokenizer_files
-    before = read_training(Path(entry.init)) or {}
+        files, place = parent.tokenizer_files, parent.path
+    run = place.parent if place.name == "ema" or place.name.startswith("samples=") else place
+    before = read_training(run) or {}
     return Start(config, value, (value, *before.get("lineage", [])), files)
+
+
+def find_config(entry: TrainEntry) -> dict[str, Any]:
+    """Read the config of a run's model; of weights on the Hub no more than that is fetched. Raises as `find_start`."""
+    if entry.model is not None:
+        return _own_config(entry)
+    assert entry.init is not None
+    with open_headers(entry.init) as parent:
+        return _config_of(parent)
+
+
+def _config_of(parent: Checkpoint) -> dict[str, Any]:
+    if parent.config is None:
+        raise UsageError("has no config beside its weights", parent.ref, "say which model it is with model")
+    return parent.config
 
 
 def _own_config(entry: TrainEntry) -> dict[str, Any]:

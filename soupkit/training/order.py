@@ -1,10 +1,9 @@
 """Which sample comes when: a function of the seed and the count of samples alone, whatever the number of ranks."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 
 import numpy as np
 
@@ -17,40 +16,71 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-@dataclass(frozen=True, slots=True)
 class Shuffled:
-    """Every sample once per epoch: shards are shuffled, then the samples of `block` shards at a time."""
+    """Every sample once per epoch: shards are shuffled, then the samples of `block` shards at a time.
 
-    sizes: tuple[int, ...]
-    seed: int
-    block: int = 16
+    It holds a few numbers per shard and the permutations of the groups that are being read.
+    """
+
+    def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, block: int = 16) -> None:
+        self._sizes = np.asarray(sizes, dtype=np.int64)
+        self._first = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._seed, self._block = seed, block
+        self._total = int(self._first[-1])
+        self._shards = lru_cache(maxsize=2)(self._shuffle)
+        self._starts = lru_cache(maxsize=2)(self._group_starts)
+        self._members = lru_cache(maxsize=4)(self._permute)
+
+    def __len__(self) -> int:
+        return self._total
 
     def __call__(self, k: int) -> int:
         """Return the number of the sample that is drawn at place `k`."""
-        epoch, place = divmod(k, sum(self.sizes))
-        starts = _group_starts(self.sizes, self.seed, self.block, epoch)
+        epoch, place = divmod(k, self._total)
+        starts = self._starts(epoch)
         group = int(np.searchsorted(starts, place, side="right")) - 1
-        return int(_members(self.sizes, self.seed, self.block, epoch, group)[place - int(starts[group])])
+        return int(self._members(epoch, group)[place - int(starts[group])])
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, epoch]).permutation(len(self._sizes))
+
+    def _group_starts(self, epoch: int) -> np.ndarray:
+        lengths = np.add.reduceat(self._sizes[self._shards(epoch)], np.arange(0, len(self._sizes), self._block))
+        return np.cumsum(lengths) - lengths
+
+    def _permute(self, epoch: int, group: int) -> np.ndarray:
+        shards = self._shards(epoch)[group * self._block : (group + 1) * self._block]
+        members = np.concatenate([np.arange(self._first[s], self._first[s + 1]) for s in shards])
+        return np.random.default_rng([self._seed, epoch, group + 1]).permutation(members)
 
 
-@lru_cache(maxsize=8)
-def _shards(sizes: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(len(sizes))
+class PartOfShards:
+    """Another order over a part of the samples of every shard, drawn once for all epochs."""
 
+    def __init__(self, sizes: Sequence[int] | np.ndarray, share: float, seed: int, block: int) -> None:
+        sizes = np.asarray(sizes, dtype=np.int64)
+        self._first = np.concatenate([[0], np.cumsum(sizes)])
+        # Rounded along the sum, so that the part as a whole has its size however small the shards are.
+        bounds = np.round(share * self._first).astype(np.int64)
+        if not bounds[-1]:
+            bounds = (self._first > 0).astype(np.int64)  # one sample is the least
+        self._kept = bounds
+        self._order = Shuffled(np.diff(bounds), seed, block)
+        self._seed = seed
+        self._drawn = lru_cache(maxsize=2 * block + 2)(self._draw)
 
-@lru_cache(maxsize=8)
-def _group_starts(sizes: tuple[int, ...], seed: int, block: int, epoch: int) -> np.ndarray:
-    shards = _shards(sizes, seed, epoch)
-    lengths = [sum(sizes[s] for s in shards[i : i + block]) for i in range(0, len(shards), block)]
-    return np.array([0, *accumulate(lengths)][:-1])
+    def __len__(self) -> int:
+        return len(self._order)
 
+    def __call__(self, k: int) -> int:
+        """Return the number of the sample that is drawn at place `k`."""
+        place = self._order(k)
+        shard = int(np.searchsorted(self._kept, place, side="right")) - 1
+        return int(self._first[shard] + self._drawn(shard)[place - int(self._kept[shard])])
 
-@lru_cache(maxsize=64)
-def _members(sizes: tuple[int, ...], seed: int, block: int, epoch: int, group: int) -> np.ndarray:
-    first = np.array([0, *accumulate(sizes)])
-    shards = _shards(sizes, seed, epoch)[group * block : (group + 1) * block]
-    members = np.concatenate([np.arange(first[s], first[s + 1]) for s in shards])
-    return np.random.default_rng([seed, epoch, group + 1]).permutation(members)
+    def _draw(self, shard: int) -> np.ndarray:
+        n = int(self._first[shard + 1] - self._first[shard])
+        return np.random.default_rng([self._seed, n, shard]).permutation(n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +89,9 @@ class Subset:
 
     members: np.ndarray
     order: Shuffled
+
+    def __len__(self) -> int:
+        return len(self.members)
 
     def __call__(self, k: int) -> int:
         """Return the number of the sample that is drawn at place `k`."""
@@ -71,6 +104,9 @@ class Balanced:
 
     classes: tuple[Subset, ...]
     seed: int
+
+    def __len__(self) -> int:
+        return sum(map(len, self.classes))
 
     def __call__(self, k: int) -> int:
         """Return the number of the sample that is drawn at place `k`."""
@@ -108,14 +144,17 @@ class Mixture:
 
 
 def order_of(
-    sizes: Sequence[int], labels: np.ndarray | None, seed: int, *, share: float, balanced: bool, block: int
-) -> Shuffled | Subset | Balanced:
+    sizes: Sequence[int] | np.ndarray, labels: Callable[[], np.ndarray] | None, seed: int, *, share: float,
+    balanced: bool, block: int,
+) -> Shuffled | PartOfShards | Subset | Balanced:  # fmt: skip
     """Return the order of one source; a `share` below 1 leaves out what the seed does not draw, class by class."""
-    n = sum(sizes)
     if not balanced and share == 1.0:
-        return Shuffled(tuple(sizes), seed, block)
-    groups = [np.arange(n)] if labels is None else [np.nonzero(labels == c)[0] for c in np.unique(labels)]
-    rng = np.random.default_rng([seed, n])
+        return Shuffled(sizes, seed, block)
+    if labels is None:
+        return PartOfShards(sizes, share, seed, block)
+    found = labels()
+    rng = np.random.default_rng([seed, len(found)])
+    groups = [np.nonzero(found == c)[0] for c in np.unique(found)]
     kept = [np.sort(rng.permutation(g)[: max(1, round(share * len(g)))]) for g in groups]
     if not balanced:
         members = np.sort(np.concatenate(kept))

@@ -1,7 +1,7 @@
 """A run on disk: checkpoints while it goes on, and the soup-ready directory that it ends as.
 
 OUT.partial/training.json            what the run is; a continuation must be of the same
-OUT.partial/metrics.jsonl            its curves
+OUT.partial/metrics.jsonl            its curves (see `curves`)
 OUT.partial/checkpoints/N            torch.distributed.checkpoint, after N samples; the newest few are kept
 OUT/, OUT/ema/, OUT/samples=N/       what open_clip opens: the final weights, their average, snapshots
 """
@@ -9,6 +9,7 @@ OUT/, OUT/ema/, OUT/samples=N/       what open_clip opens: the final weights, th
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from soupkit.ranks import Ranks
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
 TRAINING_NAME = "training.json"
-METRICS_NAME = "metrics.jsonl"
 _WRITING = ".partial"
 
 
@@ -131,7 +131,9 @@ def _first_os_error(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def write_weights(directory: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+def write_model(
+    directory: Path, state: dict[str, Tensor], config: dict[str, Any], tokenizer_files: Sequence[Path] = ()
+) -> None:
     """Write an open_clip directory. Raises StorageError."""
     from safetensors.torch import save
 
@@ -141,6 +143,8 @@ def write_weights(directory: Path, state: dict[str, Tensor], config: dict[str, A
         # `save_file` would make a file that only its owner may read.
         (directory / "open_clip_model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
         (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for file in tokenizer_files:
+            (directory / file.name).write_bytes(file.read_bytes())
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", directory) from error
 
@@ -163,28 +167,3 @@ def write_training(directory: Path, document: dict[str, Any]) -> None:
         partial.replace(target)
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", target) from error
-
-
-class Metrics:
-    """The run's curves, one JSON line per entry; a continuation drops what the lost steps wrote."""
-
-    def __init__(self, directory: Path, samples: int) -> None:
-        self._path = directory / METRICS_NAME
-        kept = []
-        if self._path.is_file():
-            for line in self._path.read_text("utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break  # the line that a kill cut short
-                if entry["samples"] <= samples:
-                    kept.append(line)
-        self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-
-    def write(self, entry: dict[str, Any]) -> None:
-        """Add one line. Raises StorageError."""
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self._path) from error

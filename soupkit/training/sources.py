@@ -5,10 +5,10 @@ the seed and the count of samples alone and a run may go on with another number 
 """
 
 import csv
-import os
-import tarfile
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +17,73 @@ from soupkit.errors import DataError
 from soupkit.evaluation.data import Task
 from soupkit.evaluation.prompts import fill_templates
 from soupkit.evaluation.tasks import open_tasks, split_name
-from soupkit.training.entry import DataEntry
+from soupkit.progress import SILENT, Progress
+from soupkit.ranks import Ranks
+from soupkit.training.entry import DataEntry, TrainEntry
+from soupkit.training.shards import Keys, ShardReader, Table, open_table
+from soupkit.training.signals import Stop
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Images with captions. `sizes` are the samples of each shard, in order.
+    """Images with captions. `sizes` int64 are the samples of each shard, in order.
 
     `read(i)` returns the image file's bytes and its captions, and raises OSError or DataError for a sample that is
-    damaged. `labels` [N] are the classes of a task, None elsewhere. `notes` say what could not be read.
+    damaged. `labels()` are the classes [N] of a task, None elsewhere. `identity` says which files these are, by their
+    number, bytes and a digest of names and sizes. `notes` say what could not be read.
     """
 
     place: str
-    sizes: tuple[int, ...]
+    sizes: np.ndarray
     read: Callable[[int], tuple[bytes, tuple[str, ...]]]
-    identity: tuple[tuple[str, int], ...]
-    labels: np.ndarray | None = None
+    identity: dict[str, int | str]
+    labels: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return sum(self.sizes)
+        return int(self.sizes.sum())
 
 
-def open_source(entry: DataEntry) -> Source:
-    """Open what a data entry names. Raises DataError when nothing in it can be read."""
+def open_sources(
+    entry: TrainEntry, cache: Path | None = None, *, ranks: Ranks | None = None, workers: int = 0,
+    stop: Stop | None = None, progress: Progress = SILENT,
+) -> list[Source]:  # fmt: skip
+    """Open the data of a run; every rank must call it. Raises DataError when nothing in one of them can be read.
+
+    The index of shards is kept in `cache`, and made by `workers` processes per rank. Asked to stop meanwhile, it raises
+    KeyboardInterrupt.
+    """
+    ranks = ranks or Ranks()
+    found = []
+    for one in entry.sources:
+        source = ranks.together(lambda one=one: _open(one))  # type: ignore[misc]
+        if source is None:
+            keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
+            table = open_table(
+                _paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress
+            )  # fmt: skip
+            source = _from_shards(one, table, keys, cache)
+        found.append(source)
+    return found
+
+
+def _open(entry: DataEntry) -> Source | None:
+    """Open what is no list of shards."""
     if entry.csv is not None:
         return _table(entry)
     if isinstance(entry.shards, str) and (task := _task(entry.shards)) is not None:
         return _from_task(task)
     if entry.balanced:
         raise DataError("balanced needs classes", entry.shards, "it is for tasks of classification")
-    return _from_shards(entry)
+    return None
+
+
+def _identity(files: Iterable[tuple[str, int]]) -> dict[str, int | str]:
+    digest, number, size = hashlib.blake2b(digest_size=16), 0, 0
+    for name, length in files:
+        digest.update(f"{name}:{length}\n".encode())
+        number, size = number + 1, size + max(0, length)
+    return {"files": number, "bytes": size, "digest": digest.hexdigest()}
 
 
 def _task(text: str) -> Task | None:
@@ -63,14 +99,15 @@ def _task(text: str) -> Task | None:
 
 def _from_task(task: Task) -> Source:
     dataset = task.dataset
-    files = tuple((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
+    files = _identity((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
+    sizes = np.array([len(dataset)])
     if task.kind == "retrieval":
 
         def read_captions(index: int) -> tuple[bytes, tuple[str, ...]]:
             sample = dataset.read(index)
             return sample.data, sample.captions
 
-        return Source(dataset.place, (len(dataset),), read_captions, files)
+        return Source(dataset.place, sizes, read_captions, files)
     texts = fill_templates(task.classnames, task.templates, dataset.place)
     n = len(task.templates)
 
@@ -78,8 +115,11 @@ def _from_task(task: Task) -> Source:
         sample = dataset.read(index)
         return sample.data, tuple(texts[sample.label * n : (sample.label + 1) * n])
 
-    labels = np.array([dataset.read(i).label for i in range(len(dataset))])
-    return Source(dataset.place, (len(dataset),), read, files, labels)
+    @once  # only asked for where an order depends on them: to know them, everything is read
+    def labels() -> np.ndarray:
+        return np.array([dataset.read(i).label for i in range(len(dataset))])
+
+    return Source(dataset.place, sizes, read, files, labels)
 
 
 def _table(entry: DataEntry) -> Source:
@@ -87,79 +127,41 @@ def _table(entry: DataEntry) -> Source:
     assert path is not None
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+            table = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            columns = list(table.fieldnames or ())
+            there = entry.csv_image in columns and entry.csv_caption in columns
+            rows = [(row[entry.csv_image], row[entry.csv_caption] or "") for row in table] if there else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read: {error}", path) from error
-    if not rows or entry.csv_image not in rows[0] or entry.csv_caption not in rows[0]:
-        there = ", ".join(rows[0]) if rows else "no rows"
+    if not rows:
         raise DataError(
-            f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}", path,
-            f"it has {there}; name them with csv_image and csv_caption",
+            f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}" if not there else "holds no rows", path,
+            f"it has {', '.join(columns) or 'none'}; name them with csv_image and csv_caption",
         )  # fmt: skip
 
     def read(index: int) -> tuple[bytes, tuple[str, ...]]:
-        row = rows[index]
-        return (path.parent / row[entry.csv_image]).read_bytes(), (row[entry.csv_caption] or "",)
+        image, caption = rows[index]
+        return (path.parent / image).read_bytes(), (caption,)
 
-    return Source(str(path), (len(rows),), read, ((path.name, path.stat().st_size),))
+    return Source(str(path), np.array([len(rows)]), read, _identity([(path.name, path.stat().st_size)]))
 
 
-def _from_shards(entry: DataEntry) -> Source:
-    """Index the headers of tar shards. A shard that is cut short or is no tar gives what can be read before that."""
+def _paths(entry: DataEntry) -> list[str]:
     from braceexpand import braceexpand
 
     patterns = entry.shards if isinstance(entry.shards, list) else [entry.shards or ""]
-    paths = [Path(p) for pattern in patterns for p in braceexpand(pattern)]
-    image_keys, caption_keys = entry.image_key.split(";"), entry.caption_key.split(";")
-    places, sizes, notes, files = [], [], [], []
-    for number, path in enumerate(paths):
-        found, problem = _index(path, image_keys, caption_keys)
-        if problem:
-            notes.append(f"{path}: {problem}; {len(found)} of its samples can be read")
-        places.append(np.array([(number, *f) for f in found], dtype=np.int64).reshape(-1, 5))
-        sizes.append(len(found))
-        files.append((path.name, path.stat().st_size if path.exists() else 0))
-    table = np.concatenate(places) if places else np.empty((0, 5), dtype=np.int64)
-    if not len(table):
+    return [path for pattern in patterns for path in braceexpand(pattern)]
+
+
+def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None) -> Source:
+    notes = tuple(
+        f"{table.paths[i]}: {p}; {table.counts[i]} of its samples can be read" for i, p in table.problems.items()
+    )
+    first = entry.shards if isinstance(entry.shards, str) else (entry.shards or [""])[0]
+    if not table.counts.sum():
         hint = notes[0] if notes else f"looked for .{entry.image_key} with .{entry.caption_key}"
-        raise DataError("holds no image with a caption", str(patterns[0]), hint)
-
-    def read(index: int) -> tuple[bytes, tuple[str, ...]]:
-        shard, *extents = (int(n) for n in table[index])
-        with paths[shard].open("rb") as file:
-            image, caption = (_pread(file.fileno(), *extents[i : i + 2]) for i in (0, 2))
-        return image, (caption.decode("utf-8", "replace").strip(),)
-
-    return Source(str(patterns[0]), tuple(sizes), read, tuple(files), notes=tuple(notes))
-
-
-def _index(path: Path, images: Sequence[str], captions: Sequence[str]) -> tuple[list[tuple[int, ...]], str]:
-    """Return (image offset, bytes, caption offset, bytes) per sample of a shard, and what is wrong with the shard."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    problem = ""
-    try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if member.isfile() and member.offset_data + member.size <= size:
-                    folder, _, name = member.name.rpartition("/")
-                    stem, _, suffix = name.partition(".")
-                    found.setdefault(f"{folder}/{stem}", {})[suffix.lower()] = (member.offset_data, member.size)
-                elif member.isfile():
-                    problem = "is cut short"
-    except (OSError, tarfile.TarError, EOFError) as error:
-        problem = f"cannot be read: {error}"
-    samples: list[tuple[int, ...]] = []
-    for parts in found.values():
-        image = next((parts[k] for k in images if k in parts), None)
-        caption = next((parts[k] for k in captions if k in parts), None)
-        if image is not None and caption is not None:
-            samples.append((*image, *caption))
-    return samples, problem
-
-
-def _pread(descriptor: int, offset: int, size: int) -> bytes:
-    data = os.pread(descriptor, size, offset)
-    if len(data) != size:
-        raise OSError(f"the shard ends inside the sample, at byte {offset + len(data)}")
-    return data
+        raise DataError("holds no image with a caption", first, hint)
+    identity = _identity((Path(p).name, int(size)) for p, size in zip(table.paths, table.stamps[:, 0], strict=True))
+    # The shards of one group of the order, and of the next, whose first samples may be wanted before.
+    read = ShardReader(table, keys, cache, together=2 * entry.shuffle_shards)
+    return Source(first, table.counts, read, identity, notes=notes)

@@ -2,61 +2,56 @@
 
 import math
 import os
-import signal
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from pydantic import ValidationError
+from torch import Tensor
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.partial import PartialDirectory, partial_path
-from soupkit.errors import SoupkitError, StorageError, UsageError
-from soupkit.evaluation.evaluator import choose_device
+from soupkit.checkpoint.reference import open_headers
+from soupkit.device import choose_device
+from soupkit.errors import StorageError, UsageError
+from soupkit.evaluation import default_cache
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
-from soupkit.training.data import Batch, TrainingData, batches
+from soupkit.training.curves import Curves, check_trackers
+from soupkit.training.data import TrainingData, batches
 from soupkit.training.entry import NEUTRAL, TrainEntry
-from soupkit.training.model import Start, build, find_start
-from soupkit.training.optimizer import build_optimizer, set_lr
-from soupkit.training.order import seed_of
-from soupkit.training.parallel import clip_gradients, full_state, parallelize, start_average, update_average
-from soupkit.training.run_directory import (
-    Checkpoints,
-    Metrics,
-    read_training,
-    write_training,
-    write_weights,
-)
-from soupkit.training.schedule import schedule_of
-from soupkit.training.step import contrastive_step
+from soupkit.training.evaluation_points import EvaluationPoints
+from soupkit.training.loop import Life, Loop
+from soupkit.training.model import Start, build, find_config, find_start
+from soupkit.training.optimizer import build_optimizer
+from soupkit.training.parallel import full_state, parallelize, start_average
+from soupkit.training.run_directory import Checkpoints, read_training, write_model, write_training
+from soupkit.training.signals import Stop, stop_signals
+from soupkit.training.sources import Source, open_sources
 from soupkit.version import __version__
 
-_LOG_SECONDS = 5.0  # between lines of progress that say the loss
-_CHECKPOINT_STEPS = 1000
-
-
-class NotFiniteError(SoupkitError):
-    """The loss or a gradient is NaN or infinite."""
+_NOTES = 20  # about damaged shards that are told one by one
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
     """How to train, as far as it does not decide the weights.
 
-    `device` is auto, cpu, cuda or cuda:N; `workers` are processes per rank that decode images (None: as many as there
-    are cores for; 0: none); `threads` of torch on the CPU (None: torch's own choice).
+    `device` is auto, cpu, cuda or cuda:N; `workers` are processes per rank that decode images (0: none), `threads` are
+    torch's on the CPU; where they are None, both are chosen so that this machine's ranks share its cores. `cache` is
+    where indexes of shards and pixels of evaluations are kept, None for nowhere.
     """
 
     device: str = "auto"
     workers: int | None = None
     threads: int | None = None
+    cache: Path | None = field(default_factory=default_cache)
     fresh: bool = False
     dry_run: bool = False
 
@@ -75,31 +70,6 @@ class TrainResult:
     seconds: float
 
 
-@dataclass
-class _Life:
-    """What changes while a run goes on: all of it is in a checkpoint."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: dict[str, Tensor] | None
-    step: int = 0
-    skipped: int = 0
-    damaged: int = 0
-    loss: float = math.nan
-
-    def state(self) -> dict[str, Any]:
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        counts = torch.tensor([self.step, self.skipped, self.damaged])
-        state = {"model": model, "optimizer": optimizer, "counts": counts}
-        return state if self.average is None else {**state, "average": self.average}
-
-    def restore(self, checkpoints: Checkpoints, samples: int) -> None:
-        state = self.state()
-        checkpoints.read(state, samples)
-        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-        self.step, self.skipped, self.damaged = (int(n) for n in state["counts"])
-
-
 def train(
     entry: TrainEntry | dict[str, Any],
     output: str | Path,
@@ -115,16 +85,21 @@ def train(
     be written, NotFiniteError when the loss is not finite and the run is to stop then.
     """
     options = options or TrainOptions()
-    entry = entry if isinstance(entry, TrainEntry) else TrainEntry.model_validate(entry)
+    entry = entry if isinstance(entry, TrainEntry) else _checked(entry)
     started = time.perf_counter()
     target = Path(output)
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         if entry.batch_size % ranks.size:
             raise UsageError(f"batch_size {entry.batch_size} cannot be divided among {ranks.size} ranks", "batch_size")
-        if options.threads:
-            stack.enter_context(_threads(options.threads))
-        start = ranks.together(lambda: find_start(entry))
+        ranks.together(lambda: check_trackers(entry.report_to))
+        workers, threads = _share_of_cores(options, ranks)
+        if threads is not None:
+            stack.enter_context(_threads(threads))
+        if options.dry_run and not target.exists():
+            ranks.together(lambda: _look(entry))
+            return TrainResult(target, "planned", entry.steps * entry.batch_size, None, None, 0, 0, 0.0)
+        start = ranks.together(lambda: find_start(entry, progress))
         identity = _identity(entry, start)
         done = read_training(target)
         if target.exists() and not options.fresh:
@@ -138,10 +113,26 @@ def train(
         partial = PartialDirectory(target)
         ranks.lead(lambda: _claim(stack.enter_context(partial), identity, options.fresh))
         work = partial_path(target)
-        with _stop_signals() as stop:
-            document = _train(entry, start, identity, work, ranks, options, stop, progress)
+        with stop_signals() as stop:
+            document = _train(entry, start, identity, work, ranks, options, workers, stop, progress)
         ranks.lead(lambda: partial.publish(replace=options.fresh))
         return _result(document, target, "trained", started)
+
+
+def _checked(fields: dict[str, Any]) -> TrainEntry:
+    try:
+        return TrainEntry.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(first["msg"].removeprefix("Value error, "), where or "the run's entry") from error
+
+
+def _look(entry: TrainEntry) -> None:
+    """See whether the run can begin, as far as that is known without reading weights or data."""
+    find_config(entry)
+    if entry.init is not None:
+        open_headers(entry.init).close()
 
 
 def _result(document: dict[str, Any], target: Path, status: str, started: float) -> TrainResult:
@@ -194,75 +185,65 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Stop:
-    """Whether this process was asked to end."""
+def _share_of_cores(options: TrainOptions, ranks: Ranks) -> tuple[int, int | None]:
+    """Return how many processes read data and how many threads compute, for one of the ranks of this machine.
 
-    asked = False
-
-    def on(self, ranks: Ranks) -> bool:
-        """Whether any rank was asked; the same on all of them."""
-        return any(ranks.gather(self.asked)) if ranks.size > 1 else self.asked
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn Ctrl-C and SIGTERM into a wish that is granted at the end of a step; a second one is not waited for."""
-    stop = _Stop()
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    before: dict[int, Any] = {}
-    try:
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            before[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread, which alone may do this
-        pass
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    No threads are chosen (None) where a GPU computes, and where OMP_NUM_THREADS says it, as `torchrun` does.
+    """
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1
+    if choose_device(options.device, ranks.local).type == "cuda":
+        return (min(8, max(1, cores - 1)) if options.workers is None else options.workers), options.threads
+    # On the CPU the model takes most of the time: a core in four reads, the rest computes.
+    workers = (max(1, cores // 4) if cores > 1 else 0) if options.workers is None else options.workers
+    if options.threads is not None or "OMP_NUM_THREADS" in os.environ:
+        return workers, options.threads
+    return workers, max(1, cores - workers)
 
 
 def _train(
     entry: TrainEntry, start: Start, identity: dict[str, Any], work: Path, ranks: Ranks, options: TrainOptions,
-    stop: _Stop, progress: Progress,
+    workers: int, stop: Stop, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Train in `work` and return what `training.json` says at the end."""
     device = choose_device(options.device, ranks.local)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # or all ranks of a machine would open a context on its first GPU
     model, tokenizer = ranks.together(lambda: build(entry, start, device))
     model = parallelize(
         model, ranks, shard=entry.shard, checkpointing=entry.grad_checkpointing, precision=entry.precision,
         compile=entry.compile,
     )  # fmt: skip
-    data = ranks.together(lambda: TrainingData(entry, start.config, tokenizer))
-    for note in (note for source in data.sources for note in source.notes):
-        progress.note(note)
-    life = _Life(model, build_optimizer(model, entry), start_average(model) if entry.ema is not None else None)
+    sources = open_sources(entry, options.cache, ranks=ranks, workers=workers, stop=stop, progress=progress)
+    data = ranks.together(lambda: TrainingData(entry, start.config, tokenizer, sources))
+    _tell_notes(sources, progress)
+    data_record = [{"place": s.place, "samples": len(s), **s.identity} for s in sources]
+    ranks.lead(lambda: _check_data(work, data_record, progress))
+    life = Life(model, build_optimizer(model, entry), start_average(model) if entry.ema is not None else None)
     checkpoints = Checkpoints(work / "checkpoints", entry.keep, ranks)
     newest = checkpoints.newest()
     if newest is not None:
         life.restore(checkpoints, newest)
         progress.note(f"going on after {newest:,} of {entry.steps * entry.batch_size:,} samples")
-    metrics = ranks.lead(lambda: Metrics(work, life.step * entry.batch_size)) if ranks.leads else None
-    if not ranks.leads:
-        ranks.lead(lambda: None)
-    progress.start("training", entry.steps * entry.batch_size, "samples")
-    progress.advance(life.step * entry.batch_size)
-    try:
-        _steps(entry, life, data, checkpoints, metrics, start, work, ranks, _workers(options, ranks), stop, progress)
-    finally:
-        progress.finish()
+    with ExitStack() as stack:
+        evaluation = None
+        if entry.evaluate is not None:
+            evaluation = EvaluationPoints(entry.evaluate, start, ranks, options.device, options.cache, progress)
+            stack.callback(evaluation.close)
+        curves = _open_curves(entry, work, life.step * entry.batch_size, ranks)
+        if curves is not None:
+            stack.callback(curves.close)
+        progress.start("training", entry.steps * entry.batch_size, "samples")
+        stack.callback(progress.finish)
+        progress.advance(life.step * entry.batch_size)
+        loop = Loop(entry, start, work, ranks, checkpoints, curves, evaluation, stop, progress)
+        loop.run(life, batches(data, entry, ranks, life.step, workers))
     document = {
         "schema": 1,
         "soupkit": __version__,
         "entry": entry.model_dump(mode="json"),
         "parent": {"ref": entry.init, "fingerprint": start.fingerprint} if entry.init else None,
         "lineage": list(start.lineage),
-        "data": [{"place": s.place, "samples": len(s), "files": [list(f) for f in s.identity]} for s in data.sources],
+        "data": data_record,
         "samples": life.step * entry.batch_size,
         "loss": life.loss if math.isfinite(life.loss) else None,
         "skipped": life.skipped,
@@ -275,106 +256,41 @@ def _train(
     return ranks.lead(lambda: _finish(whole, average, start, work, document))
 
 
+def _tell_notes(sources: Sequence[Source], progress: Progress) -> None:
+    notes = [note for source in sources for note in source.notes]
+    for note in notes[:_NOTES]:
+        progress.note(note)
+    if len(notes) > _NOTES:
+        progress.note(f"and {len(notes) - _NOTES:,} more shards that are damaged")
+
+
+def _check_data(work: Path, record: list[dict[str, Any]], progress: Progress) -> None:
+    """Remember which files a run reads; say it when a continuation finds others, and so another order."""
+    document = read_training(work) or {}
+    before = document.get("data")
+    if before is None:
+        write_training(work, {**document, "data": record})
+    elif [{**r, "place": ""} for r in before] != [{**r, "place": ""} for r in record]:
+        progress.note("the data have changed since the run began: its samples come in another order from here on")
+
+
+def _open_curves(entry: TrainEntry, work: Path, samples: int, ranks: Ranks) -> Curves | None:
+    """Open the curves on the first rank; the others have none."""
+    opened: list[Curves] = []
+    run = work.name.removesuffix(".partial")
+    ranks.lead(lambda: opened.append(Curves(work, samples, run, entry.report_to)))
+    return opened[0] if opened else None
+
+
 def _finish(
     whole: dict[str, Tensor], average: dict[str, Tensor] | None, start: Start, work: Path, document: dict[str, Any]
 ) -> dict[str, Any]:
     """Write the final weights and the record, and remove what only a continuation would need."""
-    import shutil
-
-    _write(whole, start, work)
+    write_model(work, whole, start.config, start.tokenizer_files)
     if average is not None:
-        _write(average, start, work / "ema")
+        write_model(work / "ema", average, start.config, start.tokenizer_files)
     with open_checkpoint(work) as written:
         document = {**document, "output": {"fingerprint": fingerprint(written).value}}
     write_training(work, document)
     shutil.rmtree(work / "checkpoints", ignore_errors=True)
     return document
-
-
-def _write(state: dict[str, Tensor], start: Start, place: Path) -> None:
-    """Write weights with what belongs to them."""
-    write_weights(place, state, start.config)
-    for file in start.tokenizer_files:
-        (place / file.name).write_bytes(file.read_bytes())
-
-
-def _workers(options: TrainOptions, ranks: Ranks) -> int:
-    if options.workers is not None:
-        return options.workers
-    return max(1, min(8, (len(os.sched_getaffinity(0)) - 1) // ranks.size))
-
-
-def _steps(
-    entry: TrainEntry, life: _Life, data: TrainingData, checkpoints: Checkpoints, metrics: Metrics | None,
-    start: Start, work: Path, ranks: Ranks, workers: int, stop: _Stop, progress: Progress,
-) -> None:  # fmt: skip
-    """Take the steps that are left, with their checkpoints, snapshots and curves."""
-    schedule, size = schedule_of(entry), entry.batch_size
-    log_every = entry.log_every or size
-    checkpoint_every = entry.checkpoint_every or _CHECKPOINT_STEPS * size
-    clock, clock_samples, spoken = time.monotonic(), life.step * size, time.monotonic()
-    for batch in batches(data, entry, ranks, life.step, workers):
-        before = life.step * size
-        lr = schedule(before)
-        norm = _step(entry, life, batch, lr, ranks, progress)
-        samples = life.step * size
-        now = time.monotonic()
-        if before // log_every < samples // log_every and metrics is not None:
-            rate = (samples - clock_samples) / max(now - clock, 1e-9)
-            clock, clock_samples = now, samples
-            line = {"samples": samples, "loss": life.loss, "lr": lr, "grad_norm": norm, "samples_per_s": round(rate, 2)}
-            metrics.write({k: v if math.isfinite(v) else None for k, v in line.items()})
-        if now - spoken >= _LOG_SECONDS:
-            spoken = now
-            progress.note(f"{samples:,} samples: loss {life.loss:.4f}, lr {lr:.3g}")
-        progress.advance(size)
-        for wanted in entry.snapshots:
-            if before < wanted <= samples:
-                _snapshot(life, start, work / f"samples={wanted}", ranks)
-        last = life.step == entry.steps
-        if stop.on(ranks) and not last:
-            checkpoints.write(life.state(), samples, wait=True)
-            progress.note(f"stopped after {samples:,} samples, with a checkpoint")
-            raise KeyboardInterrupt
-        if before // checkpoint_every < samples // checkpoint_every and not last:
-            checkpoints.write(life.state(), samples)
-        checkpoints.poll()
-    checkpoints.finish()
-
-
-def _snapshot(life: _Life, start: Start, place: Path, ranks: Ranks) -> None:
-    whole = full_state(life.model.state_dict(), ranks)
-    ranks.lead(lambda: _write(whole, start, place))
-
-
-def _step(entry: TrainEntry, life: _Life, batch: Batch, lr: float, ranks: Ranks, progress: Progress) -> float:
-    """Take one step and return the norm of its gradient. Raises NotFiniteError where the run is to stop then."""
-    first = life.step * entry.batch_size
-    damaged = [d for part in ranks.gather(batch.damaged) for d in part] if ranks.size > 1 else list(batch.damaged)
-    if damaged and not life.damaged:
-        progress.note(f"damaged: {damaged[0]}; another sample takes its place, and the rest is only counted")
-    life.damaged += len(damaged)
-    # The step's random numbers depend on the seed and the step alone: none need to be in a checkpoint.
-    torch.manual_seed(seed_of(entry.seed, "step", life.step, ranks.rank))
-    result = contrastive_step(
-        life.model, batch.images, batch.texts, loss=entry.loss,
-        micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
-    )  # fmt: skip
-    life.loss = float(result.loss)
-    norm = float(clip_gradients(life.model, entry.grad_clip))
-    life.step += 1
-    if math.isfinite(life.loss) and math.isfinite(norm):
-        set_lr(life.optimizer, lr)
-        life.optimizer.step()
-        with torch.no_grad():
-            scale: Any = life.model.logit_scale
-            scale.clamp_(0, math.log(100))
-        if life.average is not None and entry.ema is not None:
-            update_average(life.average, life.model, entry.ema)
-        return norm
-    what = f"the {'gradient' if math.isfinite(life.loss) else 'loss'} is not finite"
-    if entry.nonfinite == "stop":
-        raise NotFiniteError(what, f"samples {first:,} to {first + entry.batch_size:,}", "lower lr, or nonfinite: skip")
-    life.skipped += 1
-    progress.note(f"{what} at samples {first:,} to {first + entry.batch_size:,}; the step is skipped")
-    return norm

@@ -9,7 +9,8 @@ import pytest
 from soupkit.cli.train import train
 from soupkit.errors import UsageError
 from soupkit.training.cost import model_cost, run_cost
-from soupkit.training.entry import TrainEntry, read_runs
+from soupkit.training.entry import TrainEntry
+from soupkit.training.runs import read_runs
 from tests.conftest import soupkit
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,7 @@ def test_a_run_costs_its_steps_and_is_shared_by_its_world() -> None:
 
 def test_the_recipe_of_the_literature_holds_its_figures() -> None:
     runs = {run.name: run.entry for run in read_runs(RECIPE)}
-    stage1, a, b, c = (runs[name] for name in ("stage1", "a", "b", "c"))
+    stage1, a, b, c = (runs[name] for name in ("stage1", "stage2-a", "stage2-b", "stage2-c"))
     assert (stage1.samples, stage1.batch_size, stage1.lr, stage1.patch_dropout) == (32e9, 160_000, 2e-3, 0.5)
     assert (a.samples, a.lr, a.schedule, a.continued_from) == (2e9, 4e-3, "continued", 32e9)
     assert (b.samples, b.lr, b.schedule, b.warmup) == (4e9, 5.5e-5, "cosine", 200e6)
@@ -85,9 +86,9 @@ def test_the_recipe_of_the_literature_holds_its_figures() -> None:
 
 def test_a_dry_run_says_what_the_literature_s_recipe_costs(tmp_path: Path) -> None:
     options = ("--dry-run", "--world-size", 512, "--rate", 150, "--set", "model=ViT-B-32")
-    done = soupkit("train", RECIPE, "--run", "a", "-o", tmp_path / "runs", *options, "--json")
+    done = soupkit("train", RECIPE, "--run", "stage2-a", "-o", tmp_path / "runs", *options, "--json")
     assert done.returncode == 0, done.stderr
-    cost = json.loads(done.stdout)["costs"]["a"]
+    cost = json.loads(done.stdout)["costs"]["stage2-a"]
     assert cost["steps"] == 12_500 and cost["parameters"] == 151_277_313
     assert cost["curve"][0][1] == pytest.approx(3.8e-5, rel=0.01)  # as published
     assert cost["state"] == pytest.approx(16 * 151_277_313 / 512)

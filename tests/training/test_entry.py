@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from soupkit.errors import SoupkitError, UsageError
-from soupkit.training.entry import TrainEntry, read_runs
+from soupkit.training.entry import TrainEntry
 from soupkit.training.model import build, find_start
 from soupkit.training.optimizer import build_optimizer
+from soupkit.training.runs import read_runs
 from soupkit.training.schedule import Schedule, schedule_of
 from tests.conftest import TINY_MODEL
 

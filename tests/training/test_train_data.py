@@ -1,7 +1,6 @@
 """The order of the data, and what is read: shards, tables, tasks, and damage in them."""
 
-import io
-import tarfile
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -9,38 +8,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from soupkit.errors import DataError
+from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.adapter import open_tokenizer
 from soupkit.ranks import Ranks
 from soupkit.training.data import TrainingData, batches
-from soupkit.training.entry import DataEntry, TrainEntry
+from soupkit.training.entry import TrainEntry
 from soupkit.training.order import Mixture, Shuffled, order_of
-from soupkit.training.sources import open_source
+from soupkit.training.sources import Source, open_sources
 from tests.conftest import CONFIG, TINY_MODEL
-
-
-def png(shade: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (16, 16), (shade, 255 - shade, 7)).save(file, "PNG")
-    return file.getvalue()
-
-
-def write_shard(path: Path, first: int, n: int, damaged: tuple[int, ...] = ()) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for i in range(first, first + n):
-            image = b"no image" if i in damaged else png(i % 256)
-            for suffix, data in (("png", image), ("txt", f"shade {i}".encode())):
-                member = tarfile.TarInfo(f"{i:05d}.{suffix}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-    return path
+from tests.training.shards import png, write_shard
 
 
 def entry(**fields: object) -> TrainEntry:
     usual = {"model": TINY_MODEL, "batch_size": 8, "samples": 64, "lr": 1e-3}
     return TrainEntry.model_validate({**usual, **fields})
+
+
+def source_of(**data: object) -> Source:
+    return open_sources(entry(data=data))[0]
 
 
 def seen(run: TrainEntry, ranks: int, start: int = 0, workers: int = 0) -> list[tuple[bytes, bytes]]:
@@ -75,10 +61,32 @@ def test_a_mixture_keeps_its_proportions_and_skips_nothing(weights: list[int], s
         assert abs(len(places) - n * weight / sum(weights)) <= len(weights)
 
 
-def test_a_share_is_the_same_in_every_epoch_and_has_its_size() -> None:
-    order = order_of([40], None, 3, share=0.25, balanced=False, block=1)
-    epochs = [{order(k) for k in range(e * 10, e * 10 + 10)} for e in range(3)]
-    assert epochs[0] == epochs[1] == epochs[2] and len(epochs[0]) == 10
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=9).filter(any), share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_a_share_is_the_same_in_every_epoch_and_has_its_size(sizes: list[int], share: float, seed: int) -> None:
+    order = order_of(sizes, None, seed, share=share, balanced=False, block=2)
+    n = max(1, round(share * sum(sizes)))
+    assert len(order) == n
+    epochs = [{order(k) for k in range(e * n, e * n + n)} for e in range(3)]
+    assert epochs[0] == epochs[1] == epochs[2] and len(epochs[0]) == n
+    assert all(0 <= i < sum(sizes) for i in epochs[0])
+
+
+def test_an_order_over_two_billion_samples_takes_a_few_bytes_per_shard() -> None:
+    shards, each = 200_000, 10_000
+    tracemalloc.start()
+    for share in (1.0, 0.45):
+        order = order_of(np.full(shards, each), None, 3, share=share, balanced=False, block=16)
+        size = round(16 * each * share)
+        first, last = ([order(k) for k in range(8 * size + at, 8 * size + at + 500)] for at in (-500, 0))
+        assert len(order) == share * shards * each and len({*first, *last}) == 1000
+        groups = [{i // each for i in part} for part in (first, last)]
+        assert [len(g) for g in groups] == [16, 16] and not groups[0] & groups[1], "16 shards at a time, well mixed"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 128 * shards + 64 * 16 * each, "nothing that grows with the samples, but for one group's order"
 
 
 def test_ranks_workers_and_resumes_read_the_same_samples(tmp_path: Path) -> None:
@@ -97,8 +105,8 @@ def test_balanced_batches_hold_every_class_alike_and_no_caption_twice() -> None:
     run = entry(data={"shards": "digits:train", "balanced": True, "share": 0.1}, batch_size=80, samples=240)
     longer = {**CONFIG, "model_cfg": {**TINY_MODEL, "text_cfg": {**TINY_MODEL["text_cfg"], "context_length": 16}}}
     data = TrainingData(run, longer, open_tokenizer(longer, (), ""))
-    labels = data.sources[0].labels
-    assert labels is not None
+    assert data.sources[0].labels is not None
+    labels = data.sources[0].labels()
     order = data._orders[0]
     for group in range(30):
         assert sorted(labels[order(k)] for k in range(group * 10, group * 10 + 10)) == list(range(10))
@@ -118,7 +126,7 @@ def test_a_damaged_image_is_replaced_and_counted(tmp_path: Path) -> None:
 def test_a_shard_cut_short_gives_what_is_whole(tmp_path: Path) -> None:
     first, second = write_shard(tmp_path / "0.tar", 0, 10), write_shard(tmp_path / "1.tar", 10, 10)
     second.write_bytes(second.read_bytes()[:8000])
-    source = open_source(DataEntry(shards=[str(first), str(second), str(tmp_path / "2.tar")]))
+    source = source_of(shards=[str(first), str(second), str(tmp_path / "2.tar")])
     assert 10 < len(source) < 20
     assert [Path(n.split(": ")[0]).name for n in source.notes] == ["1.tar", "2.tar"]
     assert [source.read(i)[1] for i in range(len(source))] == [(f"shade {i}",) for i in range(len(source))]
@@ -126,9 +134,9 @@ def test_a_shard_cut_short_gives_what_is_whole(tmp_path: Path) -> None:
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image with a caption"):
-        open_source(DataEntry(shards=str(tmp_path / "{0..3}.tar")))
+        source_of(shards=str(tmp_path / "{0..3}.tar"))
     with pytest.raises(DataError, match="no shards here"):
-        open_source(DataEntry(shards="nowhere"))
+        source_of(shards="nowhere")
     everything = tuple(range(40))
     run = entry(data={"shards": str(write_shard(tmp_path / "0.tar", 0, 40, damaged=everything))})
     data = TrainingData(run, CONFIG, open_tokenizer(CONFIG, (), ""))
@@ -140,10 +148,20 @@ def test_a_csv_names_images_and_captions(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(png(i))
     (tmp_path / "t.csv").write_text("file,text\n" + "".join(f'{i}.png,"shade, {i}"\n' for i in range(3)))
-    source = open_source(DataEntry(csv=tmp_path / "t.csv", csv_image="file", csv_caption="text"))
+    source = source_of(csv=tmp_path / "t.csv", csv_image="file", csv_caption="text")
     assert [source.read(i) for i in range(3)] == [(png(i), (f"shade, {i}",)) for i in range(3)]
     with pytest.raises(DataError, match="lacks the columns"):
-        open_source(DataEntry(csv=tmp_path / "t.csv"))
+        source_of(csv=tmp_path / "t.csv")
+
+
+def test_rand_augment_is_drawn_from_the_seed_alone(tmp_path: Path) -> None:
+    shard = str(write_shard(tmp_path / "0.tar", 0, 8))
+    augmented = {"scale": [0.5, 1.0], "auto_augment": "rand-m9-n2"}
+    runs = [entry(data={"shards": shard}, augmentation=a, samples=16) for a in ({"scale": [0.5, 1.0]}, augmented)]
+    plain, first, second = seen(runs[0], 1), seen(runs[1], 1), seen(runs[1], 2, workers=1)
+    assert first == second and plain != first
+    with pytest.raises(UsageError, match="refuses the augmentation"):
+        seen(entry(data={"shards": shard}, augmentation={"auto_augment": "none"}), 1)
 
 
 def test_a_mixture_of_sources_is_drawn_by_weight(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Runs as a whole: interrupted, killed, resumed, refused, and what they leave behind."""
 
+import functools
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,41 +16,14 @@ from typing import Any
 import pytest
 import torch
 
+import soupkit.training.loop as loop
 import soupkit.training.trainer as trainer
 from soupkit.checkpoint import compare, open_checkpoint
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.errors import CheckpointError, StorageError, UsageError
-from soupkit.progress import Silent
 from soupkit.training import NotFiniteError, TrainOptions, train
-from tests.conftest import TINY_MODEL, environment, soupkit
-
-WEIGHTS = "open_clip_model.safetensors"
-IN_PROCESS = TrainOptions(device="cpu", workers=0, threads=1)
-
-
-def settings(**fields: Any) -> dict[str, Any]:
-    usual = {
-        "model": TINY_MODEL, "data": {"shards": "digits:train"}, "batch_size": 16, "samples": 96, "lr": 1e-3,
-        "warmup": 32, "patch_dropout": 0.5, "ema": 0.9, "grad_clip": 1.0, "checkpoint_every": 16,
-    }  # fmt: skip
-    return {**usual, **fields}
-
-
-class Interrupting(Silent):
-    """SIGTERM to this very process after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.notes: list[str] = []
-
-    def advance(self, n: int) -> None:
-        if n:
-            self.steps -= 1
-        if not self.steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+from tests.conftest import TINY_MODEL, environment
+from tests.training.runs import IN_PROCESS, WEIGHTS, Interrupting, settings, start_train, wait_until, weights
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +31,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("runs") / "whole"
     assert train(settings(), place, options=IN_PROCESS).status == "trained"
     return place
-
-
-def weights(place: Path) -> list[bytes]:
-    return [(place / WEIGHTS).read_bytes(), (place / "ema" / WEIGHTS).read_bytes()]
 
 
 def test_a_run_ends_as_what_open_clip_opens(whole: Path) -> None:
@@ -98,25 +69,70 @@ def test_sigterm_checkpoints_and_the_same_call_goes_on_to_the_same_bytes(
 
 
 def test_sigkill_at_a_random_moment_and_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
-    recipe = tmp_path / "run.yaml"
-    recipe.write_text(json.dumps(settings(samples=800, checkpoint_every=64, model=TINY_MODEL)))
-    arguments = [sys.executable, "-m", "soupkit", "train", str(recipe), "--device", "cpu", "--workers", "1"]
-    process = subprocess.Popen([*arguments, "-o", str(tmp_path / "killed")], env=environment(), start_new_session=True)
+    run = settings(samples=640, checkpoint_every=64)
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    arguments = ["run.yaml", "--device", "cpu", "--workers", "1", "-o", "killed"]
+    process = start_train(tmp_path, *arguments)
     checkpoints = tmp_path / "killed.partial" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(p.name.isdigit() for p in checkpoints.glob("*")):
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.5))
+    wait_until(lambda: any(p.name.isdigit() for p in checkpoints.glob("*")), process)
+    time.sleep(random.uniform(0, 0.3))
+    assert process.pid is not None
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.join()
     assert not (tmp_path / "killed").exists(), "the run was over before it could be killed"
-    done = soupkit("train", recipe, "--device", "cpu", "-o", tmp_path / "killed", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "going on after" in done.stderr
-    train(settings(samples=800, checkpoint_every=64), tmp_path / "whole", options=IN_PROCESS)
+    again = start_train(tmp_path, *arguments, "--json")
+    again.join(120)
+    told = (tmp_path / "err").read_text()
+    assert again.exitcode == 0 and "going on after" in told, told
+    train(run, tmp_path / "whole", options=IN_PROCESS)
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    (run,) = json.loads(done.stdout)["runs"]
-    assert run["status"] == "trained" and run["samples"] == 800
+    (record,) = json.loads((tmp_path / "out").read_text())["runs"]
+    assert record["status"] == "trained" and record["samples"] == 640
+
+
+SIGLIP = {**TINY_MODEL, "init_logit_bias": -10}
+TOWERS = {
+    "image": "visual.",
+    "text": ("transformer.", "token_embedding", "positional_embedding", "ln_final", "text_proj"),
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_a_locked_tower_keeps_its_weights_and_the_other_learns(whole: Path, tmp_path: Path, tower: str) -> None:
+    run = settings(model=None, init=str(whole), samples=48, warmup=0, **{f"lock_{tower}": True})
+    train(run, tmp_path / "run", options=IN_PROCESS)
+    with open_checkpoint(whole) as before, open_checkpoint(tmp_path / "run") as after:
+        same = {n: torch.equal(before[n], after[n]) for n in before}
+    locked = [n for n in same if n.startswith(TOWERS[tower])]
+    assert locked and all(same[n] for n in locked)
+    assert not any(same[n] for n in same if n not in locked and n != "attn_mask")
+
+
+def test_siglip_trains_its_bias_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    run = settings(model=SIGLIP, loss="siglip", samples=64)
+    train(run, tmp_path / "whole", options=IN_PROCESS)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "run", options=IN_PROCESS, progress=Interrupting(2))
+    train(run, tmp_path / "run", options=IN_PROCESS)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    with open_checkpoint(tmp_path / "run") as trained:
+        assert 0 < abs(float(trained["logit_bias"]) + 10) < 1
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("fields", [{"precision": "bf16"}, {"compile": True}, {"grad_checkpointing": True}])
+def test_how_it_is_computed_changes_little_and_keeps_float32_weights(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    # Everything but the code generator, which takes a minute here and is torch's affair.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    train(settings(**fields), tmp_path / "run", options=IN_PROCESS)
+    with open_checkpoint(whole) as one, open_checkpoint(tmp_path / "run") as other:
+        assert set(one) == set(other) and all(other[n].dtype == torch.float32 for n in other)
+        far = {n: float((one[n] - other[n]).abs().max()) for n in one}
+    assert max(far.values()) < 5e-3, "six steps of 1e-3 at most, and most of them the same way"
+    assert "precision" not in fields or max(far.values()) > 0
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
@@ -143,6 +159,16 @@ def test_what_is_there_is_kept_and_what_is_something_else_is_refused(whole: Path
     assert train(settings(samples=16, warmup=0, seed=1), tmp_path / "begun", options=fresh).samples == 16
 
 
+def test_an_entry_that_makes_no_sense_is_said(tmp_path: Path) -> None:
+    for fields, said in (
+        ({"warmup": 960}, "the run's entry: warmup is as long"),
+        ({"lr": -1}, "^lr: "),
+        ({"x": 1}, "^x: "),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train(settings(**fields), tmp_path / "run")
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     planned = train(settings(), tmp_path / "run", options=TrainOptions(dry_run=True))
     assert planned.status == "planned" and planned.samples == 96 and not list(tmp_path.iterdir())
@@ -158,21 +184,26 @@ def test_a_fine_tune_records_its_parent_and_starts_from_its_weights(whole: Path,
             assert all(torch.allclose(one[n], other[n], atol=1e-9) for n in one)
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize("choice", ["stop", "skip"])
-def test_a_loss_that_is_not_finite_stops_or_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+def test_a_loss_or_gradient_that_is_not_finite_stops_or_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, what: str
 ) -> None:
-    real, calls = trainer.contrastive_step, [0]
+    real, calls = loop.contrastive_step, [0]
 
-    def poisoned(model: torch.nn.Module, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
+    def poisoned(model: Any, images: torch.Tensor, *rest: Any, **named: Any) -> Any:
         calls[0] += 1
-        return real(model, images * float("nan") if calls[0] == 3 else images, *rest, **named)
+        bad = calls[0] == 3
+        result = real(model, images * float("nan") if bad and what == "loss" else images, *rest, **named)
+        if bad and what == "gradient":
+            model.visual.conv1.weight.grad[0, 0, 0, 0] = float("inf")
+        return result
 
-    monkeypatch.setattr(trainer, "contrastive_step", poisoned)
+    monkeypatch.setattr(loop, "contrastive_step", poisoned)
     run = settings(nonfinite=choice)
     watched = Interrupting(-1)
     if choice == "stop":
-        with pytest.raises(NotFiniteError, match="samples 32 to 48"):
+        with pytest.raises(NotFiniteError, match=f"samples 32 to 48: the {what} is not finite"):
             train(run, tmp_path / "run", options=IN_PROCESS, progress=watched)
         return
     result = train(run, tmp_path / "run", options=IN_PROCESS, progress=watched)
@@ -205,19 +236,21 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_ranks_train_one_model_and_one_goes_on_where_they_stopped(tmp_path: Path, shard: bool) -> None:
-    run = settings(samples=480, patch_dropout=0.0, shard=shard)
-    recipe = tmp_path / "run.yaml"
-    recipe.write_text(json.dumps(run))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-                "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "soupkit"]  # fmt: skip
-    options = ["--device", "cpu", "--workers", "0", "-o", str(tmp_path / "two")]
-    process = subprocess.Popen([*torchrun, "train", str(recipe), *options], env=environment())
+    run = settings(samples=320, patch_dropout=0.0, shard=shard)
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    options = ["run.yaml", "--device", "cpu", "--workers", "0", "-o", "two"]
+    ranks = [start_train(tmp_path, *options, RANK=r, LOCAL_RANK=r, **together) for r in "01"]
     checkpoints = tmp_path / "two.partial" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(p.name.isdigit() for p in checkpoints.glob("*")):
-        time.sleep(0.01)
-    process.terminate()  # torchrun passes it on
-    assert process.wait(60) != 0 and not (tmp_path / "two").exists()
+    wait_until(lambda: any(p.name.isdigit() for p in checkpoints.glob("*")), ranks[0])
+    ranks[1].terminate()  # one of them is told, and both stop
+    for rank in ranks:
+        rank.join(60)
+        assert rank.exitcode == 130, (tmp_path / "err").read_text()
+    assert not (tmp_path / "two").exists()
     watched = Interrupting(-1)
     train(run, tmp_path / "two", options=IN_PROCESS, progress=watched)
     assert any("going on after" in note for note in watched.notes)

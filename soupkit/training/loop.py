@@ -1,0 +1,206 @@
+"""The steps of a run, with all that is due between them: curves, scores, snapshots, checkpoints, the wish to stop."""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from soupkit.errors import SoupkitError
+from soupkit.progress import Progress
+from soupkit.ranks import Ranks
+from soupkit.training.curves import Curves
+from soupkit.training.data import Batch
+from soupkit.training.entry import TrainEntry
+from soupkit.training.evaluation_points import EvaluationPoints, score_text
+from soupkit.training.model import Start
+from soupkit.training.optimizer import set_lr
+from soupkit.training.order import seed_of
+from soupkit.training.parallel import clip_gradients, full_state, update_average
+from soupkit.training.run_directory import Checkpoints, write_model
+from soupkit.training.schedule import schedule_of
+from soupkit.training.signals import Stop
+from soupkit.training.step import contrastive_step
+
+_LOG_SECONDS = 5.0  # between lines of progress that say the loss
+_CHECKPOINT_STEPS = 1000
+
+
+class NotFiniteError(SoupkitError):
+    """The loss or a gradient is NaN or infinite."""
+
+
+@dataclass
+class Life:
+    """What changes while a run goes on: all of it is in a checkpoint."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor] | None
+    step: int = 0
+    skipped: int = 0
+    damaged: int = 0
+    loss: float = math.nan
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        counts = torch.tensor([self.step, self.skipped, self.damaged])
+        state = {"model": model, "optimizer": optimizer, "counts": counts}
+        return state if self.average is None else {**state, "average": self.average}
+
+    def restore(self, checkpoints: Checkpoints, samples: int) -> None:
+        """Go on from the checkpoint after `samples` samples. Raises StorageError when it is damaged."""
+        state = self.state()
+        checkpoints.read(state, samples)
+        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        self.step, self.skipped, self.damaged = (int(n) for n in state["counts"])
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What the steps of a run work with. `curves` are the first rank's; `evaluation` is None without such points."""
+
+    entry: TrainEntry
+    start: Start
+    work: Path
+    ranks: Ranks
+    checkpoints: Checkpoints
+    curves: Curves | None
+    evaluation: EvaluationPoints | None
+    stop: Stop
+    progress: Progress
+
+    def run(self, life: Life, batches: Iterable[Batch]) -> None:
+        """Take the steps that are left.
+
+        Raises KeyboardInterrupt, after a checkpoint, when the run is asked to stop; NotFiniteError; StorageError.
+        """
+        entry, size = self.entry, self.entry.batch_size
+        schedule, clock = schedule_of(entry), _Clock(life.step * size)
+        checkpoint_every = entry.checkpoint_every or _CHECKPOINT_STEPS * size
+        if self._missed_scores(life):
+            self._evaluate(life)
+        for batch in batches:
+            before = life.step * size
+            lr = schedule(before)
+            norm = take_step(entry, life, batch, lr, self.ranks, self.progress)
+            samples = life.step * size
+            self._measure(before, samples, {"loss": life.loss, "lr": lr, "grad_norm": norm}, clock)
+            self.progress.advance(size)
+            for wanted in entry.snapshots:
+                if before < wanted <= samples:
+                    whole = full_state(life.model.state_dict(), self.ranks)
+                    self.ranks.lead(lambda w=wanted, s=whole: self._snapshot(w, s))  # type: ignore[misc]
+            last = life.step == entry.steps
+            if self.stop.on(self.ranks) and not last:
+                self.checkpoints.write(life.state(), samples, wait=True)
+                self.progress.note(f"stopped after {samples:,} samples, with a checkpoint")
+                raise KeyboardInterrupt
+            # Before the checkpoint, so that none is there whose scores a kill could have lost.
+            if self.evaluation is not None and (last or _crossed(before, samples, self._every)):
+                with clock:
+                    self._evaluate(life)
+            if _crossed(before, samples, checkpoint_every) and not last:
+                self.checkpoints.write(life.state(), samples)
+            self.checkpoints.poll()
+        self.checkpoints.finish()
+
+    @property
+    def _every(self) -> int:
+        assert self.entry.evaluate is not None
+        return self.entry.evaluate.every
+
+    def _missed_scores(self, life: Life) -> bool:
+        """Whether the run was stopped at a point where it was to be scored: the wish to stop goes first."""
+        size = self.entry.batch_size
+        samples = life.step * size
+        if self.evaluation is None or not life.step or not _crossed(samples - size, samples, self._every):
+            return False
+        return self.ranks.lead(lambda: self.curves is not None and not self.curves.scored(samples))
+
+    def _evaluate(self, life: Life) -> None:
+        assert self.evaluation is not None
+        samples = life.step * self.entry.batch_size
+        scores = self.evaluation.score(life.model, life.average)
+        self.ranks.lead(lambda: self.curves.write_scores(samples, scores) if self.curves is not None else None)
+        self.progress.note(f"{samples:,} samples: {score_text(scores)}")
+
+    def _measure(self, before: int, samples: int, values: dict[str, float], clock: "_Clock") -> None:
+        if self.curves is not None and _crossed(before, samples, self.entry.log_every or self.entry.batch_size):
+            values = {**values, "samples_per_s": round(clock.rate(samples), 2)}
+            self.curves.write(samples, {k: v if math.isfinite(v) else None for k, v in values.items()})
+        if clock.speaks():
+            self.progress.note(f"{samples:,} samples: loss {values['loss']:.4f}, lr {values['lr']:.3g}")
+
+    def _snapshot(self, samples: int, whole: dict[str, Tensor]) -> None:
+        write_model(self.work / f"samples={samples}", whole, self.start.config, self.start.tokenizer_files)
+
+
+class _Clock:
+    """The rate of samples since it was last asked, and when it is time to speak again. Held, it stands still."""
+
+    def __init__(self, samples: int) -> None:
+        self._since, self._samples, self._spoken = time.monotonic(), samples, time.monotonic()
+        self._held = 0.0
+
+    def rate(self, samples: int) -> float:
+        now = time.monotonic()
+        rate = (samples - self._samples) / max(now - self._since, 1e-9)
+        self._since, self._samples = now, samples
+        return rate
+
+    def speaks(self) -> bool:
+        now = time.monotonic()
+        if now - self._spoken < _LOG_SECONDS:
+            return False
+        self._spoken = now
+        return True
+
+    def __enter__(self) -> None:
+        self._held = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._since += time.monotonic() - self._held
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    return before // every < after // every
+
+
+def take_step(entry: TrainEntry, life: Life, batch: Batch, lr: float, ranks: Ranks, progress: Progress) -> float:
+    """Take one step and return the norm of its gradient. Raises NotFiniteError where the run is to stop then."""
+    first = life.step * entry.batch_size
+    damaged = [d for part in ranks.gather(batch.damaged) for d in part] if ranks.size > 1 else list(batch.damaged)
+    if damaged and not life.damaged:
+        progress.note(f"damaged: {damaged[0]}; another sample takes its place, and the rest is only counted")
+    life.damaged += len(damaged)
+    # The step's random numbers depend on the seed and the step alone: none need to be in a checkpoint.
+    torch.manual_seed(seed_of(entry.seed, "step", life.step, ranks.rank))
+    result = contrastive_step(
+        life.model, batch.images, batch.texts, loss=entry.loss,
+        micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
+    )  # fmt: skip
+    life.loss = float(result.loss)
+    norm = float(clip_gradients(life.model, entry.grad_clip))
+    life.step += 1
+    if math.isfinite(life.loss) and math.isfinite(norm):
+        set_lr(life.optimizer, lr)
+        life.optimizer.step()
+        with torch.no_grad():
+            scale: Any = life.model.logit_scale
+            scale.clamp_(0, math.log(100))
+        if life.average is not None and entry.ema is not None:
+            update_average(life.average, life.model, entry.ema)
+        return norm
+    what = f"the {'gradient' if math.isfinite(life.loss) else 'loss'} is not finite"
+    if entry.nonfinite == "stop":
+        raise NotFiniteError(what, f"samples {first:,} to {first + entry.batch_size:,}", "lower lr, or nonfinite: skip")
+    life.skipped += 1
+    progress.note(f"{what} at samples {first:,} to {first + entry.batch_size:,}; the step is skipped")
+    return norm

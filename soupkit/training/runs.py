@@ -1,0 +1,221 @@
+"""The runs of a file: what each takes over from the one it starts from, and the several that a sweep stands for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from soupkit.errors import UsageError
+from soupkit.schema import Document
+from soupkit.training.entry import TrainEntry
+from soupkit.training.references import RUN_REFERENCE
+from soupkit.training.sweep import SweepEntry, changed
+
+# What a run does not take over from the one it starts from.
+_OWN = ("init", "stop_at", "snapshots", "schedule", "continued_from")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a file: its name (empty where the file holds one entry alone), the run it starts from, if any, and the
+    sweep that it belongs to, if any."""
+
+    name: str
+    entry: TrainEntry
+    parent: str | None = None
+    sweep: str | None = None
+
+
+_Place = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class _Raw:
+    """A run as the file says it: its settings and where they stand; the sweep that it belongs to.
+
+    `inside` reaches into settings that may be another run's (`augmentation.scale`). `elsewhere` says of the settings
+    that a sweep gave it where they stand.
+    """
+
+    fields: dict[str, Any]
+    place: _Place
+    sweep: str | None = None
+    inside: dict[str, Any] = field(default_factory=dict)
+    elsewhere: dict[str, _Place] = field(default_factory=dict)
+
+    def set(self, key: str, value: Any) -> None:
+        if "." in key:
+            self.inside[key] = value
+        else:
+            self.fields[key] = value
+
+
+def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
+    """Return the runs of the recipe at `path`, each after the run it starts from.
+
+    What a run that starts from another (`init: ${train.x}`) does not say, it takes from that run. An entry with a
+    `sweep` is several runs, called NAME-01 or NAME-VARIANT. `settings` are `key=value` or `NAME.key=value`, NAME being
+    a run or a sweep, and count before the file. Raises UsageError, with the line.
+    """
+    document = Document(path)
+    data: Any = document.data
+    named = isinstance(data, dict) and isinstance(data.get("train"), dict)
+    if isinstance(data, dict) and "train" in data and not named:
+        document.refuse("train should be a map from names to runs", ("train",))
+    raw: dict[str, _Raw] = {}
+    for name, fields in (data["train"] if named else {"": data}).items():
+        place = ("train", name) if named else ()
+        if not isinstance(fields, dict):
+            document.refuse("a run should be a map of its settings", place)
+        raw[name] = _Raw(dict(fields), place)
+    later = []
+    for key, value in map(_parse, settings):
+        those, inner = _named(raw, key)
+        if inner.partition(".")[0] != "sweep":
+            later.append((key, value))  # it may name a run that is still to be made
+            continue
+        for one in those:
+            if "sweep" in one.fields or inner == "sweep":
+                one.fields = changed(one.fields, {inner: value})
+    raw = _expand(document, raw)
+    for key, value in later:
+        _apply(raw, key, value)
+    return _resolve(document, raw)
+
+
+def _expand(document: Document, raw: dict[str, _Raw]) -> dict[str, _Raw]:
+    """Put the runs of each sweep in its place."""
+    found: dict[str, _Raw] = {}
+    for name, one in raw.items():
+        if "sweep" not in one.fields:
+            found[name] = one
+            continue
+        fields = {k: v for k, v in one.fields.items() if k != "sweep"}
+        place = (*one.place, "sweep")
+        sweep = document.validate(SweepEntry, one.fields["sweep"], place)
+        try:
+            seed = int(fields.get("seed", 0))
+        except (TypeError, ValueError):
+            document.refuse("seed: should be a whole number", (*one.place, "seed"))
+        for i, (suffix, changes) in enumerate(sweep.runs(seed)):
+            member = f"{name}-{suffix}" if name else suffix
+            if member in raw or member in found:
+                document.refuse(f"{member!r} is a run of the sweep {name!r} and stands here too", ("train", member))
+            if isinstance(sweep.variants, dict):
+                where: _Place = (*place, "variants", suffix)
+            else:
+                where = (*place, "variants", i) if sweep.variants else (*place, "draw")
+            found[member] = _Raw(dict(fields), one.place, name, dict(one.inside))
+            for key, value in changes.items():
+                found[member].set(key, value)
+                found[member].elsewhere[key.partition(".")[0]] = where
+    return found
+
+
+def _resolve(document: Document, raw: dict[str, _Raw]) -> list[Run]:
+    """Check every run, with what it takes over, after the one that it starts from."""
+    runs: dict[str, Run] = {}
+
+    def resolve(name: str, after: tuple[str, ...]) -> dict[str, Any]:
+        one, parent = raw[name], None
+        fields = dict(one.fields)
+        if found := RUN_REFERENCE.fullmatch(str(fields.get("init", ""))):
+            parent = found[1]
+            if parent in after or parent == name or parent not in raw:
+                _refuse_parent(document, raw, name, parent)
+            inherited = resolve(parent, (*after, name))
+            before = runs[parent].entry
+            for own in _OWN:
+                inherited.pop(own, None)
+            fields = {**inherited, **fields}
+            if fields.get("schedule") == "continued":
+                fields.setdefault("continued_from", before.steps * before.batch_size)
+            elif "warmup" not in one.fields:
+                fields.pop("warmup", None)
+        fields = changed(fields, one.inside)
+        if name not in runs:
+            entry = document.validate(TrainEntry, fields, one.place, elsewhere=one.elsewhere)
+            runs[name] = Run(name, entry, parent, one.sweep)
+        return fields
+
+    for name in raw:
+        resolve(name, ())
+    return list(runs.values())
+
+
+def _refuse_parent(document: Document, raw: dict[str, _Raw], name: str, parent: str) -> None:
+    members = [n for n, one in raw.items() if one.sweep == parent]
+    if members:
+        problem, hint = f"starts from {parent!r}, which is a sweep", f"name one of its runs: {', '.join(members)}"
+    else:
+        problem = "starts from itself" if parent in raw else f"starts from {parent!r}, which is no run here"
+        hint = f"runs: {', '.join(raw)}"
+    document.refuse(f"{name or 'the run'} {problem}", (*raw[name].place, "init"), hint=hint)
+
+
+def select_runs(runs: Sequence[Run], name: str | None) -> list[Run]:
+    """Return the run called `name`, or all of the sweep of that name, after the runs that they start from; all without
+    a name. Raises UsageError for a name that is not there."""
+    if name is None:
+        return list(runs)
+    by_name = {run.name: run for run in runs}
+    todo = [run for run in runs if name in (run.name, run.sweep)]
+    if not todo:
+        there = ", ".join(n for n in by_name if n) or "one entry without a name"
+        raise UsageError(f"there is no run {name!r}", "--run", f"there is {there}")
+    wanted: set[str] = set()
+    while todo:
+        run = todo.pop()
+        wanted.add(run.name)
+        if run.parent is not None:
+            todo.append(by_name[run.parent])
+    return [run for run in runs if run.name in wanted]
+
+
+def expand_sweeps(value: Any, runs: Sequence[Run]) -> Any:
+    """Return a recipe's section with `${train.SWEEP}` replaced, in every list, by the references of its runs."""
+    members: dict[str, list[str]] = {}
+    for run in runs:
+        if run.sweep:
+            members.setdefault(f"${{train.{run.sweep}}}", []).append(f"${{train.{run.name}}}")
+
+    def walk(inner: Any) -> Any:
+        if isinstance(inner, list):
+            return [one for item in inner for one in _members(item, members, walk)]
+        return {k: walk(v) for k, v in inner.items()} if isinstance(inner, dict) else inner
+
+    return walk(value)
+
+
+def _members(item: Any, members: dict[str, list[str]], walk: Any) -> list[Any]:
+    return members[item] if isinstance(item, str) and item in members else [walk(item)]
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    """Return the key and the value of `key=value`. Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{text!r} is not key=value", "--set", "write it as lr=1e-3, data.share=0.5 or RUN.lr=1e-3")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"the value of {key} cannot be read: {value}", "--set", "quote it for the shell") from error
+
+
+def _named(raw: dict[str, _Raw], key: str) -> tuple[list[_Raw], str]:
+    """Return the runs that NAME.key speaks of, and the key: the run or the sweep called NAME, else all of them."""
+    first, _, rest = key.partition(".")
+    named = [one for name, one in raw.items() if rest and first in (name, one.sweep)]
+    return (named, rest) if named else (list(raw.values()), key)
+
+
+def _apply(raw: dict[str, _Raw], key: str, value: Any) -> None:
+    """Set `key`, or NAME.key, in every run, in one, or in those of one sweep."""
+    named, inner = _named(raw, key)
+    first, dot, _ = inner.partition(".")
+    for one in named:
+        # A run that takes the whole of a setting from another takes it as it is changed there.
+        if not (dot and inner == key and len(raw) > 1 and first not in one.fields):
+            one.set(inner, value)
