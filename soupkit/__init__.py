@@ -3,10 +3,9 @@
 The public names are loaded when they are first used, so that `import soupkit` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from soupkit.version import __version__
+
+TYPE_CHECKING = False  # the one of `typing`, whose import takes longer than all of this one
 
 _PUBLIC = {
     "open_checkpoint": "soupkit.checkpoint",
@@ -40,7 +39,9 @@ if TYPE_CHECKING:
     from soupkit.training import train
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _PUBLIC:
+        from importlib import import_module
+
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'soupkit' has no attribute {name!r}")

@@ -25,13 +25,18 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every rank's `value`, on every rank."""
+        """Return every rank's `value`, on every rank. Raises SoupkitError when one of them has ended."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        try:
+            dist.all_gather_object(values, value)
+        except RuntimeError as error:  # a connection is gone; each backend has its own words for it
+            raise SoupkitError(
+                f"another of the {self.size} processes of this run has ended", "", "run the same command again"
+            ) from error
         return values
 
     def together(self, work: Callable[[], T]) -> T:

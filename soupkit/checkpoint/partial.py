@@ -8,13 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from soupkit.errors import StorageError
+from soupkit.errors import StorageError, UsageError
 
 _LOCK = "lock"
 
 
 def partial_path(target: Path) -> Path:
-    """Return where the unfinished output of `target` lies."""
+    """Return where the unfinished output of `target` lies. Raises UsageError for `.`, `..` and `/`."""
+    if target.name in ("", ".."):
+        raise UsageError("is no name of a directory to be made", target, "name it, as in -o soups/uniform")
     return target.with_name(target.name + ".partial")
 
 

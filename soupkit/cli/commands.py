@@ -1,6 +1,7 @@
 """The table of commands, in the order of a soup's life; each lives in a file of its own, with its help beside it."""
 
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -22,10 +23,11 @@ from soupkit.cli import (
     train,
 )
 from soupkit.cli.errors import report as report_error
+from soupkit.cli.interrupts import interruptible
 
 
 def register(app: typer.Typer, *, debug: bool) -> None:
-    """Add every command to `app`. With `debug` errors pass with their traceback."""
+    """Add every command to `app`. With `debug` errors show their traceback too."""
     for module, command in (
         (demo, demo.demo),
         (inspect, inspect.inspect),
@@ -40,19 +42,22 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (push, push.push),
         (run, run.run),
     ):
-        app.command(command.__name__.replace("_", "-"), help=module.HELP)(command if debug else _reporting(command))
+        app.command(command.__name__.replace("_", "-"), help=module.HELP)(_reporting(command, debug))
 
 
-def _reporting(command: Callable[..., None]) -> Callable[..., None]:
+def _reporting(command: Callable[..., None], debug: bool) -> Callable[..., None]:
     """Wrap `command` so that its errors become one short block and an exit code."""
 
     @wraps(command)
     def run(**arguments: Any) -> None:
         try:
-            command(**arguments)
+            with interruptible():
+                command(**arguments)
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exc()
             sys.exit(report_error(error))
 
     return run

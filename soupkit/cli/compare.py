@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from soupkit.cli.options import AsJson, Preprocess
+from soupkit.cli.options import AsJson, Model, Preprocess
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ def compare(
     refs: Annotated[list[str], typer.Argument(metavar="REF REF...", help="Checkpoints to compare.")],
     weights: Annotated[bool, typer.Option("--weights", help="Read the weights and measure distances.")] = False,
     base: Annotated[str | None, typer.Option("--base", metavar="REF", help="The model that was fine-tuned.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Model of bare weights.")] = None,
+    model: Model = None,
     preprocess: Preprocess = None,
     as_json: AsJson = False,
 ) -> None:

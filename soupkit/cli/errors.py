@@ -3,6 +3,7 @@
 import errno
 import sys
 
+from soupkit.cli.interrupts import INTERRUPTED
 from soupkit.cli.output import first_rank
 from soupkit.errors import SoupkitError, StorageError
 
@@ -10,10 +11,13 @@ from soupkit.errors import SoupkitError, StorageError
 def report(error: BaseException) -> int:
     """Print `error` to stderr and return the exit code that belongs to it."""
     if isinstance(error, KeyboardInterrupt):
-        _block("interrupted", "", "the same command resumes where it stopped")
-        return 130
+        if first_rank():
+            _block("interrupted", "", "the same command resumes where it stopped")
+        return INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         error = StorageError("the disk is full", error.filename or "", "make room, then run the same command again")
+    if isinstance(error, OSError) and error.filename:
+        error = StorageError(error.strerror or str(error), error.filename, "check the path and who may use it")
     if isinstance(error, SoupkitError):
         if first_rank():  # every rank of a merge raises the error of the one that failed
             _block(error.what, error.where, error.hint)

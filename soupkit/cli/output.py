@@ -21,9 +21,16 @@ _PLAIN_INTERVAL = 5.0  # seconds between lines where there is no terminal
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
-    """Print the one JSON document of a command on stdout. NaN and infinities become null."""
-    sys.stdout.write(_document(command, fields))
-    sys.stdout.flush()
+    """Print the one JSON document of a command on stdout. NaN and infinities become null.
+
+    Exits with 1, in silence, where nobody reads it any more (`soupkit inspect REF --json | head -1`).
+    """
+    try:
+        sys.stdout.write(_document(command, fields))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+        sys.exit(1)
 
 
 def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:

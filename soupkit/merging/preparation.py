@@ -108,7 +108,8 @@ def _method_and_parameters(request: SoupRequest) -> tuple[MergeMethod, dict[str,
                 "--weight",
                 "give one for each ingredient, in their order",
             )
-        given["weight"] = list(request.weights)
+        # 3 and 3.0 are one recipe, and give one soup.json
+        given["weight"] = [float(w) if isinstance(w, int) else w for w in request.weights]
     return method, given
 
 

@@ -51,6 +51,9 @@ def test_all_kinds_of_files_hold_the_same_weights(dtype: torch.dtype, tmp_path: 
         torch.save(document, tmp_path / name)
         places.append(tmp_path / name)
     places.append(shard(tmp_path / "bins", state, "bin"))
+    (tmp_path / "old").mkdir()
+    shutil.copyfile(tmp_path / "plain.pt", tmp_path / "old" / "open_clip_pytorch_model.bin")
+    places.append(tmp_path / "old")
     prints = set()
     for place in places:
         with open_checkpoint(place) as checkpoint:

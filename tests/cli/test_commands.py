@@ -6,12 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from typer import Typer
+from typer.testing import CliRunner
 
+from soupkit.cli.commands import register
 from soupkit.cli.merge import parse_parameters, parse_size
 from soupkit.errors import UsageError
+from tests.conftest import random_state, save
 from tests.processes import environment, soupkit
 
-COMMANDS = ["demo", "inspect", "compare", "merge"]
+COMMANDS = Typer()
+register(COMMANDS, debug=False)
 
 
 def modules_after(code: str) -> set[str]:
@@ -37,10 +43,10 @@ def test_inspect_reads_safetensors_without_torch(tiny_clips: list[Path]) -> None
         assert not {"torch", "open_clip"} & modules_after(call(*arguments))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [c.name for c in COMMANDS.registered_commands])
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    done = soupkit(command, "--help")
-    assert done.returncode == 0 and "Example" in done.stdout and f"soupkit {command}" in done.stdout
+    shown = CliRunner().invoke(COMMANDS, [command, "--help"], prog_name="soupkit")
+    assert shown.exit_code == 0 and "Example" in shown.output and f"soupkit {command}" in shown.output
 
 
 def test_inspect_json_is_one_document(tiny_clips: list[Path]) -> None:
@@ -71,6 +77,18 @@ def test_compare_exits_with_1_when_the_checkpoints_cannot_be_merged(three: list[
     done = soupkit("compare", three[0], tiny_clips[0], "--json")
     document = json.loads(done.stdout)
     assert done.returncode == 1 and document["mergeable"] is False and document["problem"]
+
+
+def test_compare_shows_what_differs_as_a_table(three: list[Path], tmp_path: Path) -> None:
+    state = random_state(1, torch.bfloat16)
+    state["text_projection"] = torch.zeros(3, 3, dtype=torch.bfloat16)
+    del state["logit_scale"]
+    done = soupkit("compare", three[0], save(tmp_path / "other", state))
+    assert done.returncode == 1
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert f"logit_scale {tmp_path / 'other'} missing" in rows
+    assert f"text_projection {tmp_path / 'other'} [3, 3] instead of [33, 12]" in rows
+    assert any(row.startswith("cannot be merged") for row in rows)
 
 
 def test_compare_with_weights_gives_the_verdict(tiny_clips: list[Path]) -> None:
@@ -114,9 +132,19 @@ def test_options_and_a_recipe_cannot_both_decide(three: list[Path], tmp_path: Pa
     assert done.returncode == 2 and "method" in done.stderr
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = soupkit("inspect", tmp_path / "nowhere", "--debug")
-    assert done.returncode == 1 and "Traceback" in done.stderr
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(tmp_path: Path) -> None:
+    for arguments, code in ((("inspect", tmp_path / "nowhere"), 1), (("compare", tmp_path), 2)):
+        done = soupkit(*arguments, "--debug")
+        assert done.returncode == code and "Traceback" in done.stderr and "   do: " in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny_clips: list[Path]) -> None:
+    for options in (["--json", "--tensors"], ["--tensors"]):
+        command = [sys.executable, "-m", "soupkit", "inspect", str(tiny_clips[0]), *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 1
 
 
 @pytest.mark.parametrize(("text", "size"), [("32MiB", 32 << 20), ("5GB", 5 * 10**9), ("4096", 4096), ("1.5 kB", 1500)])

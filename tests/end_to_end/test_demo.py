@@ -4,8 +4,6 @@ import gzip
 import hashlib
 import json
 import runpy
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import pytest
 from soupkit.evaluation.metrics import wilson
 from soupkit.evaluation.tasks import DIGITS, open_tasks
 from soupkit.evaluation.transform import decode
-from tests.conftest import environment, soupkit
+from tests.conftest import soupkit
+from tests.processes import Running, run_script
 
 ROOT = Path(__file__).parents[2]
 # The demo trains four models: a machine with other work to do takes longer than any other test may.
@@ -54,8 +53,7 @@ def test_the_examples_run(demo: tuple[Path, dict[str, object]], tmp_path: Path) 
         "merge_two.py": [place / "a", place / "b", tmp_path / "two"],
         "largest_changes.py": [place / "stage1", place / "a"],
     }.items():
-        command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+        done = Running(run_script, [str(ROOT / "examples" / script), *map(str, arguments)], tmp_path).wait()
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
 

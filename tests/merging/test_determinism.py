@@ -1,7 +1,6 @@
 """The same recipe gives the same bytes, however the work is cut and whoever does it."""
 
-import subprocess
-import sys
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 
 from soupkit.checkpoint import fingerprint, open_checkpoint
 from soupkit.merging import RunOptions, merge
-from tests.conftest import bytes_of, environment, random_state, save
+from tests.conftest import bytes_of, random_state, save
+from tests.processes import ranks, start_torchrun
 
 METHODS: list[dict[str, Any]] = [
     {"method": "uniform"},
@@ -25,9 +25,9 @@ METHODS: list[dict[str, Any]] = [
 def trio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("trio")
     states = [random_state(i, request.param) for i in range(3)]
-    for i, state in enumerate(states):  # one tensor of several fingerprint chunks, not a whole number of them
+    for i, state in enumerate(states):  # one tensor of a fingerprint's chunk and a bit
         generator = torch.Generator().manual_seed(i)
-        state["visual.proj"] = torch.randn(4100, 2087, generator=generator).to(request.param)
+        state["visual.proj"] = torch.randn(8200 // request.param.itemsize, 2087, generator=generator).to(request.param)
     return [save(root / f"{i}", state) for i, state in enumerate(states)]
 
 
@@ -56,18 +56,22 @@ def test_fingerprints_taken_while_merging_are_those_of_the_files(trio: list[Path
         assert fingerprint(soup).value == result.fingerprint
 
 
-def torchrun(ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    return subprocess.run(
-        [*launch, "-m", "soupkit", *map(str, arguments)], capture_output=True, text=True, timeout=200, env=environment()
+@pytest.mark.parametrize("how", METHODS, ids=lambda h: h.get("method", "linear"))
+def test_three_ranks_write_the_bytes_that_one_process_writes(
+    three: list[Path], how: dict[str, Any], tmp_path: Path
+) -> None:
+    arguments = {**how, "base": three[2] if how.get("base") else None}
+    alone = merge(three[:2], tmp_path / "alone", **arguments, options=RunOptions(device="cpu"))
+    options = [f"--weight={w}" for w in how.get("weights", [])]
+    options += [f"--method={how['method']}"] if "method" in how else []
+    options += [f"--base={three[2]}"] if how.get("base") else []
+    options += [f"--param={key}={json.dumps(value)}" for key, value in how.get("parameters", {}).items()]
+    done = ranks(
+        3, "merge", *three[:2], *options, "-o", tmp_path / "ranks", "--device=cpu", "--slab-size=1kB", "--json"
     )
-
-
-def test_two_ranks_write_the_bytes_that_one_process_writes(three: list[Path], tmp_path: Path) -> None:
-    alone = merge(three, tmp_path / "alone", options=RunOptions(device="cpu"))
-    done = torchrun(2, "merge", *three, "-o", tmp_path / "ranks", "--device", "cpu", "--slab-size", "1kB", "--json")
-    assert done.returncode == 0, done.stderr
-    assert alone.fingerprint is not None and alone.fingerprint in done.stdout
+    assert [d.returncode for d in done] == [0, 0, 0], [d.stderr for d in done]
+    assert alone.fingerprint is not None and alone.fingerprint == json.loads(done[0].stdout)["fingerprint"]
+    assert not done[1].stdout and not done[2].stdout, "one of them speaks"
     assert bytes_of(tmp_path / "ranks") == bytes_of(tmp_path / "alone")
     assert not (tmp_path / "ranks.partial").exists()
 
@@ -76,7 +80,8 @@ def test_an_error_on_one_rank_ends_all_of_them_with_nothing_written(three: list[
     state = random_state(5, torch.bfloat16)
     state["token_embedding.weight"][5, 5] = float("nan")
     bad = save(tmp_path / "bad", state)
-    done = torchrun(2, "merge", three[0], bad, "-o", tmp_path / "out", "--device", "cpu", "--slab-size", "1kB")
+    arguments = ["merge", three[0], bad, "-o", tmp_path / "out", "--device", "cpu", "--slab-size", "1kB"]
+    done = start_torchrun(2, *arguments).wait()
     assert done.returncode != 0
     assert done.stderr.count("tensor 'token_embedding.weight'") == 1
     assert "soupkit/merging" not in done.stderr, "torchrun shows a traceback of its own; soupkit's is no part of it"

@@ -95,6 +95,14 @@ def test_a_weighted_soup_is_within_its_bound(dtype: torch.dtype, weights: list[f
     check(run(parts, weights=weights), parts, shares, [dtype] * len(parts))
 
 
+@given(st.sampled_from(DTYPES), st.lists(st.floats(-3, 3), min_size=2, max_size=17), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_weights_as_they_are_keep_the_bound(dtype: torch.dtype, weights: list[float], seed: int) -> None:
+    parts = [any_finite(seed + i, dtype, 1e3) for i in range(len(weights))]
+    got = run(parts, weights=weights, parameters={"normalize": 0})
+    check(got, parts, [Fraction(w) for w in weights], [dtype] * len(parts))
+
+
 @given(st.sampled_from(DTYPES), st.sampled_from(DTYPES), st.sampled_from(DTYPES), st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_mixed_inputs_and_any_output_dtype_keep_the_bound(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from soupkit import __version__
 from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.writer import lay_out
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.merging import RunOptions, merge
 from tests.conftest import CONFIG, SHAPES, random_state, save
@@ -158,6 +160,37 @@ def test_a_dry_run_writes_nothing(three: list[Path], tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     result = merge(three, tmp_path / "soup", options=RunOptions(dry_run=True))
     assert result.status == "planned" and sorted(tmp_path.iterdir()) == before
+
+
+def test_weights_of_no_known_model_make_a_plain_directory_and_that_is_said(three: list[Path], tmp_path: Path) -> None:
+    result = merge(three, tmp_path / "soup")
+    assert any("plain safetensors directory" in note for note in result.notes)
+    assert sorted(p.name for p in (tmp_path / "soup").iterdir()) == [WEIGHTS, "soup.json"]
+
+
+def bare(path: Path, model: str) -> Path:
+    """A file with the tensors of an open_clip model, all zero, most of it a hole."""
+    with torch.device("meta"):
+        shapes = open_clip.create_model(model, load_weights=False, device="meta").state_dict()
+    layout = lay_out({n: ("BF16", tuple(t.shape)) for n, t in shapes.items()}, {"format": "pt"}, None)
+    path.write_bytes(layout.files[0].header)
+    os.truncate(path, layout.size)
+    return path
+
+
+@pytest.mark.parametrize(("model", "source"), [(None, "shapes"), ("ViT-S-32-alt", "--model")])
+def test_how_the_model_of_bare_weights_is_known_is_said_and_recorded(
+    model: str | None, source: str, tmp_path: Path
+) -> None:
+    refs = [bare(tmp_path / f"{i}.safetensors", "ViT-S-32-alt") for i in range(2)]
+    (tmp_path / "p.json").write_text(json.dumps(CONFIG["preprocess_cfg"]))
+    result = merge(refs, tmp_path / "soup", model=model, preprocess=tmp_path / "p.json")
+    document = json.loads((tmp_path / "soup" / "soup.json").read_text())
+    assert (document["model"], document["model_from"]) == ("ViT-S-32-alt", source)
+    assert any("ViT-S-32-alt" in note for note in result.notes) == (model is None)
+    config = json.loads((tmp_path / "soup" / "open_clip_config.json").read_text())
+    assert config["model_cfg"] == open_clip.get_model_config("ViT-S-32-alt")
+    assert config["preprocess_cfg"] == CONFIG["preprocess_cfg"]
 
 
 def test_weights_that_look_unrelated_are_warned_about(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Parameters: from how a person writes them to what one tensor gets."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from soupkit.errors import UsageError
+from soupkit.merging import merge
 from soupkit.merging.methods import interpolate, linear, task_arithmetic
 from soupkit.merging.parameters import depths, resolve
 from soupkit.merging.registry import METHODS, find_method
@@ -92,3 +96,38 @@ def test_an_unknown_method_suggests_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         find_method("unifrom")
     assert "uniform" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "shares"),
+    [
+        ({"visual.*": 0.25, "*": 1.0}, {"visual.conv1.weight": 0.25, "visual.proj": 0.25, "text_projection": 1.0}),
+        ({"gradient": [0.0, 1.0]}, {"visual.conv1.weight": 0.0, "visual.proj": 1.0, "transformer.resblocks.1.x": 0.5}),
+    ],
+    ids=["patterns", "gradient"],
+)
+def test_parameters_reach_the_tensors_they_are_meant_for(
+    value: dict[str, Any], shares: dict[str, float], tmp_path: Path
+) -> None:
+    names = [
+        "visual.conv1.weight",
+        "visual.proj",
+        "text_projection",
+        *(f"transformer.resblocks.{i}.x" for i in range(3)),
+    ]
+    for place, number in (("base", 0.0), ("a", 4.0)):
+        save_file({name: torch.full((2, 2), number) for name in names}, tmp_path / f"{place}.safetensors")
+    base, a = tmp_path / "base.safetensors", tmp_path / "a.safetensors"
+    merge([a], tmp_path / "soup", method="interpolate", base=base, parameters={"alpha": value})
+    soup = load_file(tmp_path / "soup" / "open_clip_model.safetensors")
+    for name, share in shares.items():
+        assert torch.equal(soup[name], torch.full((2, 2), 4.0 * share)), name
+
+
+def test_each_ingredient_gets_its_own_number(tmp_path: Path) -> None:
+    for place, number in (("base", 1.0), ("a", 2.0), ("b", 3.0)):
+        save_file({"x": torch.full((2, 2), number)}, tmp_path / f"{place}.safetensors")
+    refs = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    base, scale = tmp_path / "base.safetensors", {"scale": [0.5, 0.25]}
+    merge(refs, tmp_path / "soup", method="task_arithmetic", base=base, parameters=scale)
+    assert load_file(tmp_path / "soup" / "open_clip_model.safetensors")["x"].unique().tolist() == [1 + 0.5 + 0.5]

@@ -1,6 +1,5 @@
 """Runs a function in several processes that form a gloo group, and returns what each one returned."""
 
-import multiprocessing
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -11,22 +10,17 @@ from typing import Any
 import torch
 
 from soupkit.ranks import Ranks
-
-# The server imports torch and open_clip once, and computes nothing, so that its forks are clean.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.training.contrastive", "soupkit.training.step"])
+from tests.processes import SERVER
 
 
 def in_processes(size: int, work: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Any]:
     """Call `work(ranks, *arguments)` on each of `size` ranks; AssertionError with the traceback of one that fails."""
-    answers: Queue[Any] = _CONTEXT.Queue()
+    answers: Queue[Any] = SERVER.Queue()
     found: dict[int, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
         store = Path(directory) / "store"
         processes = [
-            _CONTEXT.Process(
-                target=_member, args=(Ranks(rank, size, rank), store, answers, work, arguments), daemon=True
-            )
+            SERVER.Process(target=_member, args=(Ranks(rank, size, rank), store, answers, work, arguments), daemon=True)
             for rank in range(size)
         ]
         for process in processes:
