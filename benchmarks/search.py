@@ -1,228 +1,274 @@
-"""What does a greedy search cost? Images per rejected trial on a simulated pool; time on a real one.
+"""What does a greedy search cost? Images per rejected trial on simulated pools; time and memory on a real one.
 
     python -m benchmarks.search simulated
-    python -m benchmarks.search pool --work /tmp/soupkit-benchmark
-    python -m benchmarks.search real --work /tmp/soupkit-benchmark
-    python -m benchmarks.search memory --work /tmp/soupkit-benchmark
+    python -m benchmarks.search pool --work DIR
+    python -m benchmarks.search real --work DIR
+    python -m benchmarks.search memory --work DIR
+    python -m benchmarks.search arithmetic --work DIR
 
-`simulated`: every image has a latent margin, every ingredient adds noise of its own to it and a small bias; a soup's
-margin is the mean of its members'. `pool` trains ingredients from one base on the shipped digits, for the other two.
-`real`: the published procedure written down plainly (load, average, build, decode, evaluate in full, trial by trial)
-against soupkit with stopping rule `none`, which shows what the evaluator saves, and `exact`. Start-up (imports) counts
-for none of them. `memory`: peaks of whole searches with more ingredients. Prints Markdown.
+`simulated` counts images per trial on tables of hits (benchmarks/search_simulated.py says how they are drawn). `pool`
+trains ingredients from one base on Fashion-MNIST, for the next two; made once, kept under `--work`. `real`: the
+published procedure written down plainly (load, average, build, decode, evaluate in full, trial by trial) against
+soupkit with stopping rule `none`, which shows what the evaluator saves, with `exact`, which shows what stopping saves,
+with `sequential`, and with `exact` where `soupkit evaluate` has scored the ingredients before. Imports count for none
+of them; soupkit's searches also score the uniform soup and write, check and describe the soup. Every run has a process
+of its own; they take turns, and ratios are taken round by round. Stopped, the same command goes on with the next run.
+`memory`: peaks of whole searches with more ingredients. `arithmetic`: a search over ViT-bigG-14 on one GPU of 80 GB,
+from sizes, counted operations and rates. Prints Markdown; `--output` also saves it.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
-
-from soupkit.search.metric import hit_metric
-from soupkit.search.stopping import open_rule
+from benchmarks.machine import machine, spread
+from benchmarks.measure import measure
+from benchmarks.search_pool import FASHION_MNIST, make_pool, write_task
 
 ROOT = Path(__file__).parents[1]
-_BATCH = 32
+WAYS = {
+    "published": "the published procedure",
+    "none": "soupkit, `none`",
+    "exact": "soupkit, `exact`",
+    "known": "soupkit, `exact`, ingredients scored before",
+    "sequential": "soupkit, `sequential`",
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["simulated", "pool", "real", "memory", "one"])
-    parser.add_argument("--ingredients", type=int, default=12)
-    parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--pools", type=int, default=5)
-    parser.add_argument("--work", type=Path)
+    parser.add_argument("what", choices=["simulated", "pool", "real", "memory", "arithmetic", "one"])
+    parser.add_argument("--work", type=Path, help="directory for images, ingredients and what is measured")
+    parser.add_argument("--ingredients", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="loader processes of the published procedure")
+    parser.add_argument("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the four files")
+    parser.add_argument("--pools", type=int, default=10, help="of simulated")
+    parser.add_argument("--images", type=int, default=50_000, help="of simulated and arithmetic")
+    parser.add_argument("--model", default="ViT-bigG-14", help="of arithmetic")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--way", choices=list(WAYS), default="exact", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what != "simulated" and arguments.work is None:
         parser.error("--work is needed")
-    actions = {"simulated": simulated, "pool": pool, "real": real, "memory": memory, "one": one}
-    print("\n".join(actions[arguments.what](arguments)))
+    if arguments.what == "one":
+        print(json.dumps(one(arguments)))
+        return
+    lines = {"simulated": simulated, "pool": pool, "real": real, "memory": memory, "arithmetic": arithmetic}
+    text = "\n".join(lines[arguments.what](arguments)) + "\n"
+    print(text)
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text)
 
 
 def simulated(arguments: argparse.Namespace) -> list[str]:
-    """Images per rejected trial, as shares of all images, over several pools of 24 ingredients."""
-    shares: dict[str, list[float]] = {"exact": [], "sequential": []}
-    wrong = rejected = 0
-    for seed in range(arguments.pools):
-        generator = np.random.default_rng(seed)
-        n, m = arguments.images, 24
-        margin = generator.normal(1.05, 1.2, n)
-        own, bias = generator.normal(0, 0.55, (m, n)), generator.normal(0, 0.06, m)
-        alone = np.array([margin + own[i] + bias[i] > 0 for i in range(m)])
-        share = alone.mean(axis=0)
-        metric = hit_metric(["acc1"], [np.zeros(n, np.int64)])
-        order = np.argsort(-alone.sum(axis=1), kind="stable")
-        for rule in shares:
-            soup, current, seen = [order[0]], alone[order[0]], []
-            for candidate in order[1:]:
-                members = [*soup, candidate]
-                hits = margin + own[members].mean(axis=0) + bias[members].mean() > 0
-                watch = open_rule(
-                    rule, current, np.minimum(share, 1 - share), metric, strict=False, seed=(seed, int(candidate))
-                )
-                images, ended = 0, False
-                for start in range(0, n, _BATCH):
-                    part = watch.order[start : start + _BATCH]
-                    images += len(part)
-                    if ended := watch.sees(part, hits[part]):
-                        break
-                better = int(hits.sum()) >= int(current.sum())
-                if ended or not better:
-                    seen.append(images / n)
-                    rejected += rule == "sequential"
-                    wrong += ended and better
-                else:
-                    soup, current = members, hits
-            shares[rule].append(float(np.mean(seen)))
-    lines = [f"{arguments.pools} pools of 24 ingredients, {arguments.images:,} images; images per rejected trial:", ""]
-    lines += ["| rule | mean | lowest and highest of the pools |", "|---|---|---|"]
-    for rule, found in shares.items():
-        lines.append(f"| {rule} | {100 * np.mean(found):.1f} % | {100 * min(found):.1f} to {100 * max(found):.1f} % |")
-    return [*lines, "", f"wrong rejections of the sequential rule: {wrong} of {rejected}"]
+    from benchmarks.search_simulated import simulated as run
+
+    return run(arguments.pools, 24, arguments.images, (32, 512))
+
+
+def arithmetic(arguments: argparse.Namespace) -> list[str]:
+    from benchmarks.search_arithmetic import arithmetic as run
+
+    return run(arguments.model, arguments.work, images=arguments.images)
 
 
 def pool(arguments: argparse.Namespace) -> list[str]:
-    """Train the ingredients: fine-tunes of one base that differ in rate, length and data."""
-    from soupkit.cli.demo import RECIPE
-    from soupkit.progress import SILENT
-    from soupkit.training import TrainOptions, read_runs, train
-
-    stage1, *tunes = read_runs(RECIPE)
-    options = TrainOptions(device="cpu", workers=0, threads=1)
-    place = arguments.work / "ingredients"
-    train(stage1.entry, place / "stage1", options=options, progress=SILENT)
-    for i in range(arguments.ingredients):
-        own = {"seed": 10 + i, "samples": 2400 + 800 * (i % 4), "lr": 4e-4 * 1.25 ** (i % 5), "warmup": 400}
-        entry = tunes[i % 3].entry.model_copy(update={**own, "init": str(place / "stage1")})
-        train(entry, place / f"run{i:02}", options=options, progress=SILENT)
-    return [f"{arguments.ingredients} ingredients in {place}"]
+    task = write_task(arguments.fashion_mnist, arguments.work / "fashion-mnist")
+    made = make_pool(task, arguments.work / "pool", arguments.ingredients)
+    return [f"{len(made)} ingredients in {arguments.work / 'pool'}"]
 
 
-def ingredients(work: Path) -> list[str]:
-    return [str(p) for p in sorted((work / "ingredients").glob("run*")) if p.is_dir()]
+def ingredients(arguments: argparse.Namespace) -> list[str]:
+    """Return the first ingredients of the pool that `pool` made."""
+    try:
+        made = json.loads((arguments.work / "pool" / "pool.json").read_text())
+    except FileNotFoundError:
+        sys.exit(f"no pool in {arguments.work}: python -m benchmarks.search pool --work {arguments.work}")
+    if len(made) < arguments.ingredients:
+        sys.exit(f"the pool has {len(made)} ingredients; make more with `pool --ingredients {arguments.ingredients}`")
+    return made[: arguments.ingredients]
 
 
-def real(arguments: argparse.Namespace) -> list[str]:
-    refs = ingredients(arguments.work)
-    rounds = []
-    for _ in range(2):  # the first warms up
-        times: dict[str, float] = {}
-        soups: dict[str, list[str]] = {}
-        times["published"], soups["published"] = published(refs)
-        images: dict[str, tuple[int, int]] = {}
-        for rule in ("none", "exact"):
-            times[rule], soups[rule], images[rule] = searched(refs, rule)
-        rounds.append(times)
-    assert soups["published"] == soups["none"] == soups["exact"], soups
-    t = rounds[-1]
-    return [
-        f"{len(refs)} ingredients; all three found the same soup of {len(soups['exact'])}.",
-        "",
-        "| | seconds | against the published procedure |",
-        "|---|---|---|",
-        f"| the published procedure | {t['published']:.2f} | |",
-        f"| soupkit, `none` | {t['none']:.2f} | {t['published'] / t['none']:.1f} x less |",
-        f"| soupkit, `exact` | {t['exact']:.2f} | {t['published'] / t['exact']:.1f} x less |",
-        "",
-        f"images: {images['none'][0]:,} with `none`, {images['exact'][0]:,} with `exact`",
-    ]
+@dataclass
+class Phases:
+    """A soupkit Progress that counts the seconds of each kind of work."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _kind: str = ""
+    _since: float = 0.0
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        """Begin."""
+        words = label.split()
+        kinds = {"scoring": "ingredients", "trial": "trials", "soup": "uniform soup", "decoding": "decoding"}
+        self._kind, self._since = kinds.get(words[0], "rest"), time.perf_counter()
+
+    def advance(self, n: int) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Count what was begun."""
+        self.seconds[self._kind] += time.perf_counter() - self._since
 
 
-def searched(refs: list[str], rule: str) -> tuple[float, list[str], tuple[int, int]]:
-    """Search with an empty cache; returns the seconds, the soup and the images scored out of those of a full search."""
+def one(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search once, in this process; returns the seconds, their parts, the soup and the images."""
+    refs, task = ingredients(arguments), str(arguments.work / "fashion-mnist")
+    if arguments.way == "published":
+        return published(refs, task, arguments.workers)
+    return searched(refs, task, arguments.way)
+
+
+def searched(refs: list[str], task: str, way: str) -> dict[str, Any]:
+    """Search with soupkit and a cache that is empty at the beginning, or, where `way` is "known", that holds the pixels
+    and the ingredients' scores."""
+    import soupkit
     from soupkit.evaluation import EvaluationOptions
     from soupkit.search import SearchOptions, greedy_search
 
+    phases = Phases()
     with TemporaryDirectory() as place:
+        evaluation = EvaluationOptions(cache=Path(place) / "cache", device="cpu")
+        if way == "known":
+            soupkit.evaluate(refs, [f"{task}:val"], options=evaluation)
         started = time.perf_counter()
         found = greedy_search(
-            refs,
-            Path(place) / "soup",
-            tasks=["digits"],
-            search=SearchOptions(stopping=rule),
-            evaluation=EvaluationOptions(cache=Path(place) / "cache", device="cpu"),
-        ).document
+            refs, Path(place) / "soup", tasks=[task], evaluation=replace(evaluation), progress=phases,
+            search=SearchOptions(stopping="exact" if way == "known" else way),
+        ).document  # fmt: skip
         seconds = time.perf_counter() - started
-    return seconds, found["selected"], (found["images_scored"], found["images_full"])
+    trials = found["decisions"][1:]
+    rejected = [d["images"] for d in trials if d["decision"] == "rejected"]
+    images = found["score"]["n"]
+    return {
+        "seconds": seconds,
+        "parts": {**phases.seconds, "rest": seconds - sum(v for k, v in phases.seconds.items() if k != "rest")},
+        "soup": found["selected"],
+        "score": found["score"]["value"],
+        "best": found["best_ingredient"]["value"],
+        "uniform": found["uniform"]["value"],
+        "accepted": len(trials) - len(rejected),
+        "rejected": len(rejected),
+        "images": images,
+        "share": sum(rejected) / (images * len(rejected)) if rejected else 0.0,
+        "images_scored": found["images_scored"],
+        "images_full": found["images_full"],
+    }
 
 
-def published(refs: list[str]) -> tuple[float, list[str]]:
-    """Recipe 1 as the scripts do it: every trial loads its members, averages, builds a model and evaluates in full."""
-    import torch
-    from safetensors.torch import load_file
-
-    started = time.perf_counter()
-
-    def average(members: list[str]) -> dict[str, torch.Tensor]:
-        states = [load_file(f"{m}/open_clip_model.safetensors") for m in members]
-        return {
-            k: torch.stack([s[k] / len(states) for s in states]).sum(dim=0) if v.is_floating_point() else v
-            for k, v in states[0].items()
-        }
-
-    alone = {ref: full_evaluation(ref, average([ref])) for ref in refs}
-    order = sorted(refs, key=lambda ref: -alone[ref])
-    soup, best = [order[0]], alone[order[0]]
-    for candidate in order[1:]:
-        score = full_evaluation(candidate, average([*soup, candidate]))
-        if score >= best:
-            soup, best = [*soup, candidate], score
-    return time.perf_counter() - started, soup
-
-
-def full_evaluation(place: str, state: dict[str, "torch.Tensor"]) -> int:  # type: ignore[name-defined]  # noqa: F821
-    """Build the model of `place`, decode the images and count the hits, as open_clip's own evaluation does."""
-    import io
-
-    import open_clip
-    import torch
-    from PIL import Image
-
+def published(refs: list[str], task: str, workers: int) -> dict[str, Any]:
+    """Search as the published scripts do."""
+    from benchmarks.search_published import Clock, PublishedSearch
     from soupkit.evaluation import open_tasks
 
-    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{place}")
-    model.load_state_dict(state)
-    model.eval()
-    (task,) = open_tasks(["digits"], split="val")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{place}")
-    templates = [lambda c, t=t: t.format(c=c) for t in task.templates]
-    with torch.no_grad():
-        head = open_clip.build_zero_shot_classifier(model, tokenizer, task.classnames, templates, device="cpu")
-        hits = 0
-        for start in range(0, len(task.dataset), _BATCH):
-            samples = [task.dataset.read(i) for i in range(start, min(start + _BATCH, len(task.dataset)))]
-            images = torch.stack([transform(Image.open(io.BytesIO(s.data)).convert("RGB")) for s in samples])
-            found = (model.encode_image(images, normalize=True) @ head).argmax(dim=1)
-            hits += int((found == torch.tensor([s.label for s in samples])).sum())
-    return hits
+    clock = Clock()
+    started = time.perf_counter()
+    (opened,) = open_tasks([task], split="val")
+    soup, hits = PublishedSearch(refs[0], opened, workers, clock).greedy(refs)
+    seconds = time.perf_counter() - started
+    parts = {**clock.seconds, "rest": seconds - sum(clock.seconds.values())}
+    return {"seconds": seconds, "parts": parts, "soup": soup, "score": hits / len(opened.dataset)}
 
 
-def memory(arguments: argparse.Namespace) -> list[str]:
-    lines = ["| ingredients | peak memory, MB |", "|---|---|"]
-    for n in (3, 6, arguments.ingredients):
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.search",
-            "one",
-            "--work",
-            str(arguments.work),
-            "--ingredients",
-            str(n),
-        ]
-        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-        lines.append(f"| {n} | {json.loads(result.stdout)['peak'] / 1024:.0f} |")
+def _command(arguments: argparse.Namespace, way: str, count: int) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks.search", "one", "--way", way, "--work", str(arguments.work)]
+    return [*command, "--ingredients", str(count), "--workers", str(arguments.workers)]
+
+
+def real(arguments: argparse.Namespace) -> list[str]:
+    """Run every way in turns, in processes of their own, and compare."""
+    record = arguments.work / "rounds.jsonl"
+    title = f"{arguments.ingredients} ingredients, {arguments.workers} workers"
+    done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for entry in done:
+        if entry["title"] == title:
+            runs[entry["way"]].append(entry["run"])
+    for i in range(arguments.rounds):
+        ways = list(WAYS)[i % len(WAYS) :] + list(WAYS)[: i % len(WAYS)]
+        for way in (way for way in ways if len(runs[way]) <= i):
+            command = _command(arguments, way, arguments.ingredients)
+            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+            if result.returncode:
+                sys.exit(result.stderr[-2000:])
+            run = json.loads(result.stdout.splitlines()[-1])
+            runs[way].append(run)
+            with record.open("a") as file:
+                file.write(json.dumps({"title": title, "way": way, "run": run}) + "\n")
+            print(f"  round {i + 1}, {way}: {run['seconds']:.1f} s", file=sys.stderr)
+    return report(arguments, {way: found[: arguments.rounds] for way, found in runs.items()})
+
+
+def report(arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Write what the runs of every way say."""
+    import open_clip
+    import torch
+
+    first = {way: found[0] for way, found in runs.items()}
+    exact, theirs = first["exact"], [run["seconds"] for run in runs["published"]]
+    same = {way for way in WAYS if all(run["soup"] == exact["soup"] for run in runs[way])}
+    lines = [
+        f"## Greedy search over {arguments.ingredients} ingredients, {exact['images']:,} images",
+        "",
+        f"{machine()}; torch {torch.__version__}, open_clip {open_clip.__version__}; float32; {arguments.rounds} "
+        f"rounds; the published procedure with {arguments.workers} loader processes",
+        "",
+        f"{exact['accepted']} candidates accepted, {exact['rejected']} rejected. Soup of {len(exact['soup'])} "
+        f"{100 * exact['score']:.2f} %, best ingredient {100 * exact['best']:.2f} %, uniform soup "
+        f"{100 * exact['uniform']:.2f} %.",
+        "",
+        "| | soup | seconds | published / this | images scored | images per rejected trial |",
+        "|---|---|---|---|---|---|",
+    ]
+    for way, label in WAYS.items():
+        seconds = [run["seconds"] for run in runs[way]]
+        ratio = spread([a / b for a, b in zip(theirs, seconds, strict=True)])
+        found = first[way]
+        soup = "the same" if way in same else f"another of {len(found['soup'])}, {100 * found['score']:.2f} %"
+        images = f"{found['images_scored']:,} | {100 * found['share']:.1f} %" if "share" in found else " | 100 %"
+        lines.append(f"| {label} | {soup} | {spread(seconds)} | {ratio} | {images} |")
+    steps = {"published": "none", "none": "exact", "exact": "known"}
+    words = ["the evaluator", "stopping", "scores known before"]
+    lines += ["", "| what is saved by | seconds | as a ratio |", "|---|---|---|"]
+    for word, (before, after) in zip(words, steps.items(), strict=True):
+        pairs = [(a["seconds"], b["seconds"]) for a, b in zip(runs[before], runs[after], strict=True)]
+        lines.append(f"| {word} | {spread([a - b for a, b in pairs])} | {spread([a / b for a, b in pairs])} |")
+    lines += ["", "Where the seconds go (medians of the rounds):", ""]
+    for way, label in WAYS.items():
+        names = sorted({name for run in runs[way] for name in run["parts"]})
+        cells = [f"{n} {spread([run['parts'].get(n, 0.0) for run in runs[way]]).split()[0]}" for n in names]
+        lines.append(f"- {label}: {', '.join(cells)}")
     return lines
 
 
-def one(arguments: argparse.Namespace) -> list[str]:
-    searched(ingredients(arguments.work)[: arguments.ingredients], "exact")
-    return [json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})]
+def memory(arguments: argparse.Namespace) -> list[str]:
+    """Measure the peak memory of whole searches with more and more ingredients."""
+    counts = [n for n in (4, 8, arguments.ingredients) if n <= arguments.ingredients]
+    peaks: dict[int, list[tuple[float, float]]] = {n: [] for n in counts}
+    for _ in range(arguments.rounds):
+        for n in counts:
+            run = measure(_command(arguments, "exact", n), ROOT, key="seconds")
+            peaks[n].append((run.anonymous / 1e6, run.resident / 1e6))
+            print(f"  {n}: {run.anonymous / 1e6:.0f} MB", file=sys.stderr)
+    nbytes = (Path(ingredients(arguments)[0]) / "open_clip_model.safetensors").stat().st_size
+    lines = [f"## Peak memory of a search; an ingredient is {nbytes / 1e6:.1f} MB", "", machine(), ""]
+    lines += ["| ingredients | of them together, MB | anonymous, MB | resident, MB |", "|---|---|---|---|"]
+    for n, found in peaks.items():
+        cells = [spread([pair[i] for pair in found]) for i in range(2)]
+        lines.append(f"| {n} | {n * nbytes / 1e6:.0f} | {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

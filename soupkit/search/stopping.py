@@ -19,6 +19,9 @@ _BETS = np.linspace(
 # How often an image is drawn, relative to its worth and to how much the ingredients disagree on it. An image that the
 # soup gets wrong can only speak for the candidate: drawn too seldom, it would weigh so much that bets had to be small.
 _FLOOR_RIGHT, _FLOOR_WRONG = 0.005, 0.1
+# What is left of the disagreement on an image where the ingredient that is tried does what the soup does: there adding
+# it hardly ever changes anything.
+_OF_ONE_MIND = 0.1
 
 
 class Rule(Protocol):
@@ -124,11 +127,16 @@ def open_rule(
     strict: bool,
     error_rate: float = 0.05,
     seed: Sequence[int] = (0,),
+    pulls_to: np.ndarray | None = None,
 ) -> Rule:
     """Return the rule called `name` ("none", "exact" or "sequential") for one trial against the hits `current`.
 
     `disagreement` (float64 [N]) is the share of the ingredients, at most half, that differ from the others on an image.
+    `pulls_to` (bool [N]) are the hits towards which the trial changes the soup, where they are known: those of the
+    ingredient that is added alone. Neither decides anything; both say where a difference is to be looked for.
     """
+    if pulls_to is not None:
+        disagreement = disagreement * np.where(pulls_to == current, _OF_ONE_MIND, 1.0)
     if name == "none":
         return Never(current, disagreement)
     if name == "exact":

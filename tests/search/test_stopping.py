@@ -15,8 +15,11 @@ from soupkit.search.strategies import Standing, backward, greedy, random_orders,
 class Tables:
     """A pool that is a table of random hits: every soup has its own, drawn from its members' and a seed."""
 
-    def __init__(self, margins: np.ndarray, metric: HitMetric, rule: str, *, strict: bool, step: int) -> None:
+    def __init__(
+        self, margins: np.ndarray, metric: HitMetric, rule: str, *, strict: bool, step: int, pull: bool = True
+    ) -> None:
         self.margins, self.metric, self.rule, self.strict, self.step = margins, metric, rule, strict, step
+        self.pull = pull
         self.alone = margins > 0
         share = self.alone.mean(axis=0)
         self.disagreement = np.minimum(share, 1 - share)
@@ -34,7 +37,10 @@ class Tables:
     ) -> Standing | None:
         hits, strict = self.hits(members), strict or self.strict
         assert current.hits is not None
-        rule = open_rule(self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials))
+        rule = open_rule(
+            self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials),
+            pulls_to=self.alone[candidate] if self.pull else None,
+        )  # fmt: skip
         self.trials += 1
         for start in range(0, len(hits), self.step):
             part = rule.order[start : start + self.step]
@@ -112,7 +118,7 @@ def rejections(difference: int, discordant: int, rate: float, runs: int, weights
         disagreement = np.clip(0.3 * (hits != current) + 0.2 * generator.random(n), 0, 0.5)
         metric = hit_metric(["acc1"], [np.zeros(n, np.int64)])
         rule = open_rule("sequential", current, disagreement, metric, strict=False, error_rate=rate, seed=(seed,))
-        rejected += any(rule.sees(part, hits[part]) for part in np.split(rule.order, n // 8))
+        rejected += any(rule.sees(part, hits[part]) for part in np.split(rule.order, n // 60))
     return rejected / runs
 
 
@@ -134,3 +140,13 @@ def test_sequential_needs_fewer_images_than_exact() -> None:
         greedy(pool, pool.order())
         images[rule] = pool.images
     assert images["sequential"] < images["exact"] < images["none"]
+
+
+@pytest.mark.parametrize("rule", ["exact", "sequential"])
+def test_looking_where_the_ingredient_differs_from_the_soup_saves_images(rule: str) -> None:
+    found = []
+    for pull in (False, True):
+        pool = table(3, 12, (4000,), ("acc1",), rule=rule, strict=False, step=32, pull=pull)
+        found.append((greedy(pool, pool.order()).members, pool.images))
+    assert found[0][0] == found[1][0]
+    assert found[1][1] < found[0][1]
