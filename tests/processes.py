@@ -3,14 +3,15 @@
 A fork is a process like any other: it has its own arguments, directory and streams, and dies of a real signal.
 """
 
+import importlib
 import multiprocessing
 import os
 import runpy
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -63,6 +64,8 @@ def _become(directory: str, variables: dict[str, str], streams: tuple[str, str])
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(directory)
+    if "huggingface_hub.constants" in sys.modules:  # it has read the environment of the server
+        importlib.reload(sys.modules["huggingface_hub.constants"])
 
 
 def run_soupkit(arguments: list[str], directory: str, variables: dict[str, str], streams: tuple[str, str]) -> None:
@@ -89,21 +92,31 @@ def run_torchrun(arguments: list[str], directory: str, variables: dict[str, str]
     main(arguments)
 
 
-class Running:
-    """A process at work, and what it writes."""
+def _run_function(
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+    directory: str,
+    variables: dict[str, str],
+    streams: tuple[str, str],
+) -> None:
+    _become(directory, variables, streams)
+    work(*arguments)
+
+
+class Started:
+    """Something that goes on in a process of its own, and what it writes."""
 
     def __init__(
         self,
         work: Callable[..., None],
-        arguments: list[str],
+        what: tuple[Any, ...],
         cwd: Path | None = None,
-        variables: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
     ) -> None:
-        self.arguments = arguments
+        self._what = what
         self._place = TemporaryDirectory()
-        streams = (f"{self._place.name}/out", f"{self._place.name}/err")
-        self._streams = [Path(s) for s in streams]
-        self.process = fork(work, arguments, str(cwd or Path.cwd()), variables or environment(), streams)
+        self._streams = (f"{self._place.name}/out", f"{self._place.name}/err")
+        self.process = fork(work, *what, str(cwd or Path.cwd()), env or environment(), self._streams)
 
     @property
     def pid(self) -> int:
@@ -114,48 +127,63 @@ class Running:
     def alive(self) -> bool:
         return self.process.is_alive()
 
+    @property
+    def stderr(self) -> str:
+        """What it has said so far."""
+        return self._read(1)
+
+    def _read(self, stream: int) -> str:
+        path = Path(self._streams[stream])
+        return path.read_text("utf-8") if path.exists() else ""
+
+    def signal(self, number: int) -> None:
+        """Send a signal; one that has ended hears nothing."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
     def wait(self, timeout: float = 200) -> subprocess.CompletedProcess[str]:
         """Wait for the end; the exit code is the negated signal where that ended the process."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
-            raise subprocess.TimeoutExpired(self.arguments, timeout)
-        out, err = (s.read_text("utf-8") if s.exists() else "" for s in self._streams)
-        self._place.cleanup()
-        return subprocess.CompletedProcess(self.arguments, self.process.exitcode, out, err)
-
-    def kill(self, number: signal.Signals) -> subprocess.CompletedProcess[str]:
-        """Send a signal, and wait for the end."""
-        if self.alive:
-            os.kill(self.pid, number)
-        return self.wait()
+            raise subprocess.TimeoutExpired(str(self._what), timeout)
+        return subprocess.CompletedProcess(self._what, self.process.exitcode, self._read(0), self._read(1))
 
 
-def start_soupkit(*arguments: object, cwd: Path | None = None, variables: dict[str, str] | None = None) -> Running:
-    """Start the command line in a process of its own."""
-    return Running(run_soupkit, [str(a) for a in arguments], cwd, variables)
+def start(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Started:
+    """Start the command line in a process of its own, and do not wait for it."""
+    return Started(run_soupkit, ([str(a) for a in arguments],), cwd, env)
 
 
-def soupkit(*arguments: object, cwd: Path | None = None, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+def soupkit(
+    *arguments: object, cwd: Path | None = None, timeout: float = 200, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    return start_soupkit(*arguments, cwd=cwd).wait(timeout)
+    return start(*arguments, cwd=cwd, env=env).wait(timeout)
 
 
-def start_torchrun(ranks: int, *arguments: object) -> Running:
+def call(
+    work: Callable[..., None], *arguments: Any, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `work`, a function of a module, in a process of its own with its own environment."""
+    return Started(_run_function, (work, arguments), None, env).wait()
+
+
+def start_torchrun(count: int, *arguments: object) -> Started:
     """Start the command line under `torchrun`."""
-    launch = ["--standalone", f"--nproc-per-node={ranks}", "-m", "soupkit"]
-    return Running(run_torchrun, [*launch, *map(str, arguments)])
+    launch = ["--standalone", f"--nproc-per-node={count}", "-m", "soupkit"]
+    return Started(run_torchrun, ([*launch, *map(str, arguments)],))
 
 
-def ranks(count: int, *arguments: object) -> list[subprocess.CompletedProcess[str]]:
-    """Run the command line in `count` processes that find each other as those of `torchrun` do, without its seconds."""
+def on_ranks(count: int, *arguments: object, timeout: float = 200) -> list[subprocess.CompletedProcess[str]]:
+    """Run the command line in `count` processes that see what `torchrun` would tell them, without its seconds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     places = [{**environment(), **meeting, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
-    running = [start_soupkit(*arguments, variables=place) for place in places]
-    return [r.wait() for r in running]
+    running = [start(*arguments, env=place) for place in places]
+    return [r.wait(timeout) for r in running]
 
 
 def children(pid: int) -> list[int]:

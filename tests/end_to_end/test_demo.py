@@ -13,7 +13,7 @@ from soupkit.evaluation.metrics import wilson
 from soupkit.evaluation.tasks import DIGITS, open_tasks
 from soupkit.evaluation.transform import decode
 from tests.conftest import soupkit
-from tests.processes import Running, run_script
+from tests.processes import Started, run_script
 
 ROOT = Path(__file__).parents[2]
 # The demo trains four models: a machine with other work to do takes longer than any other test may.
@@ -53,7 +53,7 @@ def test_the_examples_run(demo: tuple[Path, dict[str, object]], tmp_path: Path) 
         "merge_two.py": [place / "a", place / "b", tmp_path / "two"],
         "largest_changes.py": [place / "stage1", place / "a"],
     }.items():
-        done = Running(run_script, [str(ROOT / "examples" / script), *map(str, arguments)], tmp_path).wait()
+        done = Started(run_script, ([str(ROOT / "examples" / script), *map(str, arguments)],), tmp_path).wait()
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
 

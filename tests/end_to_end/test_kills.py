@@ -8,20 +8,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import bytes_of
 from tests.end_to_end.conftest import assert_error
-from tests.processes import Running, children, gone, soupkit, start_soupkit, start_torchrun
+from tests.processes import Started, children, gone, soupkit, start, start_torchrun
 
 SMALL_SLABS = ["--slab-size", "1MiB", "--device", "cpu"]
 
 
-def start(refs: list[Path], out: Path) -> Running:
-    return start_soupkit("merge", *refs, "-o", out, *SMALL_SLABS, "--threads", 1)
+def start_merge(refs: list[Path], out: Path) -> Started:
+    return start("merge", *refs, "-o", out, *SMALL_SLABS, "--threads", 1)
 
 
 def tasks_done(out: Path) -> int:
@@ -30,21 +29,20 @@ def tasks_done(out: Path) -> int:
     return sum(max(0, j.read_bytes().count(b"\n") - 1) for j in journals)
 
 
-def wait_for_tasks(out: Path, count: int, running: Running) -> None:
+def wait_for_tasks(out: Path, count: int, running: Started) -> None:
     """Wait until `count` slabs are in the journals, or the process has ended."""
     while running.alive and not out.exists() and tasks_done(out) < count:
         time.sleep(0.002)
 
 
-def half_way(refs: list[Path], out: Path, act: Callable[[Running], None]) -> subprocess.CompletedProcess[str]:
+def half_way(refs: list[Path], out: Path, act: Callable[[Started], None]) -> subprocess.CompletedProcess[str]:
     """Start a merge, do something to it while it stands still half way, and wait for its end."""
-    running = start(refs, out)
+    running = start_merge(refs, out)
     wait_for_tasks(out, 4, running)
-    os.kill(running.pid, signal.SIGSTOP)
+    running.signal(signal.SIGSTOP)
     assert not out.exists() and 4 <= tasks_done(out) < 24, "met half way"
     act(running)
-    with suppress(ProcessLookupError):  # it was killed
-        os.kill(running.pid, signal.SIGCONT)
+    running.signal(signal.SIGCONT)
     return running.wait()
 
 
@@ -60,7 +58,7 @@ def duration(large: list[Path], whole: dict[str, bytes], tmp_path_factory: pytes
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     soupkit("--version")  # what all processes are forked from has started
     started = time.monotonic()
-    assert start(large, out).wait().returncode == 0
+    assert start_merge(large, out).wait().returncode == 0
     took = time.monotonic() - started
     assert bytes_of(out) == whole
     return took
@@ -79,9 +77,10 @@ def test_a_killed_merge_resumes_to_the_same_bytes(
     out = tmp_path / "out"
     rng = random.Random(seed)
     for _ in range(3):
-        running = start(large, out)
+        running = start_merge(large, out)
         time.sleep(rng.random() * duration)
-        running.kill(signal.SIGKILL)
+        running.signal(signal.SIGKILL)
+        running.wait()
         assert out.exists() or looks_unfinished(out)
     done = soupkit("merge", *large, "-o", out, *SMALL_SLABS)
     assert done.returncode == 0, done.stderr
@@ -94,7 +93,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_rest_is_resumed(
     large: list[Path], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = half_way(large, out, lambda running: os.kill(running.pid, signal.SIGINT))
+    done = half_way(large, out, lambda running: running.signal(signal.SIGINT))
     assert_error(done, 130, "interrupted", "resumes")
     done = soupkit("merge", *large, "-o", out, *SMALL_SLABS)
     assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
@@ -103,7 +102,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_rest_is_resumed(
 
 def test_an_unfinished_output_of_other_inputs_is_refused_until_fresh(large: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    half_way(large, out, lambda running: os.kill(running.pid, signal.SIGKILL))
+    half_way(large, out, lambda running: running.signal(signal.SIGKILL))
     assert_error(soupkit("merge", *large[:2], "-o", out), 1, "unfinished", "--fresh")
     assert soupkit("merge", *large[:2], "-o", out, "--fresh").returncode == 0
 
@@ -112,7 +111,7 @@ def test_written_slabs_that_were_damaged_are_made_again(
     large: list[Path], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    half_way(large, out, lambda running: os.kill(running.pid, signal.SIGKILL))
+    half_way(large, out, lambda running: running.signal(signal.SIGKILL))
     partial = out.with_name("out.partial") / "open_clip_model.safetensors"
     with partial.open("r+b") as file:  # what a power cut may leave: the journal's line, but not the data
         file.seek(9000)
@@ -127,7 +126,7 @@ def test_writes_that_fail_half_way_leave_what_resumes(
     """The system refuses to write beyond 1 MiB of a file, as a quota would, once some of it is written."""
     out = tmp_path / "out"
 
-    def starve(running: Running) -> None:
+    def starve(running: Started) -> None:
         resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 
     assert_error(half_way(large, out, starve), 1, "cannot be written: File too large")
@@ -149,7 +148,7 @@ def test_an_ingredient_that_is_cut_short_half_way_is_an_error_and_nothing_is_lef
 
 def test_two_merges_into_one_output_are_not_mixed(large: list[Path], whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    both = [start(large, out) for _ in range(2)]
+    both = [start_merge(large, out) for _ in range(2)]
     done = [running.wait() for running in both]
     codes = sorted(d.returncode for d in done)
     assert codes in ([0, 0], [0, 1]), [d.stderr for d in done]
@@ -158,7 +157,7 @@ def test_two_merges_into_one_output_are_not_mixed(large: list[Path], whole: dict
     assert bytes_of(out) == whole
 
 
-def kill_all(running: Running) -> None:
+def kill_all(running: Started) -> None:
     """End `torchrun` and every rank at once, as a power cut or a scheduler does."""
     pids = [running.pid, *children(running.pid)]
     for pid in pids:

@@ -10,7 +10,7 @@ import torch
 from soupkit.checkpoint import fingerprint, open_checkpoint
 from soupkit.merging import RunOptions, merge
 from tests.conftest import bytes_of, random_state, save
-from tests.processes import ranks, start_torchrun
+from tests.processes import on_ranks, start_torchrun
 
 METHODS: list[dict[str, Any]] = [
     {"method": "uniform"},
@@ -66,7 +66,7 @@ def test_three_ranks_write_the_bytes_that_one_process_writes(
     options += [f"--method={how['method']}"] if "method" in how else []
     options += [f"--base={three[2]}"] if how.get("base") else []
     options += [f"--param={key}={json.dumps(value)}" for key, value in how.get("parameters", {}).items()]
-    done = ranks(
+    done = on_ranks(
         3, "merge", *three[:2], *options, "-o", tmp_path / "ranks", "--device=cpu", "--slab-size=1kB", "--json"
     )
     assert [d.returncode for d in done] == [0, 0, 0], [d.stderr for d in done]
