@@ -4,13 +4,19 @@
     python -m benchmarks.evaluate candidates --work /tmp/soupkit-benchmark
     python -m benchmarks.evaluate memory --work /tmp/soupkit-benchmark
     python -m benchmarks.evaluate normalisation
+    python -m benchmarks.evaluate throughput --model ViT-bigG-14 --precision bf16 --device cuda --images 20000
 
 `classifier`: ImageNet's 80 templates on its first classes, ViT-B-32 with random weights, float32 on the CPU: the
 function of open_clip, a variant that only drops equal prompts and cuts them to their length, and the prefix tree.
 `candidates`: models of one small architecture on JPEG files of ImageNet's usual size (500 x 375, made here), against
 clip-benchmark in an environment of its own, one model after the other as it works, and against the bare forward
-passes. Start-up (imports, loading the weights) counts for none of them. `memory`: peaks of whole runs with more images,
-classes and candidates. Ratios are taken round by round. Prints Markdown; `--output` also saves it.
+passes. Start-up (imports, building a model and its tokenizer) counts for none of them, reading the weights counts for
+soupkit alone.
+`memory`: peaks of whole runs with more images, classes and candidates. Ratios are taken round by round. Stopped at any
+moment, the same command goes on with the next round (`rounds-evaluate.jsonl` under `--work` holds those that are done,
+until a table is saved with `--output`).
+`throughput`: the pass alone on pixels in memory, beside a loop like open_clip_train's, in images per second and as a
+share of the device's rate for large matrix products. Prints Markdown.
 """
 
 import argparse
@@ -19,41 +25,62 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.evaluate_data import config_of, make_images, make_models
+from benchmarks.evaluate_throughput import throughput
 from benchmarks.machine import machine, spread
 from benchmarks.measure import measure
 from benchmarks.peers import environment, versions
+from benchmarks.rounds import Round, column, ratios, run_rounds
 
 PACKAGES = ["clip-benchmark", "requests"]
 ROOT = Path(__file__).parents[1]
+RECORD = "rounds-evaluate.jsonl"
+_COUNTS = (10, 50, 200, 1000)  # classes
+_TOGETHER = 10  # classes, open_clip's default
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["classifier", "candidates", "memory", "normalisation"])
+    parser.add_argument("what", choices=["classifier", "candidates", "memory", "normalisation", "throughput"])
     parser.add_argument("--classes", type=int, default=50)
+    parser.add_argument("--growth", type=int, nargs="*", default=[], help="time the tree once at so many classes too")
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--width", type=int, default=64, help="of both towers of the candidates, 64 or more")
     parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--model", default="ViT-B-32", help="of throughput")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of throughput")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of throughput")
+    parser.add_argument("--batch", type=int, default=64, help="of throughput, images")
+    parser.add_argument("--compile", action="store_true", help="of throughput: torch.compile soupkit's image tower")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="directory for images, models and the peer")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     if arguments.what in ("candidates", "memory") and arguments.work is None:
         parser.error("--work is needed")
-    ways = {"classifier": classifier, "candidates": candidates, "memory": memory, "normalisation": normalisation}
+    ways = {
+        "classifier": classifier,
+        "candidates": candidates,
+        "memory": memory,
+        "normalisation": normalisation,
+        "throughput": throughput,
+    }
     lines = ways[arguments.what](arguments)
     text = "\n".join(lines) + "\n"
     print(text)
     if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(text)
+        if arguments.work:
+            (arguments.work / RECORD).unlink(missing_ok=True)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -82,7 +109,7 @@ def cut_classifier(model: nn.Module, tokens: Tensor, rows: Tensor, classes: int)
 
 
 def classifier(arguments: argparse.Namespace) -> list[str]:
-    """Time the three ways of making ImageNet's classifier, and say how the tokens they need grow."""
+    """Time the three ways of making ImageNet's classifier, and say how the work they need grows."""
     import open_clip
     from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
@@ -93,132 +120,184 @@ def classifier(arguments: argparse.Namespace) -> list[str]:
     model = open_clip.create_model("ViT-B-32").eval()
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     templates = [t("{c}") for t in OPENAI_IMAGENET_TEMPLATES]
-    names = IMAGENET_CLASSNAMES[: arguments.classes]
-    found: dict[str, Tensor] = {}
+    cpu = torch.device("cpu")
 
-    def tree() -> None:
+    def tree(names: Sequence[str]) -> Tensor:
         prompts = tokenize(tokenizer, fill_templates(names, templates, ""))
-        encoder = PromptEncoder(model, prompts, torch.device("cpu"))
-        found["tree"] = zero_shot_classifier(encoder, len(names))
+        return zero_shot_classifier(PromptEncoder(model, prompts, cpu), len(names))
 
-    def cut() -> None:
+    def cut(names: Sequence[str]) -> Tensor:
         prompts = tokenize(tokenizer, fill_templates(names, templates, ""))
-        found["cut"] = cut_classifier(model, prompts.tokens, prompts.rows, len(names))
+        return cut_classifier(model, prompts.tokens, prompts.rows, len(names))
 
-    def theirs() -> None:
+    def theirs(names: Sequence[str]) -> Tensor:
         with torch.inference_mode():
-            found["open_clip"] = open_clip.build_zero_shot_classifier(
-                model, tokenizer, names, OPENAI_IMAGENET_TEMPLATES, num_classes_per_batch=10
+            return open_clip.build_zero_shot_classifier(
+                model, tokenizer, names, OPENAI_IMAGENET_TEMPLATES, num_classes_per_batch=_TOGETHER
             )
 
+    names = IMAGENET_CLASSNAMES[: arguments.classes]
     ways = {"tree": tree, "open_clip": theirs, "cut": cut}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for i in range(arguments.rounds):
+    slices = [range(i, min(i + _TOGETHER, len(names))) for i in range(0, len(names), _TOGETHER)]
+
+    def one_round(number: int) -> Round:
+        """Make the whole classifier twice, and with open_clip the part of it whose turn it is."""
+        figures: Round = {}
+        weights: dict[str, Tensor] = {}
+        part = slices[number % len(slices)]
         for name, work in ways.items():
-            seconds[name].append(timed(work))
-            print(f"  round {i + 1}, {name}: {seconds[name][-1]:.2f} s", file=sys.stderr)
+            wanted = [names[i] for i in part] if name == "open_clip" else names
+            started = time.perf_counter()
+            weights[name] = work(wanted)
+            figures[name] = (time.perf_counter() - started) * len(names) / len(wanted)
+        for name in ("tree", "cut"):
+            difference = weights[name][:, part.start : part.stop] - weights["open_clip"]
+            figures[f"{name} differs by"] = float(difference.abs().max())
+        return figures
+
+    for work in ways.values():  # the first call pays for what every later one finds ready
+        work(names[:1])
+    record = arguments.work / RECORD if arguments.work else None
+    title = f"classifier {len(names)}"
+    rounds = run_rounds(title, arguments.rounds, one_round, record)
     lines = [
         f"## Zero-shot classifier: ViT-B-32, {len(names)} classes x {len(templates)} templates, float32",
         "",
-        machine(),
+        f"{machine()}; torch {torch.__version__}, open_clip {open_clip.__version__}; {len(rounds)} rounds.",
+        f"open_clip makes {_TOGETHER} classes at a time and each time does the same; a round times one such part, the",
+        f"next round the next, and counts it {len(slices)} times.",
         "",
         "| | seconds | open_clip's / this | largest difference from open_clip's weights |",
         "|---|---|---|---|",
     ]
     labels = {"open_clip": "open_clip", "cut": "distinct prompts, cut to their length", "tree": "soupkit, prefix tree"}
-    for name, mine in seconds.items():
-        ratios = spread([a / b for a, b in zip(seconds["open_clip"], mine, strict=True)])
-        difference = float((found[name] - found["open_clip"]).abs().max())
-        lines.append(f"| {labels[name]} | {spread(mine)} | {ratios} | {difference:.1e} |")
-    lines += ["", "Tokens that go through the tower:", "", "| classes | padded | tree | ratio |", "|---|---|---|---|"]
-    for count in (10, 50, 200, 1000):
+    for name, label in labels.items():
+        difference = max((r.get(f"{name} differs by", 0.0) for r in rounds), default=0.0)
+        row = [label, spread(column(rounds, name)), spread(ratios(rounds, "open_clip", name)), f"{difference:.1e}"]
+        lines.append("| " + " | ".join(row) + " |")
+    per_class = statistics.median(column(rounds, "open_clip")) / len(names)
+    lines += [
+        "",
+        "Towards ImageNet; open_clip's seconds are those of a class above, times the classes:",
+        "",
+        "| classes | tokens, padded | tokens, tree | ratio | soupkit, s | open_clip's / soupkit's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for count in _COUNTS:
         prompts = tokenize(tokenizer, fill_templates(IMAGENET_CLASSNAMES[:count], templates, ""))
-        needed = PromptEncoder(model, prompts, torch.device("cpu")).tokens_computed
+        needed = PromptEncoder(model, prompts, cpu, uses_tree=True).tokens_computed
         padded = count * len(templates) * prompts.tokens.shape[1]
-        lines.append(f"| {count} | {padded:,} | {needed:,} | {padded / needed:.1f} |")
+        row = [f"{count}", f"{padded:,}", f"{needed:,}", f"{padded / needed:.1f}", "", ""]
+        if count in arguments.growth:
+
+            def one(_: int, wanted: Sequence[str] = IMAGENET_CLASSNAMES[:count]) -> Round:
+                return {"tree": timed(lambda: tree(wanted))}
+
+            (figures,) = run_rounds(f"growth {count}", 1, one, record)
+            row[-2:] = [f"{figures['tree']:.1f}", f"{per_class * count / figures['tree']:.1f}"]
+        lines.append("| " + " | ".join(row) + " |")
     return lines
 
 
 def candidates(arguments: argparse.Namespace) -> list[str]:
     """Time candidates on one task of JPEG files: clip-benchmark, soupkit, and the forward passes alone."""
-    from soupkit.checkpoint import open_checkpoint
-    from soupkit.evaluation import EvaluationOptions, Evaluator, open_tasks
-
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     folder = make_images(work / f"jpeg-{arguments.images}", arguments.images)
     config = config_of(arguments.width, arguments.layers)
     models = make_models(work / f"models-{arguments.width}-{arguments.layers}", arguments.candidates, config)
     python = environment(work / "peers-evaluate", PACKAGES)
-    peer = [str(python), str(ROOT / "benchmarks" / "evaluate_peer.py"), str(folder), *map(str, models[:2])]
-    rows: dict[str, list[float]] = {"peer": [], "first": [], "later": [], "mean": [], "bare": []}
-    for i in range(arguments.rounds):
+    peer = [str(python), str(ROOT / "benchmarks" / "evaluate_peer.py"), str(folder), *map(str, models[:3])]
+
+    def one_round(_: int) -> Round:
         done = subprocess.run(peer, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr[-2000:])
-        rows["peer"].append(statistics.mean(json.loads(done.stdout.splitlines()[-1])))
-        began = time.perf_counter()
-        each = []
-        with Evaluator(config, open_tasks([str(folder)]), EvaluationOptions(device="cpu")) as evaluator:
-            for model in models:
-                with open_checkpoint(model) as checkpoint:
-                    evaluator.load(checkpoint)
-                    evaluator.score(ref=str(model))
-                each.append(time.perf_counter() - began)
-                began = time.perf_counter()
-            rows["first"].append(each[0])
-            rows["later"].append(statistics.median(each[1:]))
-            rows["mean"].append(statistics.mean(each))
-            rows["bare"].append(timed(lambda e=evaluator: bare_passes(e.model, arguments.images)))  # type: ignore[misc]
-        print(f"  round {i + 1}: {', '.join(f'{k} {v[-1]:.2f} s' for k, v in rows.items())}", file=sys.stderr)
+        theirs = statistics.median(json.loads(done.stdout.splitlines()[-1]))
+        return {"peer": theirs, **score_all(folder, config, models, arguments.images)}
+
+    record = work / RECORD
+    title = f"candidates {arguments.candidates} {arguments.images} {arguments.width} {arguments.layers}"
+    rounds = run_rounds(title, arguments.rounds, one_round, record)
     lines = [
         f"## {arguments.candidates} candidates on {arguments.images} JPEG files of 500 x 375",
         "",
         f"width {arguments.width}, {arguments.layers} layers, 224 px, patches of 32, float32",
         "",
-        machine(),
+        f"{machine()}; torch {torch.__version__}; {len(rounds)} rounds",
         f"clip-benchmark {versions(python, PACKAGES)['clip-benchmark']}, two loader processes, without amp",
         "",
         "| | seconds a candidate | clip-benchmark's / this | this / bare forward passes |",
         "|---|---|---|---|",
     ]
     labels = {
-        "peer": "clip-benchmark",
-        "first": "soupkit, first candidate (decodes the images)",
-        "later": "soupkit, each one after it",
+        "peer": "clip-benchmark, median of three models",
+        "first": "soupkit, the first one (decodes the images)",
+        "later": "soupkit, each one after it (median)",
         "mean": f"soupkit, mean of {arguments.candidates}",
         "bare": "bare forward passes",
     }
     for name, label in labels.items():
-        mine = rows[name]
-        against = spread([a / b for a, b in zip(rows["peer"], mine, strict=True)])
-        floor = spread([a / b for a, b in zip(mine, rows["bare"], strict=True)])
-        lines.append(f"| {label} | {spread(mine)} | {against} | {floor} |")
+        against = [spread(ratios(rounds, "peer", name)), spread(ratios(rounds, name, "bare"))]
+        lines.append(f"| {label} | {spread(column(rounds, name))} | {' | '.join(against)} |")
     return lines
+
+
+def score_all(folder: Path, config: dict[str, Any], models: list[Path], images: int) -> Round:
+    """Score every model with one evaluator, with the bare forward passes in between; seconds of a candidate.
+
+    A candidate's seconds hold all that the evaluator does for it, reading its weights included; those of the first one
+    decoding the images too, but no start-up: what opening an evaluator takes that has one image to decode.
+    """
+    from soupkit.checkpoint import open_checkpoint
+    from soupkit.evaluation import EvaluationOptions, Evaluator, open_tasks
+
+    def start_up() -> None:
+        Evaluator(config, open_tasks([str(folder)]), EvaluationOptions(device="cpu", limit=1)).close()
+
+    start_up()  # what is loaded when it is first used counts for nobody
+    each, bare = [-timed(start_up)], []
+    began = time.perf_counter()
+    with Evaluator(config, open_tasks([str(folder)]), EvaluationOptions(device="cpu")) as evaluator:
+        for model in models:
+            with open_checkpoint(model) as checkpoint:
+                evaluator.load(checkpoint)
+                evaluator.score(ref=str(model))
+            seconds = time.perf_counter() - began
+            each = [each[0] + seconds] if not bare else [*each, seconds]
+            bare.append(timed(lambda: bare_passes(evaluator.model, images)))
+            began = time.perf_counter()
+    later = statistics.median(each[1:])
+    return {"first": each[0], "later": later, "mean": statistics.mean(each), "bare": statistics.median(bare[1:])}
 
 
 def normalisation(arguments: argparse.Namespace) -> list[str]:
     """Time what folding the normalisation into the first convolution could save at most: a batch of 32 on its way."""
     import open_clip
 
-    from soupkit.evaluation.fused import normalise
+    from soupkit.evaluation.fused import Pass, normalise, scale_and_shift
 
     model = open_clip.create_model("ViT-B-32").eval()
     stored = torch.randint(0, 256, (32, 224, 224 * 3), dtype=torch.uint8)
     x = torch.zeros(32, 224, 224 * 3)
-    mean, std = (torch.tensor(v).repeat(224) for v in ((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)))
+    how = Pass(torch.device("cpu"), torch.float32, 32, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+    scale, shift = scale_and_shift(how, 224)
 
     def prepare() -> None:
-        normalise(x, stored, mean, std)
+        normalise(x, stored, scale, shift)
 
     @torch.inference_mode()
     def forward() -> None:
         model.encode_image(x.view(32, 224, 224, 3).permute(0, 3, 1, 2))
 
-    milliseconds: dict[str, list[float]] = {"normalise": [], "forward": []}
+    def convert() -> None:
+        x.copy_(stored)  # what is left of it when it is folded
+
+    ways = {"to float32 and normalise": prepare, "to float32 alone": convert, "the image tower": forward}
+    milliseconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.rounds + 1):
-        milliseconds["normalise"].append(1e3 * timed(prepare))
-        milliseconds["forward"].append(1e3 * timed(forward))
+        for name, work in ways.items():
+            milliseconds[name].append(1e3 * timed(work))
     lines = ["## Normalisation: 32 images of 224 px, ViT-B-32, float32", "", machine(), ""]
     lines += ["| | milliseconds |", "|---|---|"]
     return lines + [f"| {name} | {spread(values[1:])} |" for name, values in milliseconds.items()]
@@ -233,18 +312,19 @@ def bare_passes(model: nn.Module, images: int, batch: int = 32) -> None:
 
 
 def memory(arguments: argparse.Namespace) -> list[str]:
-    """Measure the peak memory of whole runs, one dimension larger at a time."""
+    """Measure the peak memory of whole runs, one dimension larger at a time; all classes in ImageNet's 80 templates."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
     work: Path = arguments.work
     config = config_of(arguments.width, arguments.layers)
+    templates = [t("{c}") for t in OPENAI_IMAGENET_TEMPLATES]
     lines = ["## Peak memory of `soupkit evaluate`", "", machine(), ""]
     lines += ["| images | classes | candidates | anonymous, GB | resident, GB |", "|---|---|---|---|---|"]
     for images, classes, count in ((200, 50, 2), (2000, 50, 2), (200, 1000, 2), (200, 50, 10)):
-        folder = make_images(work / f"jpeg-{images}-{classes}", images, classes)
+        folder = make_images(work / f"memory-{images}-{classes}", images, classes, templates)
         models = make_models(work / f"models-{arguments.width}-{arguments.layers}", count, config)
         command = [sys.executable, "-m", "soupkit", "evaluate", *map(str, models), "--task", str(folder), "--json"]
-        run = measure(
-            [*command, "--cache", str(work / "cache"), "--no-score-cache", "--device", "cpu"], ROOT, key="images"
-        )
+        run = measure([*command, "--no-cache", "--device", "cpu"], ROOT, key="images")
         lines.append(f"| {images:,} | {classes:,} | {count} | {run.anonymous / 1e9:.2f} | {run.resident / 1e9:.2f} |")
         print(lines[-1], file=sys.stderr)
     return lines

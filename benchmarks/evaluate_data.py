@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 _TEMPLATES = ["a photo of a {c}.", "a bad photo of a {c}.", "a sketch of the {c}.", "a {c} in a video game."]
 
 
-def make_images(folder: Path, images: int, classes: int = 50) -> Path:
+def make_images(folder: Path, images: int, classes: int = 50, templates: Sequence[str] = _TEMPLATES) -> Path:
     """Write a WebDataset folder of noisy, smooth pictures; kept when it is there."""
     from open_clip import IMAGENET_CLASSNAMES
 
@@ -24,7 +25,7 @@ def make_images(folder: Path, images: int, classes: int = 50) -> Path:
     place = folder / "test"
     place.mkdir(parents=True, exist_ok=True)
     (folder / "classnames.txt").write_text("\n".join(IMAGENET_CLASSNAMES[:classes]) + "\n")
-    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(_TEMPLATES) + "\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(templates) + "\n")
     generator = np.random.default_rng(0)
     with ExitStack() as stack:
         # Two shards: clip-benchmark's two loader processes need one each.

@@ -87,12 +87,19 @@ class Checkpoint(Mapping[str, Any]):
             if self._is_plain(spec) and spec.file in self.files
             else None
         )
-        if raw is None:
-            raw = np.empty(spec.nbytes, dtype=np.uint8)
-            self.read_into(name, 0, raw)
-        if spec.nbytes == 0:
-            return torch.empty(spec.shape, dtype=dtype)
+        if raw is None or spec.nbytes == 0:
+            return self.read(name)
         return torch.frombuffer(raw, dtype=dtype).view(spec.shape)
+
+    def read(self, name: str) -> "torch.Tensor":
+        """Return a copy of tensor `name`. Raises CheckpointError when its file ends early or cannot be read: a view
+        on the memory map of a file that shrinks would end the process."""
+        import torch
+
+        spec = self.tensors[name]
+        tensor = torch.empty(spec.shape, dtype=getattr(torch, DTYPES[spec.dtype].torch_name))
+        self.read_into(name, 0, tensor.reshape(-1).view(torch.uint8).numpy())
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

@@ -265,7 +265,7 @@ def _score_group(
                 text = candidates[c].fingerprint.text
                 for i, t in enumerate(wanted):
                     if (c, t) in missing and (text, t) not in sides:
-                        sides[text, t] = evaluator.text_side(i)
+                        sides[text, t] = ranks.together(lambda i=i: evaluator.text_side(i))  # type: ignore[misc]
                 work.timings["text"] += time.perf_counter() - began
             began = time.perf_counter()
             for i, t in enumerate(wanted):

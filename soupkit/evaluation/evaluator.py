@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -109,12 +110,14 @@ class Evaluator:
         )
         tokenizer = open_tokenizer(config, tokenizer_files, where)
         self._prompts = [tokenize(tokenizer, _texts(t, p)) for t, p in zip(self.tasks, self.pixels, strict=True)]
-        self.model: nn.Module = build_model(config, self.device, self.dtype)
+        self.model: nn.Module = build_model(config, self.device, self.dtype, random=False)
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self._how = fused.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
         self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
         self._prompts_together = _PROMPTS
-        self._encoders: dict[int, PromptEncoder] = {}
+        # Whether a model's prompts go over their prefix tree: asked once, of the first weights it encodes with.
+        self._uses_tree: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+        self._loaded = False
         if self.device.type == "cuda" and self.options.batch_size is None:
             # Found before anything is scored, so that all models are scored in batches of one size.
             size = transform.size
@@ -132,10 +135,14 @@ class Evaluator:
             self._temporary.cleanup()
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Fill the live model with the weights of `checkpoint`. Raises ArchitectureError where they do not fit."""
-        fill_model(self.model, checkpoint)
-        # Whether the prefix tree serves a model is asked anew of its own weights: the first check ran without any.
-        self._encoders.clear()
+        """Fill the live model with the weights of `checkpoint`, on every rank.
+
+        Raises ArchitectureError where they do not fit, CheckpointError where they cannot be read.
+        """
+        self._ranks.together(lambda: fill_model(self.model, checkpoint))
+        if not self._loaded:  # what was found out before was found out without any weights
+            self._uses_tree.pop(self.model, None)
+        self._loaded = True
 
     def score(
         self, model: nn.Module | None = None, *, ref: str = "", fingerprint: str | None = None,
@@ -151,15 +158,16 @@ class Evaluator:
 
     def text_side(self, task: int, model: nn.Module | None = None) -> Tensor:
         """Return what the text tower makes of task number `task`: the classifier, float32 [embed, classes], or for
-        retrieval the captions' features, float32 [captions, embed]."""
-        return self._fitting(lambda: self._text_side(task, model), self._halve_prompts)
+        retrieval the captions' features, float32 [captions, embed].
+
+        Raises CheckpointError where they are not finite.
+        """
+        side = self._fitting(lambda: self._text_side(task, model), self._halve_prompts)
+        fused.check_finite(side.isfinite().all(), "prompts", self.dtype)
+        return side
 
     def _text_side(self, task: int, model: nn.Module | None) -> Tensor:
-        if model is None:
-            encoder = self._encoders.get(task) or self._encoder(task, self.model)
-            self._encoders[task] = encoder
-        else:
-            encoder = self._encoder(task, model)
+        encoder = self._encoder(task, model or self.model)
         if self.tasks[task].kind != "retrieval":
             return zero_shot_classifier(encoder, len(self.tasks[task].classnames))
         captions: Tensor | None = None
@@ -173,28 +181,37 @@ class Evaluator:
         return captions
 
     def _encoder(self, task: int, model: nn.Module) -> PromptEncoder:
-        return PromptEncoder(model, self._prompts[task], self.device, self._prompts_together)
+        known = self._uses_tree.get(model)
+        encoder = PromptEncoder(model, self._prompts[task], self.device, self._prompts_together, known)
+        self._uses_tree[model] = encoder.uses_tree
+        return encoder
 
     def run(
         self, task: int, text_sides: Sequence[Tensor], model: nn.Module | None = None, progress: Progress = SILENT
     ) -> list[Outcome]:
         """Return what one image tower does on task number `task` with each of several `text_sides`, in one pass.
 
-        Under `torchrun` every rank scores its share of the images, and all of them return the whole.
+        Under `torchrun` every rank scores its share of the images, and all of them return the whole. Raises
+        CheckpointError where features are not finite, StorageError for a damaged pixel cache.
         """
         live, pixels = model or self.model, self.pixels[task]
         kind = self.tasks[task].kind
         rows = self._share(pixels.rows)
         if kind == "retrieval":
-            mine = self._fitting(lambda: fused.embed(live, pixels, rows, self._how, progress), self._halve_images)
-            images = fused.joined([part for part in self._ranks.gather(mine) if len(part)])
+            mine = self._on_all(lambda: fused.embed(live, pixels, rows, self._how, progress))
+            images = fused.joined([part for part in mine if len(part)])
             owner = np.repeat(np.arange(len(images)), [len(pixels.captions[r]) for r in pixels.rows])
             return [fused.match(images, captions, owner, self.device) for captions in text_sides]
         work = fused.rank_labels if kind == "multilabel" else fused.classify
-        parts: list[list[Outcome]] = self._ranks.gather(
-            self._fitting(lambda: work(live, text_sides, pixels, rows, self._how, progress), self._halve_images)
+        parts: list[list[Outcome]] = self._on_all(
+            lambda: work(live, text_sides, pixels, rows, self._how, progress)  # type: ignore[arg-type, return-value]
         )
         return [_joined([part[i] for part in parts]) for i in range(len(text_sides))]
+
+    def _on_all(self, work: Callable[[], T]) -> list[T]:
+        """Do `work` with images on every rank, and return what each of them made."""
+        mine = self._ranks.together(lambda: self._fitting(work, self._halve_images))
+        return self._ranks.gather(mine)
 
     def hit_blocks(
         self, task: int, rows: np.ndarray, classifier: Tensor, model: nn.Module | None = None
@@ -254,7 +271,6 @@ class Evaluator:
         if self._prompts_together == 1:
             raise StorageError("has no room for one prompt", self.device, "another --precision or --device") from error
         self._prompts_together //= 2
-        self._encoders.clear()
 
     def shared_images(self, first: int, second: int) -> int:
         """Count the images that tasks number `first` and `second` share, byte for byte."""

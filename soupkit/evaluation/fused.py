@@ -4,14 +4,17 @@ Batches have one shape, the last one padded, so that what a model answers for an
 scored. Nothing waits for the device before the end of a pass.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from soupkit.errors import CheckpointError, StorageError
 from soupkit.evaluation.outcomes import RECALLS, Hits, Ranking, Retrieval
 from soupkit.evaluation.pixel_cache import Pixels
 from soupkit.progress import SILENT, Progress
@@ -38,35 +41,54 @@ class Pass:
         return torch.compile(encode, dynamic=False) if self.compiled else encode
 
 
-def normalise(x: Tensor, stored: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Fill `x` (float32 [n, height, 3 width]) with `stored` (uint8), normalised by `mean` and `std` [3 width]."""
+def scale_and_shift(how: Pass, width: int) -> tuple[Tensor, Tensor]:
+    """Return what uint8 pixels are multiplied with and what is added, float32 [3 width] on the device, so that the
+    result is (pixel / 255 - mean) / std: one multiplication in place of open_clip's two divisions and a subtraction,
+    equal up to rounding."""
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (how.mean, how.std))
+    return tuple(t.float().repeat(width).to(how.device) for t in (1 / (255 * std), -mean / std))  # type: ignore[return-value]
+
+
+def normalise(x: Tensor, stored: Tensor, scale: Tensor, shift: Tensor) -> None:
+    """Fill `x` (float32 [n, height, 3 width]) with `stored` (uint8) x `scale` + `shift` [3 width]."""
     x.copy_(stored)
-    # The same operations in the same order as torchvision's ToTensor and Normalize.
-    x.div_(255).sub_(mean).div_(std)
+    torch.addcmul(shift, x, scale, out=x)
 
 
 @torch.inference_mode()
 def image_features(
     model: nn.Module, pixels: Pixels, rows: np.ndarray, how: Pass, progress: Progress = SILENT
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield batch by batch which of `rows` (int64 [n]) it holds, and their features, float32 [b, embed], length one."""
+    """Yield batch by batch which of `rows` (int64 [n]) it holds, and their features, float32 [b, embed], length one.
+
+    Raises CheckpointError after the last batch when features were not finite.
+    """
     encode = how.tower(model)
     _, height, width, channels = pixels.images.shape
-    mean = torch.tensor(how.mean, device=how.device).repeat(width)
-    std = torch.tensor(how.std, device=how.device).repeat(width)
+    scale, shift = scale_and_shift(how, width)
     # One buffer for the whole pass, and pixels left in the order in which they are stored (channels last, which the
-    # first convolution is faster with): on two cores this takes 1.2 ms for 32 images of 224 px, a fresh one 3.3 ms.
+    # first convolution is faster with): on two cores this takes 0.5 ms for 32 images of 224 px.
     x = torch.zeros(how.batch, height, width * channels, device=how.device)
+    finite = torch.ones((), dtype=torch.bool, device=how.device)
     for start in range(0, len(rows), how.batch):
         part = rows[start : start + how.batch]
         stored = torch.from_numpy(pixels.take(part)).view(len(part), height, width * channels)
         if how.device.type == "cuda":
             stored = stored.pin_memory().to(how.device, non_blocking=True)
-        normalise(x[: len(part)], stored, mean, std)
+        normalise(x[: len(part)], stored, scale, shift)
         images = x.view(how.batch, height, width, channels).permute(0, 3, 1, 2).to(how.dtype)
-        features = encode(images)
-        yield part, normalize(features[: len(part)].float(), dim=-1)
+        features = normalize(encode(images)[: len(part)].float(), dim=-1)
+        finite &= features.isfinite().all()
+        yield part, features
         progress.advance(len(part))
+    check_finite(finite, "images", how.dtype)
+
+
+def check_finite(finite: Tensor, what: str, dtype: torch.dtype) -> None:
+    """Raise CheckpointError where `finite` is false: what is not a number is nearest to nothing, and no score."""
+    if not finite:
+        hint = "its weights may hold NaN or infinity" if dtype == torch.float32 else "try --precision fp32"
+        raise CheckpointError(f"gives features of {what} that are not finite", f"{dtype}".removeprefix("torch."), hint)
 
 
 @torch.inference_mode()
@@ -115,11 +137,23 @@ def rank_labels(
 
 
 def on_disk(*shape: int) -> Tensor:
-    """Return a float32 tensor in a nameless temporary file: it takes page cache, not memory of one's own."""
-    from tempfile import TemporaryFile
+    """Return a float32 tensor in a nameless temporary file: it takes page cache, not memory of one's own.
 
+    Raises StorageError where there is no room for it.
+    """
+    nbytes = 4 * int(np.prod(shape))
+    if not nbytes:
+        return torch.zeros(shape)
     with TemporaryFile(prefix="soupkit-") as file:
-        file.truncate(4 * int(np.prod(shape)))
+        try:
+            # A file with holes would end the process when the disk is full: a write to memory has no other answer.
+            os.posix_fallocate(file.fileno(), 0, nbytes)
+        except OSError as error:
+            raise StorageError(
+                f"no room for features: {nbytes / 1e9:.1f} GB are needed",
+                gettempdir(),
+                "name another place with TMPDIR",
+            ) from error
         return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
 
 

@@ -61,7 +61,7 @@ def label_images(
             raise ArchitectureError("is no model that open_clip builds", ref, "say which it is with --model NAME")
         transform = open_transform(preprocess_of(config))
         tokens = open_tokenizer(config, checkpoint.tokenizer_files, ref)(list(labels)).to(place)
-        live = build_model(config, place, dtype)
+        live = build_model(config, place, dtype, random=False)
         fill_model(live, checkpoint)
         print_of_weights = fingerprint(checkpoint).value
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (transform.mean, transform.std))

@@ -66,7 +66,7 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> tuple[floa
             if right[-1]:
                 share = np.divide(right, seen, out=np.zeros(n), where=seen > 0)
                 precisions.append((share * weights[order] * truth).sum() / right[-1])
-        return float(np.mean(precisions))
+        return float(np.mean(precisions)) if precisions else np.nan  # a resample of images without any label
 
     generator = np.random.default_rng(0)
     resamples = _RESAMPLES if n * len(there) < 10_000_000 else _RESAMPLES // 5
@@ -95,5 +95,5 @@ def mean_recall(
 
 
 def _percentiles(draws: list[float]) -> tuple[float, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
     return float(low), float(high)

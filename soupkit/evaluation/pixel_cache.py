@@ -151,6 +151,8 @@ def _check_samples(task: Task, pixels: Pixels, skip_corrupt: bool, progress: Pro
             )
     elif task.kind == "multilabel" and pixels.labels.shape[1] != classes:
         raise DataError(f"{pixels.labels.shape[1]} flags an image, {classes} class names", task.dataset.place)
+    elif task.kind == "multilabel" and not pixels.labels[pixels.rows].any():
+        raise DataError("no image has any label", task.dataset.place, "there is no precision to take the mean of")
 
 
 def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixels | None:

@@ -27,22 +27,22 @@ _ROWS = 2048
 class PrefixTree:
     """The distinct prefixes of some prompts, depth first, padded to whole runs.
 
-    `tokens` and `positions` [nodes] are int64; `ends` [prompts] is each prompt's last node; `before` [runs, reach] are
-    the ancestors of each run's first node, by their depth; `mask` [runs, 1, run, reach + run] is true where a node of
-    the run attends to an ancestor before it, or to itself or an ancestor in the run. `size` counts nodes without
-    padding.
+    `tokens` and `positions` [nodes] are int64; `ends` [prompts] is each prompt's last node; `seen` [runs, reach + run]
+    are the nodes that a run looks at: the ancestors of its first node, by their depth, and its own; `mask`
+    [runs, 1, run, reach + run] is true where a node attends to one of them, an ancestor or itself. `size` counts nodes
+    without padding.
     """
 
     tokens: Tensor
     positions: Tensor
     ends: Tensor
-    before: Tensor
+    seen: Tensor
     mask: Tensor
     size: int
 
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the same tree on `device`."""
-        names = ("tokens", "positions", "ends", "before", "mask")
+        names = ("tokens", "positions", "ends", "seen", "mask")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -65,9 +65,9 @@ def build_tree(prompts: Sequence[Sequence[int]]) -> PrefixTree:
         ends[i] = path[-1]
     size = len(tokens)
     padding = [0] * (-size % _RUN)
-    before, mask = _attention(np.array(parents + [-1] * len(padding)), np.array(depths + padding))
+    seen, mask = _attention(np.array(parents + [-1] * len(padding)), np.array(depths + padding))
     return PrefixTree(
-        torch.tensor(tokens + padding), torch.tensor(depths + padding), torch.tensor(ends), before, mask, size
+        torch.tensor(tokens + padding), torch.tensor(depths + padding), torch.tensor(ends), seen, mask, size
     )
 
 
@@ -88,7 +88,8 @@ def _attention(parents: np.ndarray, depths: np.ndarray) -> tuple[Tensor, Tensor]
         start = nodes // _RUN * _RUN
         mask[nodes // _RUN, 0, nodes % _RUN, np.where(at >= start, reach + at - start, depths[at])] = True
         at = parents[at]
-    return torch.from_numpy(before), torch.from_numpy(mask)
+    seen = np.concatenate([before, np.arange(len(parents)).reshape(-1, _RUN)], axis=1)
+    return torch.from_numpy(seen), torch.from_numpy(mask)
 
 
 def encode_tree(tower: CausalTextTower, tree: PrefixTree) -> Tensor:
@@ -108,7 +109,6 @@ def encode_tree(tower: CausalTextTower, tree: PrefixTree) -> Tensor:
 def _attend(block: Block, x: Tensor, tree: PrefixTree) -> Tensor:
     """Return the attention of `x` [nodes, width] over each node's ancestors and itself, before its projection."""
     nodes, width = x.shape
-    reach = tree.before.shape[1]
     kv = x.new_empty(nodes, 2 * width)
     mixed = torch.empty_like(x)
     for start in range(0, nodes, _ROWS):
@@ -116,11 +116,10 @@ def _attend(block: Block, x: Tensor, tree: PrefixTree) -> Tensor:
         qkv = linear(block.norm_1(x[here]), block.in_weight, block.in_bias)
         kv[here] = qkv[:, width:]
         runs = slice(start // _RUN, (start + len(qkv)) // _RUN)
-        own = qkv.view(-1, _RUN, 3, block.heads, width // block.heads)
-        seen = own[:, :, 1:]
-        if reach:  # ancestors come earlier, so theirs are known by now
-            seen = torch.cat([kv[tree.before[runs]].view(len(own), reach, *seen.shape[2:]), seen], dim=1)
-        q, k, v = (t.transpose(1, 2) for t in (own[:, :, 0], seen[:, :, 0], seen[:, :, 1]))
+        seen = tree.seen[runs]  # ancestors come earlier, so theirs are known by now
+        k, v = kv.index_select(0, seen.flatten()).view(*seen.shape, 2, block.heads, -1).unbind(2)
+        q = qkv[:, :width].unflatten(0, (-1, _RUN)).unflatten(-1, (block.heads, -1))
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         out = scaled_dot_product_attention(q, k, v, attn_mask=tree.mask[runs])
         mixed[here] = out.transpose(1, 2).reshape(len(qkv), width)
     return mixed

@@ -14,14 +14,13 @@ from soupkit.evaluation.prefix_tree import PrefixTree, build_tree, encode_tree
 # Nodes of a prefix tree per prompt that is encoded together: with the number of prompts this bounds the memory,
 # whatever the number of classes.
 _TREE_NODES = 64
-_CHECKED = 4
 _TOLERANCE = 1e-4
 _TOLERANCE_16_BITS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Tokenised texts: `tokens` [distinct, context] int64, and for every text the row that is its own [texts]."""
+    """Tokenised texts: `tokens` [distinct, context] int32, and for every text the row that is its own [texts]."""
 
     tokens: Tensor
     rows: Tensor
@@ -47,26 +46,33 @@ def fill_templates(classnames: Sequence[str], templates: Sequence[str], where: o
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], batch: int = 4096) -> Prompts:
     """Tokenise `texts`, keeping one of each distinct row."""
-    parts = [tokenizer(list(texts[i : i + batch])) for i in range(0, len(texts), batch)]
-    tokens, rows = torch.cat(parts).to(torch.int64).unique(dim=0, return_inverse=True)
+    parts = [tokenizer(list(texts[i : i + batch])).to(torch.int32) for i in range(0, len(texts), batch)]
+    tokens, rows = torch.cat(parts).unique(dim=0, return_inverse=True)
     return Prompts(tokens, rows)
 
 
 class PromptEncoder:
     """Encodes one set of prompts with one live model, as often as its weights change.
 
-    At opening a few prompts decide how: over their prefix tree, when that gives what `encode_text` gives; else at full
-    length, each distinct prompt once.
+    Over their prefix tree where that is what `encode_text` computes; else at full length, each distinct prompt once.
     """
 
-    def __init__(self, model: nn.Module, prompts: Prompts, device: torch.device, batch: int = 256) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        prompts: Prompts,
+        device: torch.device,
+        batch: int = 256,
+        uses_tree: bool | None = None,
+    ) -> None:
+        """`uses_tree` is what another encoder of the same model found out; None: two of the prompts tell."""
         self._model = model
         self._prompts = prompts
         self._device = device
         self._nodes = _TREE_NODES * batch
         self._batch = batch
         tower = causal_text_tower(model)
-        self.uses_tree = tower is not None and self._agrees(tower)
+        self.uses_tree = tower is not None and (self._agrees(tower) if uses_tree is None else uses_tree)
 
     @property
     def prompts(self) -> Prompts:
@@ -83,12 +89,15 @@ class PromptEncoder:
 
     @torch.inference_mode()
     def _agrees(self, tower: CausalTextTower) -> bool:
-        """Whether the tree gives what `encode_text` gives, on a few prompts of different lengths."""
+        """Whether the tree gives what `encode_text` gives, on the shortest and the longest prompt.
+
+        Which operations run does not depend on the prompts, and two that differ in length share a beginning and end
+        at different positions: a tower that masks, pools or projects otherwise answers otherwise on both.
+        """
         tokens = self._prompts.tokens
-        order = tower.end(tokens).argsort()
-        few = tokens[order[torch.linspace(0, len(order) - 1, min(_CHECKED, len(order))).long()]]
-        few = few.unique(dim=0)
-        want = self._model.encode_text(few.to(self._device)).float()  # type: ignore[operator]
+        ends = tower.end(tokens)
+        few = tokens[torch.stack([ends.argmin(), ends.argmax()])].unique(dim=0)
+        want = self._encode_text(few)
         got = torch.cat(
             [encode_tree(tower, tree.to(self._device)) for tree in plan_trees(tower, few, self._nodes)]
         ).float()
@@ -113,8 +122,11 @@ class PromptEncoder:
             return
         tokens = self._prompts.tokens
         for start in range(0, len(tokens), self._batch):
-            features = self._model.encode_text(tokens[start : start + self._batch].to(self._device))  # type: ignore[operator]
-            yield slice(start, start + len(features)), normalize(features.float(), dim=-1)
+            features = self._encode_text(tokens[start : start + self._batch])
+            yield slice(start, start + len(features)), normalize(features, dim=-1)
+
+    def _encode_text(self, tokens: Tensor) -> Tensor:
+        return self._model.encode_text(tokens.to(self._device, torch.int64)).float()  # type: ignore[operator]
 
     @torch.inference_mode()
     def encode(self) -> Tensor:
@@ -128,8 +140,9 @@ def plan_trees(tower: CausalTextTower, tokens: Tensor, limit: int) -> list[Prefi
 
     A tree has at most `limit` nodes, or holds one prompt.
     """
-    ends = tower.end(tokens).tolist()
-    rows = [row[: end + 1] for row, end in zip(tokens.tolist(), ends, strict=True)]
+    ends = tower.end(tokens)
+    pairs = zip(tokens[:, : int(ends.max()) + 1].tolist(), ends.tolist(), strict=True)
+    rows = [row[: end + 1] for row, end in pairs]
     trees: list[PrefixTree] = []
     run: list[list[int]] = []
     last: list[int] = []

@@ -14,7 +14,7 @@ from soupkit.evaluation.content import write_whole
 from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.outcomes import Hits, Outcome
 
-_VERSION = 1  # of what a score means; raised when the arithmetic or a metric changes
+_VERSION = 2  # of what a score means; raised when the arithmetic or a metric changes
 
 
 @dataclass(frozen=True, slots=True)

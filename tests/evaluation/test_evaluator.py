@@ -1,9 +1,10 @@
 """What is scored once, what is kept, and that nothing a model is scored beside changes its score."""
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, evaluator
 from soupkit.evaluation.fused import image_features
 from soupkit.evaluation.outcomes import Hits
 from soupkit.progress import Silent
-from tests.conftest import environment, random_state, save
+from tests.conftest import random_state, save
 from tests.evaluation.conftest import encoded, picture, write_shards
+from tests.processes import ranks
 
 WEIGHTS = "open_clip_model.safetensors"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,12 +43,12 @@ class Counting(Silent):
             self.images += n
 
 
-def altered(source: Path, target: Path, prefix: str) -> Path:
+def altered(source: Path, target: Path, prefix: str, by: float = 0.1) -> Path:
     """A copy of a model in which only the tensors that begin with `prefix` differ."""
     state = load_file(source / WEIGHTS)
     generator = torch.Generator().manual_seed(5)
     state = {
-        k: v + 0.1 * torch.randn(v.shape, generator=generator) if k.startswith(prefix) else v for k, v in state.items()
+        k: v + by * torch.randn(v.shape, generator=generator) if k.startswith(prefix) else v for k, v in state.items()
     }
     config = json.loads((source / "open_clip_config.json").read_text())
     return save(target, state, config)
@@ -151,19 +153,18 @@ def test_two_ranks_score_what_one_does(digit_models: list[Path], tmp_path: Path)
     tasks = ["digits", "digits:val", str(write_captions(tmp_path / "captions"))]
     named = [word for task in tasks for word in ("--task", task)]
     arguments = ["evaluate", *refs, *named, "--json", "--no-score-cache"]
-    arguments += ["--batch-size", "64", "--cache", str(tmp_path / "cache")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "soupkit"]
-    done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=environment(), timeout=200)
-    assert done.returncode == 0, done.stderr
+    done, other = ranks(2, *arguments, "--batch-size", "64", "--cache", tmp_path / "cache")
+    assert done.returncode == 0 == other.returncode, done.stderr + other.stderr
+    assert not other.stdout
     found = json.loads(done.stdout)
     one = evaluate(refs, tasks, options=EvaluationOptions(batch_size=64))
     assert [s["value"] for s in found["scores"]] == [s.value for s in one.scores]
     assert [p["images_only_first"] for p in found["pairs"]] == [list(p.images_only_first) for p in one.pairs]
 
 
-def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_path: Path, cli: Run) -> None:
+def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_path: Path, inline: Run) -> None:
     arguments = ["evaluate", *digit_models, "--task", "digits", "--cache", tmp_path / "cache"]
-    document = json.loads(cli(*arguments, "--json", "-o", tmp_path / "scores.json").stdout)
+    document = json.loads(inline(*arguments, "--json", "-o", tmp_path / "scores.json").stdout)
     assert document == json.loads((tmp_path / "scores.json").read_text())
     assert document["command"] == "evaluate" and document["schema"] == 1 and document["seconds"] > 0
     first, second = document["scores"]
@@ -172,7 +173,7 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
     (pair,) = document["pairs"]
     assert pair["only_second"] - pair["only_first"] == round(497 * (second["value"] - first["value"]))
     assert len(pair["images_only_first"]) == pair["only_first"]
-    table = cli(*arguments).stdout
+    table = inline(*arguments).stdout
     assert f"{100 * first['value']:.2f}" in table and f"{100 * second['value']:.2f}" in table
     assert f"+{pair['only_second']} -{pair['only_first']}" in table
 
@@ -212,6 +213,47 @@ def test_a_model_whose_config_asks_for_more_is_refused(digit_models: list[Path],
         evaluate([save(tmp_path / "x", state, config)], ["digits"], options=EvaluationOptions())
 
 
+def test_a_file_cut_short_while_it_is_open_is_an_error_and_no_crash(digit_models: list[Path], tmp_path: Path) -> None:
+    copied = save(tmp_path / "x", load_file(digit_models[0] / WEIGHTS))
+    with (
+        open_checkpoint(digit_models[0]) as whole,
+        open_checkpoint(copied) as cut,
+        Evaluator(whole.config or {}, open_tasks(["digits"]), EvaluationOptions(limit=2)) as e,
+    ):
+        os.truncate(copied / WEIGHTS, (copied / WEIGHTS).stat().st_size // 2)
+        with pytest.raises(CheckpointError, match=r"ends at byte \d+, inside the tensor") as caught:
+            e.load(cut)
+        assert WEIGHTS in caught.value.where and "tensor '" in caught.value.where
+
+
+@pytest.mark.parametrize(("prefix", "what"), [("visual", "images"), ("transformer", "prompts")])
+def test_a_model_that_answers_with_what_is_no_number_gets_no_score(
+    digit_models: list[Path], tmp_path: Path, prefix: str, what: str
+) -> None:
+    broken = altered(digit_models[0], tmp_path / "broken", prefix, torch.nan)
+    with pytest.raises(CheckpointError, match=f"features of {what} that are not finite"):
+        evaluate([broken], ["digits"], options=EvaluationOptions(limit=2))
+
+
+def test_whether_prompts_share_a_tree_is_asked_once_and_of_weights_that_are_there(
+    digit_models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    plain = prompts.PromptEncoder._agrees
+    monkeypatch.setattr(prompts.PromptEncoder, "_agrees", lambda *a: asked.append(1) or plain(*a))
+    tasks = open_tasks(["digits", "digits:val"])
+    with (
+        open_checkpoint(digit_models[0]) as checkpoint,
+        Evaluator(checkpoint.config or {}, tasks, EvaluationOptions(limit=2)) as e,
+    ):
+        with suppress(CheckpointError):
+            e.text_side(0)  # of weights that are whatever lay in memory
+        for _ in range(2):
+            e.load(checkpoint)
+            e.score()
+    assert len(asked) == 2
+
+
 def test_missing_tokenizer_files_are_named_and_nothing_is_downloaded(zoo: dict[str, Path], tmp_path: Path) -> None:
     source = zoo["own_tokenizer"]
     config = json.loads((source / "open_clip_config.json").read_text())
@@ -233,7 +275,7 @@ def test_a_file_that_is_no_model_of_its_own_speaks_through_model_and_preprocess(
     import open_clip
 
     torch.manual_seed(0)
-    model = open_clip.create_model("RN50")
+    model = open_clip.create_model("ViT-S-32-alt")
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     (tmp_path / "preprocess.json").write_text(json.dumps({"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224}))
     found = [
@@ -244,7 +286,7 @@ def test_a_file_that_is_no_model_of_its_own_speaks_through_model_and_preprocess(
             preprocess=tmp_path / "preprocess.json",
             options=options(tmp_path, limit=2, scores=False),
         ).scores[0]
-        for name in ("RN50", None)
+        for name in ("ViT-S-32-alt", None)
     ]
     assert found[0] == found[1] and found[0].n == 2
 

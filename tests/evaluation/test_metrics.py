@@ -51,6 +51,11 @@ def test_average_precision_is_that_of_scikit_learn() -> None:
     assert low < value < high
 
 
+def test_precision_of_labels_so_rare_that_resamples_miss_them_has_an_interval() -> None:
+    value, (low, high) = mean_average_precision(np.array([[0.3], [0.2]]), np.array([[True], [False]]))
+    assert value == 1 and 0 <= low <= high == 1
+
+
 def test_mean_recall_weighs_captions_and_images_alike() -> None:
     owner = np.array([0, 0, 0, 1])
     value, (low, high) = mean_recall(owner, np.array([True, True, False, False]), np.array([True, False]))

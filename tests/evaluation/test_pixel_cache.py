@@ -2,11 +2,11 @@
 
 import io
 import os
+import resource
 import signal
-import subprocess
-import sys
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,12 @@ from soupkit.errors import DataError, StorageError
 from soupkit.evaluation import pixel_cache
 from soupkit.evaluation.content import digest_of_files
 from soupkit.evaluation.data import Task
+from soupkit.evaluation.fused import on_disk
 from soupkit.evaluation.pixel_cache import Pixels, open_pixels
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.evaluation.transform import open_transform
-from tests.conftest import environment
 from tests.evaluation.conftest import encoded, picture, write_lists, write_shards
+from tests.evaluation.writer import lines_of, start_writer
 
 PREPROCESS = {"size": 24, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25), "interpolation": "bicubic"}
 
@@ -154,31 +155,6 @@ def test_an_interrupted_cache_goes_on_where_it_was(colours: Path, tmp_path: Path
     assert min(seen) in (8, 16) and len(seen) < 30
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from soupkit.evaluation import pixel_cache, open_tasks
-from soupkit.evaluation.content import digest_of_files
-from soupkit.evaluation.transform import open_transform
-pixel_cache.BLOCK = 8
-(task,) = open_tasks([sys.argv[1]])
-transform = open_transform(dict(size=64, interpolation="bicubic"))
-class Loud:
-    def start(self, *a): print("start", flush=True)
-    def advance(self, n): print("image", flush=True)
-    def note(self, t): pass
-    def finish(self): pass
-content = digest_of_files(task.dataset.files(), None, "x")
-pixels = pixel_cache.open_pixels(task, transform, Path(sys.argv[2]), content, threads=1, progress=Loud())
-print("sum", int(pixels.take(pixels.rows).astype("int64").sum()), flush=True)
-"""
-
-
-def start_writer(folder: Path, cache: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(folder), str(cache)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
-
-
 @pytest.fixture
 def large_pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "large"
@@ -188,33 +164,23 @@ def large_pictures(tmp_path: Path) -> Path:
 
 
 def test_a_killed_writer_leaves_what_the_next_one_finishes(large_pictures: Path, tmp_path: Path) -> None:
-    with start_writer(large_pictures, tmp_path / "whole") as process:
-        expected = process.communicate(timeout=100)[0].splitlines()[-1]
-    writer = start_writer(large_pictures, tmp_path / "cache")
-    assert writer.stdout is not None
+    _, whole = start_writer(large_pictures, tmp_path / "whole")
+    expected = lines_of(whole)[-1]
+    writer, out = start_writer(large_pictures, tmp_path / "cache")
     for _ in range(42):
-        writer.stdout.readline()
-    writer.send_signal(signal.SIGKILL)
-    writer.wait(30)
+        out.recv()
+    writer.kill()
+    writer.join(30)
     assert [p.suffix for p in (tmp_path / "cache" / "pixels").iterdir()] == [".partial"]
-    with start_writer(large_pictures, tmp_path / "cache") as process:
-        lines = process.communicate(timeout=100)[0].splitlines()
-    assert lines[-1] == expected
+    _, again = start_writer(large_pictures, tmp_path / "cache")
+    lines = lines_of(again)
+    assert lines[-1] == expected and expected.startswith("sum")
     assert lines.count("image") <= 121 - 32  # one line stands for all that was there
 
 
 def test_of_two_writers_one_makes_the_cache_and_the_other_waits(large_pictures: Path, tmp_path: Path) -> None:
     writers = [start_writer(large_pictures, tmp_path / "cache") for _ in range(2)]
-    outputs: list[list[str]] = [[], []]
-
-    def watch(i: int) -> None:
-        outputs[i] = writers[i].communicate(timeout=200)[0].splitlines()
-
-    threads = [threading.Thread(target=watch, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    outputs = [lines_of(out) for _, out in writers]  # a pipe holds all the lines of a writer that is not read yet
     assert outputs[0][-1] == outputs[1][-1] and outputs[0][-1].startswith("sum")
     assert sorted(o.count("start") for o in outputs) == [0, 1]
 
@@ -246,12 +212,31 @@ def test_a_task_without_images_is_an_error(tmp_path: Path) -> None:
         opened(task, tmp_path / "cache")
 
 
-def test_no_room_is_found_out_before_anything_is_decoded(large_pictures: Path, tmp_path: Path) -> None:
-    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-    code += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + WRITER
-    command = [sys.executable, "-c", code, str(large_pictures), str(tmp_path / "cache")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=100)
-    assert "no room for the pixel cache" in done.stderr and "image" not in done.stdout.splitlines()[2:]
+def test_no_room_is_found_out_before_anything_is_decoded(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task,) = open_tasks([str(colours)])
+    monkeypatch.setattr(pixel_cache, "decode", None)
+    with room_for(10_000), pytest.raises(StorageError, match="no room for the pixel cache"):
+        opened(task, tmp_path / "cache")
+
+
+def test_no_room_for_features_is_an_error_and_no_crash() -> None:
+    with room_for(10_000), pytest.raises(StorageError, match="no room for features"):
+        on_disk(100, 100)
+
+
+@contextmanager
+def room_for(nbytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `nbytes`: a full disk for those that are larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_limit_takes_images_spread_over_the_dataset(colours: Path, tmp_path: Path) -> None:

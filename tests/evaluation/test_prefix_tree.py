@@ -103,3 +103,18 @@ def test_towers_that_are_not_causal_or_pool_elsewhere_are_not_taken_for_it(chang
     torch.manual_seed(0)
     model = CustomTextCLIP(16, dict(TINY_MODEL["vision_cfg"]), {**TEXT, **change})
     assert causal_text_tower(model) is None
+
+
+def test_a_tower_that_answers_otherwise_than_its_parts_is_encoded_at_full_length() -> None:
+    class Shifted(CLIP):
+        def encode_text(self, text: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+            return super().encode_text(text, normalize) + 0.01
+
+    model = tiny()
+    model.__class__ = Shifted
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    encoder = PromptEncoder(model, tokenize(tokenizer, ["a dog", "two cats"]), torch.device("cpu"))
+    assert not encoder.uses_tree
+    with torch.inference_mode():
+        expected = normalize(model.encode_text(tokenizer(["a dog", "two cats"])).float(), dim=-1)
+    assert (encoder.encode() - expected).abs().max() < 1e-6

@@ -185,3 +185,12 @@ def test_multilabel_flags_are_read(tmp_path: Path) -> None:
     (task,) = open_tasks([str(tmp_path / "m")])
     assert task.dataset.read(0).labels == (False, True, True)
     assert task.metric == "mean_average_precision"
+
+
+def test_a_multilabel_task_without_any_label_is_refused(tmp_path: Path, digit_models: list[Path]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([0, 0]))
+    write_lists(tmp_path / "m", ["a", "b"], ["{c}"], "multilabel")
+    write_shards(tmp_path / "m", "test", [{"png": encoded(picture(0), "png"), "npy": buffer.getvalue()}])
+    with pytest.raises(DataError, match="no image has any label"):
+        evaluate(digit_models[:1], [str(tmp_path / "m")], options=EvaluationOptions())

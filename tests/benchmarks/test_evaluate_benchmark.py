@@ -1,0 +1,55 @@
+"""The evaluator's benchmark runs, at a size that says nothing about speed."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from benchmarks import evaluate, evaluate_throughput
+from benchmarks.rounds import run_rounds
+from tests.evaluation.zoo import MODELS
+
+
+@pytest.fixture
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ViT of two layers in place of the model that is named."""
+    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {**MODELS["resnet"]["text_cfg"], "context_length": 77}
+
+    def create(_: str) -> torch.nn.Module:
+        return open_clip.CLIP(32, dict(vision), dict(text))
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+
+
+def test_the_classifiers_are_compared_and_agree(
+    tiny_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "_COUNTS", (10,))
+    text = evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path))
+    differences = [float(line.split("|")[4]) for line in text if line.startswith(("| soupkit", "| distinct"))]
+    assert len(differences) == 2 and max(differences) < 1e-5
+    assert any(line.startswith("| 10 | 61,600 |") and line.count("| ") == 6 for line in text)
+    assert evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path)) == text  # nothing again
+
+
+def test_the_pass_finds_what_open_clips_loop_finds(tiny_model: None) -> None:
+    options = Namespace(model="tiny", device="cpu", precision="fp32", images=40, batch=16, compile=False, rounds=1)
+    text = evaluate_throughput.throughput(options)
+    assert "Top-1 differs by 0.0e+00" in text[-1]
+    assert [line.count("|") for line in text if line.startswith(("| soupkit", "| open_clip"))] == [5, 5]
+
+
+def test_rounds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
+    place, calls = tmp_path / "rounds.jsonl", iter([1.0, 2.0, 3.0])
+
+    def one(before: int) -> dict[str, float]:
+        return {"a": next(calls), "before": before}
+
+    place.write_text(json.dumps({"title": "other", "figures": {"a": 9.0}}) + "\n")
+    assert run_rounds("mine", 1, one, place) == [{"a": 1.0, "before": 0}]
+    assert run_rounds("mine", 3, one, place) == [{"a": float(n + 1), "before": n} for n in range(3)]
+    assert run_rounds("other", 1, one, place) == [{"a": 9.0}]
