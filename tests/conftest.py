@@ -85,6 +85,27 @@ def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.fixture(scope="session")
+def short_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs of the demo's recipe on the shipped digits, so short that they are far from perfect: trained when they are
+    first asked for, and once for all tests."""
+    from soupkit.cli.demo import RECIPE
+    from soupkit.cli.train import train_runs
+    from soupkit.progress import SILENT
+    from soupkit.training import TrainOptions
+
+    root = tmp_path_factory.mktemp("runs")
+    short = [f"{run}.samples={n}" for run, n in (("stage1", 4800), ("a", 800), ("b", 1200))]
+    short += [f"{run}.warmup={n}" for run, n in (("stage1", 800), ("a", 80), ("b", 80))]
+
+    def run(name: str) -> Path:
+        if not (root / name).exists():
+            train_runs(RECIPE, root, name, short, TrainOptions(device="cpu", workers=0, threads=1), SILENT)
+        return root / name
+
+    return run
+
+
 def soupkit(*arguments: object, timeout: float = 200, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "soupkit", *map(str, arguments)]

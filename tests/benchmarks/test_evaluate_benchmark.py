@@ -29,11 +29,13 @@ def test_the_classifiers_are_compared_and_agree(
     tiny_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "_COUNTS", (10,))
-    text = evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path))
+    text = evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path, disturbance=1.0))
     differences = [float(line.split("|")[4]) for line in text if line.startswith(("| soupkit", "| distinct"))]
     assert len(differences) == 2 and max(differences) < 1e-5
     assert any(line.startswith("| 10 | 61,600 |") and line.count("| ") == 6 for line in text)
-    assert evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path)) == text  # nothing again
+    assert (
+        evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path, disturbance=1.0)) == text
+    )  # nothing again
 
 
 def test_the_pass_finds_what_open_clips_loop_finds(tiny_model: None) -> None:
@@ -50,6 +52,16 @@ def test_rounds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
         return {"a": next(calls), "before": before}
 
     place.write_text(json.dumps({"title": "other", "figures": {"a": 9.0}}) + "\n")
-    assert run_rounds("mine", 1, one, place) == [{"a": 1.0, "before": 0}]
-    assert run_rounds("mine", 3, one, place) == [{"a": float(n + 1), "before": n} for n in range(3)]
+    assert [r["a"] for r in run_rounds("mine", 1, one, place)] == [1]
+    found = run_rounds("mine", 3, one, place)
+    assert [r["a"] for r in found] == [1, 2, 3] and [r["before"] for r in found] == [0, 1, 2]
+    assert all(0 <= r["others"] < 1 for r in found)
     assert run_rounds("other", 1, one, place) == [{"a": 9.0}]
+
+
+def test_a_round_that_others_disturb_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([(0, 0), (10, 20), (20, 30), (29, 40)])  # own seconds and everyone's, before and after
+    monkeypatch.setattr("benchmarks.rounds._processor_seconds", lambda: next(clock))
+    answers = iter([{"a": 1.0}, {"a": 2.0}])
+    (figures,) = run_rounds("x", 1, lambda _: next(answers), None, disturbance=0.2)
+    assert figures == {"a": 2.0, "others": pytest.approx(0.1)}

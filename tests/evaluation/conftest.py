@@ -11,23 +11,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from soupkit.cli.demo import RECIPE
 from soupkit.cli.main import run
-from soupkit.cli.train import train_runs
-from soupkit.progress import SILENT
-from soupkit.training import TrainOptions
 from tests.evaluation.zoo import MODELS, write_model
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def digit_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def digit_models(short_runs: Callable[[str], Path]) -> list[Path]:
     """Two small CLIPs trained for a few seconds on the shipped digits: far from perfect, further from chance."""
-    root = tmp_path_factory.mktemp("digit-models")
-    short = ["stage1.samples=9600", "stage1.warmup=800", "a.samples=1600", "a.warmup=80"]
-    train_runs(RECIPE, root, "a", short, TrainOptions(device="cpu", workers=0, threads=1), SILENT)
-    return [root / "stage1", root / "a"]
+    return [short_runs("stage1"), short_runs("b")]
 
 
 @pytest.fixture(scope="session")

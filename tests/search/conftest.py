@@ -1,27 +1,18 @@
 """What the tests of search share: fine-tunes of one model on the shipped digits, and a cache for their pixels."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from soupkit.cli.demo import RECIPE
-from soupkit.cli.train import train_runs
-from soupkit.progress import SILENT
-from soupkit.training import TrainOptions
-
-SHORT = ["stage1.samples=4800", "stage1.warmup=800", "a.samples=800", "a.warmup=80", "b.samples=1200", "b.warmup=80"]
-
 
 @pytest.fixture(scope="session")
-def fine_tunes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def fine_tunes(short_runs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six ingredients around one short fine-tune: some help each other, some are worse, none is very good."""
     root = tmp_path_factory.mktemp("fine-tunes")
-    options = TrainOptions(device="cpu", workers=0, threads=1)
-    for name in ("a", "b"):
-        train_runs(RECIPE, root, name, SHORT, options, SILENT)
-    base, tuned = root / "stage1", [root / "a", root / "b"]
+    base, tuned = short_runs("stage1"), [short_runs("a"), short_runs("b")]
     generator = torch.Generator().manual_seed(0)
     found = list(tuned)
     for i, noise in enumerate((0.02, 0.03, 0.05, 3.0)):
