@@ -1,8 +1,8 @@
 """One worker's bench: buffers for one block of every source, the arithmetic, and the way a block takes through them.
 
 read (positioned reads into host memory) -> hash -> to the device -> method -> back -> hash -> write. A bench has two
-slots, so that one block is worked on while the other is written, by a thread of the writers' own. On a GPU it also has
-its own stream, and a block is read while the other is on the device.
+slots, so that one block is worked on while the other is written, by a thread of the writers' own. On a GPU it has its
+own stream and three slots: one block is read, one is on the device, one is written.
 """
 
 from collections.abc import Iterator, Sequence
@@ -170,16 +170,14 @@ class Bench:
         with torch.inference_mode(), torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
             for i, block in enumerate(blocks(task, size, first)):
                 slot = slots[i % len(slots)]
-                self._finish(slot)
                 self._settle(slot)
                 self._begin(slot, tuple(s for _, s in block))
                 slot.hashes = [hashes[k] for k, _ in block]
                 self._read(slot)
                 self._compute(slot)
-                if not self.on_gpu:
-                    self._finish(slot)
-            for k in range(1, len(slots) + 1):  # the oldest block first: a chunk's bytes are hashed in order
-                self._finish(slots[(i + k) % len(slots)])
+                # A device works on this block while the one before it is hashed, and the next one is read.
+                self._finish(slots[(i - self.on_gpu) % len(slots)])
+            self._finish(slots[i % len(slots)])
         for slot in slots:
             self._settle(slot)
         for states in hashes:
@@ -196,8 +194,11 @@ class Bench:
         self._capacity = (max(need[0], self._capacity[0]), max(need[1], self._capacity[1]))
         self._slots = []  # the old memory goes before the new is taken
         self._slots = [self._slot(*self._capacity)]
-        # On the CPU a block is read only when the one before it has been merged: its memory is in the caches.
-        self._slots.append(self._slot(*self._capacity, None if self.on_gpu else self._slots[0]))
+        if self.on_gpu:
+            self._slots += [self._slot(*self._capacity) for _ in range(2)]
+        else:
+            # A block is read only when the one before it has been merged: its memory is in the processor's caches.
+            self._slots.append(self._slot(*self._capacity, self._slots[0]))
 
     def _slot(self, nbytes_in: int, nbytes_out: int, shared: Slot | None = None) -> Slot:
         """Make a slot, which shares all but the output's memory with `shared`, where that is given."""
