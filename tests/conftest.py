@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.processes import environment as environment
+from tests.processes import soupkit as soupkit
 
 SHAPES = {
     "visual.conv1.weight": (24, 3, 4, 4),
@@ -104,12 +104,6 @@ def short_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return root / name
 
     return run
-
-
-def soupkit(*arguments: object, timeout: float = 200, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "soupkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), **options)
 
 
 @pytest.fixture
