@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def whole(large: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def inputs(large: list[Path]) -> list[dict[str, bytes]]:
     """The large checkpoints' bytes, before anything went wrong."""
     return [bytes_of(p) for p in large]
+
+
+@pytest.fixture(autouse=True)
+def ingredients_stay_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever goes wrong: no merge writes, replaces or even touches a file of its ingredients."""
+    refs = [ref for name in ("three", "large") if name in request.fixturenames for ref in request.getfixturevalue(name)]
+
+    def state() -> dict[Path, tuple[int, int, int]]:
+        files = [file for ref in refs for file in ref.iterdir()]
+        return {file: ((now := file.stat()).st_size, now.st_mtime_ns, now.st_ino) for file in files}
+
+    before = state()
+    yield
+    assert state() == before or request.node.get_closest_marker("changes_ingredients")
 
 
 def assert_error(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:

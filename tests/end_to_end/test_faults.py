@@ -137,6 +137,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(three: list[Path], tmp_
     assert nothing_written(tmp_path / "out") and not (tmp_path / "ran").exists()
 
 
+@pytest.mark.changes_ingredients
 @pytest.mark.parametrize("cut", [0, 5, 100, 70_000])
 def test_a_truncated_file_is_refused(three: list[Path], tmp_path: Path, cut: int) -> None:
     weights = three[1] / "open_clip_model.safetensors"
@@ -155,6 +156,7 @@ def test_nan_is_named_with_its_ingredient_and_tensor(three: list[Path], tmp_path
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.changes_ingredients
 def test_a_file_that_shrinks_while_it_is_read_is_an_error(three: list[Path], tmp_path: Path) -> None:
     """Truncated after the headers were read, before the weights are: no crash, nothing left behind."""
     with ExitStack() as opened:
@@ -165,6 +167,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(three: list[Path], tmp
     assert nothing_written(tmp_path / "out")
 
 
+@pytest.mark.changes_ingredients
 def test_a_file_that_is_rewritten_while_it_is_read_is_an_error(three: list[Path], tmp_path: Path) -> None:
     def rewrite() -> None:
         weights = three[1] / "open_clip_model.safetensors"
@@ -278,6 +281,7 @@ def test_the_same_merge_again_says_so_and_writes_nothing(three: list[Path], tmp_
     assert (tmp_path / "out" / "open_clip_model.safetensors").stat().st_mtime_ns == stamp
 
 
+@pytest.mark.changes_ingredients
 def test_ingredients_that_changed_since_make_another_soup(three: list[Path], tmp_path: Path) -> None:
     merge(three, tmp_path / "out")
     shutil.rmtree(three[0])
