@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,28 @@ def wait_for_tasks(out: Path, count: int, running: Started) -> None:
         time.sleep(0.002)
 
 
+def stop_half_way(out: Path, launch: Callable[[], Started], ranks: Callable[[Started], list[int]]) -> Started:
+    """Start a merge and let its processes stand still half way. Where the test's own process was kept from running for
+    as long as the merge took, try again."""
+    for _ in range(5):
+        running = launch()
+        wait_for_tasks(out, 4, running)
+        for pid in ranks(running):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        if not out.exists() and 4 <= tasks_done(out) < 24 and running.alive:
+            return running
+        for pid in ranks(running):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        running.wait()
+        shutil.rmtree(out, ignore_errors=True)
+    raise AssertionError("never met half way")
+
+
 def half_way(refs: list[Path], out: Path, act: Callable[[Started], None]) -> subprocess.CompletedProcess[str]:
     """Start a merge, do something to it while it stands still half way, and wait for its end."""
-    running = start_merge(refs, out)
-    wait_for_tasks(out, 4, running)
-    running.signal(signal.SIGSTOP)
-    assert not out.exists() and 4 <= tasks_done(out) < 24, "met half way"
+    running = stop_half_way(out, lambda: start_merge(refs, out), lambda running: [running.pid])
     act(running)
     running.signal(signal.SIGCONT)
     return running.wait()
@@ -161,7 +178,8 @@ def kill_all(running: Started) -> None:
     """End `torchrun` and every rank at once, as a power cut or a scheduler does."""
     pids = [running.pid, *children(running.pid)]
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     running.wait()
     while not all(gone(pid) for pid in pids):
         time.sleep(0.01)
@@ -188,10 +206,11 @@ def test_a_rank_that_is_killed_ends_all_of_them_and_one_process_goes_on(
     large: list[Path], whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    running = start_torchrun(2, "merge", *large, "-o", out, *SMALL_SLABS, "--threads", 1)
-    wait_for_tasks(out, 2, running)
-    ranks = children(running.pid)
-    os.kill(random.choice(ranks), signal.SIGKILL)
+    command = ["merge", *large, "-o", out, *SMALL_SLABS, "--threads", 1]
+    running = stop_half_way(out, lambda: start_torchrun(2, *command), lambda running: children(running.pid))
+    killed, other = random.sample(children(running.pid), 2)
+    os.kill(killed, signal.SIGKILL)
+    os.kill(other, signal.SIGCONT)
     done = running.wait()
     assert done.returncode != 0 and not out.exists(), done.stderr
     assert "defect" not in done.stderr
