@@ -175,15 +175,24 @@ def start_torchrun(count: int, *arguments: object) -> Started:
     return Started(run_torchrun, ([*launch, *map(str, arguments)],))
 
 
-def on_ranks(count: int, *arguments: object, timeout: float = 200) -> list[subprocess.CompletedProcess[str]]:
-    """Run the command line in `count` processes that see what `torchrun` would tell them, without its seconds."""
+def start_ranks(count: int, *arguments: object) -> list[Started]:
+    """Start the command line in `count` processes that see what `torchrun` would tell them, without its seconds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    meeting = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     places = [{**environment(), **meeting, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
-    running = [start(*arguments, env=place) for place in places]
-    return [r.wait(timeout) for r in running]
+    return [start(*arguments, env=place) for place in places]
+
+
+def on_ranks(count: int, *arguments: object, timeout: float = 200) -> list[subprocess.CompletedProcess[str]]:
+    """Run the command line on so many ranks, to its end."""
+    return [rank.wait(timeout) for rank in start_ranks(count, *arguments)]
 
 
 def children(pid: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Batches for one rank: reads, decodes, augments and tokenizes, in worker processes where there are cores for it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -120,7 +121,7 @@ def _rand_augment(policy: str, preprocess: dict[str, Any]) -> Callable[[Any], An
 def batches(data: TrainingData, entry: TrainEntry, ranks: Ranks, start: int, workers: int) -> Iterator[Batch]:
     """Yield this rank's part of every global batch from step `start` on. The caller's random state is kept.
 
-    Raises DataError for data that are damaged throughout, and when a worker process was killed.
+    Raises DataError for data that are damaged throughout.
     """
     loader: DataLoader[Any] = DataLoader(
         data,
@@ -135,21 +136,27 @@ def batches(data: TrainingData, entry: TrainEntry, ranks: Ranks, start: int, wor
     with held_signals():
         iterator = iter(loader)
     while True:
-        try:
-            with undisturbed():
-                batch = next(iterator, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                "a process that reads the data was killed", "--workers",
-                "often for lack of memory: take fewer; the same command goes on from the last checkpoint",
-            ) from error  # fmt: skip
+        with undisturbed():
+            batch = next(iterator, None)
         if batch is None:
             return
         if isinstance(batch, SoupkitError):
             raise batch
         yield batch
+
+
+@contextmanager
+def killed_workers_said() -> Iterator[None]:
+    """Raise DataError for a worker that was killed. torch says so by RuntimeError, wherever the parent is just then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads the data was killed", "--workers",
+            "often for lack of memory: take fewer; the same command goes on from the last checkpoint",
+        ) from error  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from soupkit.evaluation import default_cache
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.training.curves import Curves, check_trackers
-from soupkit.training.data import TrainingData, batches
+from soupkit.training.data import TrainingData, batches, killed_workers_said
 from soupkit.training.entry import NEUTRAL, TrainEntry
 from soupkit.training.evaluation_points import EvaluationPoints
 from soupkit.training.loop import Life, Loop
@@ -113,7 +113,7 @@ def train(
         partial = PartialDirectory(target)
         ranks.lead(lambda: _claim(stack.enter_context(partial), identity, options.fresh))
         work = partial_path(target)
-        with stop_signals() as stop:
+        with stop_signals() as stop, killed_workers_said():
             document = _train(entry, start, identity, work, ranks, options, workers, stop, progress)
         ranks.lead(lambda: partial.publish(replace=options.fresh))
         return _result(document, target, "trained", started)

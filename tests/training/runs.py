@@ -4,23 +4,22 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from soupkit.progress import Silent
 from soupkit.training import TrainOptions
 from tests.conftest import TINY_MODEL
-from tests.processes import environment, fork, run_soupkit
+from tests.processes import Started, run_soupkit
 
 WEIGHTS = "open_clip_model.safetensors"
-IN_PROCESS = TrainOptions(device="cpu", workers=0, threads=1)
+IN_PROCESS = TrainOptions(device="cpu", workers=0, threads=1, cache=None)
 
 
 def settings(**fields: Any) -> dict[str, Any]:
     usual = {
         "model": TINY_MODEL, "data": {"shards": "digits:train"}, "batch_size": 16, "samples": 96, "lr": 1e-3,
-        "warmup": 32, "patch_dropout": 0.5, "ema": 0.9, "grad_clip": 1.0, "checkpoint_every": 16,
+        "warmup": 32, "patch_dropout": 0.5, "ema": 0.9, "grad_clip": 1.0,
     }  # fmt: skip
     return {**usual, **fields}
 
@@ -47,20 +46,19 @@ def weights(place: Path) -> list[bytes]:
     return [(place / WEIGHTS).read_bytes(), (place / "ema" / WEIGHTS).read_bytes()]
 
 
-def _alone_in_a_group(arguments: list[str], directory: str, streams: tuple[str, str], more: dict[str, str]) -> None:
+def _leading_a_group(arguments: list[str], directory: str, variables: dict[str, str], streams: tuple[str, str]) -> None:
     os.setsid()
-    run_soupkit(arguments, directory, {**environment(), **more}, streams)
+    run_soupkit(arguments, directory, variables, streams)
 
 
-def start_train(place: Path, *arguments: object, **variables: str) -> BaseProcess:
-    """Start `soupkit train` in `place`, as the leader of a process group; its streams go to the files out and err."""
-    streams = (str(place / "out"), str(place / "err"))
-    return fork(_alone_in_a_group, ["train", *map(str, arguments)], str(place), streams, variables)
+def start_train(place: Path, *arguments: object) -> Started:
+    """Start `soupkit train` in `place`, as the leader of a process group."""
+    return Started(_leading_a_group, (["train", *map(str, arguments)],), place)
 
 
-def wait_until(there: Callable[[], object], process: BaseProcess) -> None:
+def wait_until(there: Callable[[], object], process: Started) -> None:
     """Wait for something that a process is to bring about."""
     deadline = time.monotonic() + 120
     while not there():
-        assert process.is_alive() and time.monotonic() < deadline, "it ended, or took too long"
+        assert process.alive and time.monotonic() < deadline, f"it ended, or took too long: {process.stderr}"
         time.sleep(0.01)

@@ -11,7 +11,7 @@ from soupkit.errors import UsageError
 from soupkit.training.cost import model_cost, run_cost
 from soupkit.training.entry import TrainEntry
 from soupkit.training.runs import read_runs
-from tests.conftest import soupkit
+from tests.processes import soupkit
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "vit-bigg-14-laion2b.yaml"

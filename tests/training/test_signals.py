@@ -13,7 +13,7 @@ from soupkit.errors import DataError
 from soupkit.evaluation.adapter import open_tokenizer
 from soupkit.ranks import Ranks
 from soupkit.training import signals
-from soupkit.training.data import TrainingData, batches
+from soupkit.training.data import TrainingData, batches, killed_workers_said
 from soupkit.training.entry import TrainEntry
 from soupkit.training.signals import stop_signals
 from tests.conftest import CONFIG
@@ -28,15 +28,13 @@ def test_a_signal_to_the_whole_group_leaves_a_checkpoint(tmp_path: Path, number:
     process = start_train(tmp_path, "run.yaml", "--device", "cpu", "--workers", "2", "-o", "run")
     curves = tmp_path / "run.partial" / "metrics.jsonl"
     wait_until(lambda: curves.is_file() and curves.read_text().count("\n") > 2, process)
-    assert process.pid is not None
     for _ in range(times):
         os.killpg(process.pid, number)
-    process.join(60)
-    told = (tmp_path / "err").read_text()
-    assert process.exitcode == 130 and "resumes where it stopped" in told, told
-    assert "unexpected" not in told and "Traceback" not in told
+    ended = process.wait(60)
+    assert ended.returncode == 130 and "resumes where it stopped" in ended.stderr, ended.stderr
+    assert "unexpected" not in ended.stderr and "Traceback" not in ended.stderr
     (checkpoint,) = (tmp_path / "run.partial" / "checkpoints").iterdir()
-    assert f"stopped after {int(checkpoint.name):,} samples, with a checkpoint" in told
+    assert f"stopped after {int(checkpoint.name):,} samples, with a checkpoint" in ended.stderr
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and _is_there(process.pid):
         time.sleep(0.01)
@@ -91,9 +89,13 @@ def test_a_worker_that_was_killed_is_said_without_a_traceback(tmp_path: Path) ->
     found = batches(data, entry, Ranks(), 0, 1)
     next(found)
     (worker,) = multiprocessing.active_children()
-    worker.kill()
-    with pytest.raises(DataError, match="was killed"):
+
+    def killed() -> None:
+        worker.kill()
         list(found)
+
+    with pytest.raises(DataError, match="was killed"), killed_workers_said():
+        killed()
 
 
 def test_an_error_in_a_worker_is_the_error_itself(tmp_path: Path) -> None:

@@ -161,6 +161,15 @@ def test_what_is_wrong_in_a_random_sweep_is_said(tmp_path: Path, old: str, new: 
         read_runs(write(tmp_path, RANDOM.replace(old, new)))
 
 
+@pytest.mark.parametrize(("name", "trained"), [("sweep", 32), ("vit-bigg-14-laion2b", 4), ("digits", 4)])
+def test_the_recipes_that_people_run_can_be_read_as_a_whole(name: str, trained: int) -> None:
+    graph = read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    assert sum(step.name.startswith("train.") for step in graph.steps) == trained
+    for step in graph.steps:
+        if step.name.startswith("soup."):
+            assert len(step.needs) == trained - (name != "sweep")
+
+
 def test_a_sweep_is_trained_run_by_run(tmp_path: Path) -> None:
     entry: dict[str, Any] = settings(samples=16, warmup=0, ema=None)
     entry["sweep"] = {"count": 2, "draw": {"lr": {"uniform": [1e-4, 1e-3]}}}
