@@ -106,14 +106,14 @@ def train_runs(
     """
     from dataclasses import replace
 
-    from soupkit.training import read_runs, select_runs
+    from soupkit.training import parent_reference, read_runs, select_runs
     from soupkit.training import train as train_one
 
     results = {}
     for run in select_runs(read_runs(recipe, settings), name):
         one, entry = run.name, run.entry
         if run.parent is not None:
-            entry = entry.model_copy(update={"init": str(output / run.parent)})
+            entry = entry.model_copy(update={"init": parent_reference(run, output)})
             if options.dry_run and not (output / run.parent).exists():
                 progress.note(f"{one}: would start from {output / run.parent}, which is not there yet")
                 continue

@@ -1,7 +1,7 @@
 """A recipe as a graph of steps: sections checked by their floors' schemas, `${...}` as edges, an order to run in."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from soupkit.publishing.push_entry import PushEntry
 from soupkit.publishing.report import ReportEntry
 from soupkit.schema import Document, Entry
 from soupkit.search.entry import SearchEntry
-from soupkit.training.runs import expand_sweeps, read_runs
+from soupkit.training.runs import expand_sweeps, read_runs, sweeps_of
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _SECTIONS = ("version", "name", "train", "soup", "evaluate", "report", "push")
@@ -30,19 +30,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A recipe's name, and its steps in an order in which each comes after what it needs."""
+    """A recipe's name, its steps in an order in which each comes after what it needs, and the steps of its sweeps."""
 
     name: str
     steps: tuple[Step, ...]
+    sweeps: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def until(self, name: str | None) -> tuple[Step, ...]:
-        """Return the steps up to `name`: itself and what it needs. Raises UsageError for a step that is not there."""
+        """Return the steps up to `name`, a step or a sweep: itself and what it needs. Raises UsageError for one that is
+        not there."""
         if name is None:
             return self.steps
         by_name = {s.name: s for s in self.steps}
-        if name not in by_name:
+        wanted, todo = set(), [*self.sweeps.get(name, (name,))]
+        if todo[0] not in by_name:
             raise UsageError(f"the recipe has no step {name!r}", "--until", f"it has {', '.join(by_name)}")
-        wanted, todo = set(), [name]
         while todo:
             wanted.add(step := todo.pop())
             todo += by_name[step].needs
@@ -94,7 +96,8 @@ def read_recipe(path: Path) -> Graph:
     except CycleError as error:
         cycle = " -> ".join(reversed(error.args[1]))
         document.refuse(f"steps need each other: {cycle}", steps[error.args[1][0]][1], hint="break the cycle")
-    return Graph(name, tuple(Step(s, steps[s][0], needs[s]) for s in order))
+    sweeps = {f"train.{s}": tuple(f"train.{n}" for n in names) for s, names in sweeps_of(runs).items()}
+    return Graph(name, tuple(Step(s, steps[s][0], needs[s]) for s in order), sweeps)
 
 
 def _needs(

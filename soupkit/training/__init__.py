@@ -2,7 +2,17 @@
 
 from soupkit.training.entry import TrainEntry
 from soupkit.training.loop import NotFiniteError
-from soupkit.training.runs import Run, read_runs, select_runs
+from soupkit.training.runs import Run, parent_reference, read_runs, select_runs
 from soupkit.training.trainer import TrainOptions, TrainResult, train
 
-__all__ = ["NotFiniteError", "Run", "TrainEntry", "TrainOptions", "TrainResult", "read_runs", "select_runs", "train"]
+__all__ = [
+    "NotFiniteError",
+    "Run",
+    "TrainEntry",
+    "TrainOptions",
+    "TrainResult",
+    "parent_reference",
+    "read_runs",
+    "select_runs",
+    "train",
+]

@@ -2,4 +2,5 @@
 
 import re
 
-RUN_REFERENCE = re.compile(r"\$\{train\.([^}@]+)\}")
+# A run or a sweep, and what of it when not its final weights: ${train.x}@ema.
+RUN_REFERENCE = re.compile(r"\$\{train\.([^}@]+)\}(@.+)?")

@@ -175,22 +175,38 @@ def select_runs(runs: Sequence[Run], name: str | None) -> list[Run]:
 
 
 def expand_sweeps(value: Any, runs: Sequence[Run]) -> Any:
-    """Return a recipe's section with `${train.SWEEP}` replaced, in every list, by the references of its runs."""
-    members: dict[str, list[str]] = {}
-    for run in runs:
-        if run.sweep:
-            members.setdefault(f"${{train.{run.sweep}}}", []).append(f"${{train.{run.name}}}")
+    """Return a recipe's section with `${train.SWEEP}` replaced, in every list, by the references of its runs
+    (and `${train.SWEEP}@ema` by those of their averages)."""
+    members = sweeps_of(runs)
+
+    def expand(item: Any) -> list[Any]:
+        found = RUN_REFERENCE.fullmatch(item) if isinstance(item, str) else None
+        if found is None or found[1] not in members:
+            return [walk(item)]
+        return [f"${{train.{name}}}{found[2] or ''}" for name in members[found[1]]]
 
     def walk(inner: Any) -> Any:
         if isinstance(inner, list):
-            return [one for item in inner for one in _members(item, members, walk)]
+            return [one for item in inner for one in expand(item)]
         return {k: walk(v) for k, v in inner.items()} if isinstance(inner, dict) else inner
 
     return walk(value)
 
 
-def _members(item: Any, members: dict[str, list[str]], walk: Any) -> list[Any]:
-    return members[item] if isinstance(item, str) and item in members else [walk(item)]
+def sweeps_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the names of the runs of every sweep."""
+    members: dict[str, list[str]] = {}
+    for run in runs:
+        if run.sweep:
+            members.setdefault(run.sweep, []).append(run.name)
+    return members
+
+
+def parent_reference(run: Run, directory: Path) -> str:
+    """Return what a run starts from when the runs of its file lie in `directory`."""
+    found = RUN_REFERENCE.fullmatch(run.entry.init or "")
+    assert found is not None and run.parent is not None
+    return f"{directory / run.parent}{found[2] or ''}"
 
 
 def _parse(text: str) -> tuple[str, Any]:

@@ -1,11 +1,13 @@
 """Several runs from one entry: what they are called, what they are, and how the rest of a recipe names them."""
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.cli.train import train_runs
 from soupkit.errors import UsageError
 from soupkit.progress import SILENT
@@ -118,6 +120,10 @@ def test_a_reference_to_a_sweep_stands_for_all_its_runs(tmp_path: Path) -> None:
         *(f"${{{name}}}" for name in three), "${train.last}", "runs/mine",
     ]  # fmt: skip
     assert steps["soup.all"].needs == (*three, "train.last") and set(three) < set(steps["evaluate"].needs)
+    assert {s.name for s in read_recipe(write(tmp_path, STAGE_2)).until("train.stage2")} == {"train.stage1", *three}
+    averages = STAGE_2.replace('["${train.stage2}", ', '["${train.stage2}@ema", ')
+    (soup,) = (step for step in read_recipe(write(tmp_path, averages)).steps if step.name == "soup.all")
+    assert soup.entry.model_dump()["ingredients"][:3] == [f"${{{name}}}@ema" for name in three]
     with pytest.raises(UsageError, match="names no step"):
         read_recipe(write(tmp_path, STAGE_2.replace("all: {", 'all: {base: "${train.stage2}", ')))
 
@@ -170,11 +176,16 @@ def test_the_recipes_that_people_run_can_be_read_as_a_whole(name: str, trained: 
             assert len(step.needs) == trained - (name != "sweep")
 
 
-def test_a_sweep_is_trained_run_by_run(tmp_path: Path) -> None:
-    entry: dict[str, Any] = settings(samples=16, warmup=0, ema=None)
-    entry["sweep"] = {"count": 2, "draw": {"lr": {"uniform": [1e-4, 1e-3]}}}
-    path = write(tmp_path, yaml.safe_dump({"version": 1, "train": {"tune": entry}}))
+def test_a_sweep_is_trained_run_by_run_from_what_it_says(tmp_path: Path) -> None:
+    base = settings(samples=32, warmup=0, ema=0.5)
+    tune = {"init": "${train.base}@ema", "samples": 16, "ema": None}
+    tune["sweep"] = {"count": 2, "draw": {"lr": {"uniform": [1e-4, 1e-3]}}}
+    path = write(tmp_path, yaml.safe_dump({"version": 1, "train": {"base": base, "tune": tune}}))
     results = train_runs(path, tmp_path / "out", "tune", [], IN_PROCESS, SILENT)
-    assert list(results) == ["tune-01", "tune-02"]
-    assert len({r.fingerprint for r in results.values()}) == 2
-    assert all((tmp_path / "out" / name / "training.json").is_file() for name in results)
+    assert list(results) == ["base", "tune-01", "tune-02"]
+    assert len({r.fingerprint for r in results.values()}) == 3
+    with open_checkpoint(tmp_path / "out" / "base@ema") as average:
+        wanted = fingerprint(average).value
+    for name in ("tune-01", "tune-02"):
+        record = json.loads((tmp_path / "out" / name / "training.json").read_text())
+        assert record["parent"]["fingerprint"] == wanted == record["lineage"][0]
