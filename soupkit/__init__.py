@@ -15,6 +15,8 @@ _PUBLIC = {
     "Evaluator": "soupkit.evaluation",
     "greedy_search": "soupkit.search",
     "train": "soupkit.training",
+    "publish": "soupkit.publishing.push",
+    "run_recipe": "soupkit.recipe.run",
     "SoupkitError": "soupkit.errors",
 }
 
@@ -27,6 +29,8 @@ __all__ = [
     "greedy_search",
     "merge",
     "open_checkpoint",
+    "publish",
+    "run_recipe",
     "train",
 ]
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from soupkit.errors import SoupkitError
     from soupkit.evaluation import Evaluator, evaluate
     from soupkit.merging import merge
+    from soupkit.publishing.push import publish
+    from soupkit.recipe.run import run_recipe
     from soupkit.search import greedy_search
     from soupkit.training import train
 

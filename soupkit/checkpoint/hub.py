@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupkit.checkpoint.header import MAX_HEADER_BYTES
+from soupkit.checkpoint.hub_download import complete_blob
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.checkpoint.shards import weight_map
@@ -196,9 +197,13 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
     if known is not None and (known / name).is_file():
         return known / name
     where = f"{listing.ref}, {name}"
+    expected = listing.sha256.get(name)
     progress.start(f"downloading {name}", listing.sizes[name], "B")
     try:
         with explained(where):
+            checked = expected is not None and complete_blob(
+                listing.ref.repo, listing.commit, name, expected, listing.sizes[name], where, progress
+            )
             place = Path(
                 hf_hub_download(
                     listing.ref.repo,
@@ -210,8 +215,7 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
             )
     finally:
         progress.finish()
-    expected = listing.sha256.get(name)
-    if expected is not None and sha256_of(place) != expected:
+    if expected is not None and not checked and sha256_of(place) != expected:
         place.resolve().unlink()
         place.unlink()
         raise HubError(

@@ -31,7 +31,7 @@ for byte run once.
 
 [bold]Example[/bold]: three models on the shipped digits, and a soup beside its ingredient on ImageNet and its shifts:
 
-    soupkit evaluate soupkit-demo/a soupkit-demo/b soupkit-demo/soup --task digits
+    soupkit evaluate soupkit-demo/train/a soupkit-demo/train/b soupkit-demo/soup/uniform --task digits
     soupkit evaluate runs/a soups/uniform --task imagenet-shift --data-root /data/wds
 
 [bold]Tasks[/bold], NAME[:SPLIT] or DIR[:SPLIT], the split is test unless named:

@@ -31,7 +31,7 @@ the one that a full search finds, for a fraction of the images.
 
 [bold]Example[/bold]: select on the digits' validation images, report on its test images:
 
-    cd soupkit-demo
+    cd soupkit-demo/train
     soupkit greedy-search a b c --task digits --report-task digits -o greedy
 
 [bold]Strategies[/bold]:

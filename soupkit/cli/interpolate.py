@@ -26,7 +26,8 @@ several fine-tunes their mean is the far end.
 
 [bold]Example[/bold]: the best alpha on the digits' validation images, and the curve on the test images beside it:
 
-    soupkit interpolate soupkit-demo/stage1 soupkit-demo/a --task digits --report-task digits --plot curve.svg
+    cd soupkit-demo/train
+    soupkit interpolate stage1 a --task digits --report-task digits --plot curve.svg
 
 --task chooses the best alpha, on split val unless one is named; --report-task only reports, on test. The model of any
 alpha is written by `soupkit merge REF --base BASE --method interpolate --param alpha=A -o DIR`, bit for bit what was

@@ -17,6 +17,18 @@ Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", he
 Precision = Annotated[
     str | None, typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]")
 ]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads that compute on the CPU, per rank.")
+]
+WorldSize = Annotated[
+    int | None, typer.Option("--world-size", metavar="N", min=1, help="GPUs that --dry-run reckons with.")
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", metavar="TFLOPS", min=1e-6, help="Of a GPU; --dry-run gives the days.")
+]
 Cache = Annotated[
     Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
 ]

@@ -19,10 +19,12 @@ one commit that open_clip loads as hf-hub:ORG/NAME.
     soupkit evaluate soups/greedy runs/a runs/b --task digits -o soups/greedy/scores.json
     soupkit push soups/greedy me/greedy-soup --license mit --dry-run
     soupkit push soups/greedy me/greedy-soup --license mit --tag v1
+    soupkit push soups/greedy me/greedy-soup --license mit --folder hub   # lay the repository out, send nothing
 
 Before anything is sent the weights are compared with soup.json, must be finite, and must be the model that the config
 says. Scores come from scores.json and search.json in DIR, figures from its *.png. A README.md of yours, in DIR or on
-the Hub, is kept: only the parts between soupkit's markers, and soupkit's metadata, are renewed.
+the Hub, is kept: only the parts between soupkit's markers, and soupkit's metadata, are renewed. Local ingredients are
+named by the ends of their paths; nothing that is sent names a place on this machine.
 
 Interrupted, the same command sends what is missing; a soup that is there already changes nothing. The token is the one
 of `hf auth login` or HF_TOKEN.
@@ -46,6 +48,9 @@ def push(
     scores: Annotated[
         Path | None, typer.Option("--scores", metavar="FILE", help="What `evaluate -o` wrote, instead of scores.json.")
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="Write the repository there and send nothing.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it, show the plan, send nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,13 +58,15 @@ def push(
     from dataclasses import asdict
 
     from soupkit.cli.output import print_json, terminal_progress
-    from soupkit.publishing.push import PushOptions
-    from soupkit.publishing.push import push as publish
+    from soupkit.publishing.push import PushOptions, publish
 
-    options = PushOptions(private, revision, create_pr, tag, license_, message, scores, dry_run)
+    options = PushOptions(
+        private, revision, create_pr, tag, license_, message, scores, folder=folder, dry_run=dry_run
+    )  # fmt: skip
     result = publish(directory, repo, options=options, progress=terminal_progress())
     if as_json:
-        print_json("push", {"ref": f"hf-hub:{repo}", **asdict(result)})
+        fields = {**asdict(result), "folder": str(result.folder) if result.folder else None}
+        print_json("push", {"ref": f"hf-hub:{repo}", **fields})
     else:
         _show(result)
 
@@ -71,15 +78,19 @@ def _show(result: "PushResult") -> None:
     from soupkit.cli.output import count
 
     console = Console(highlight=False)
-    table = Table("file", "size", "on the Hub", "sha256", box=None, pad_edge=False)
+    there = "there" if result.folder else "on the Hub"
+    table = Table("file", "size", there, "sha256", box=None, pad_edge=False)
     for file in result.files:
         table.add_row(file.path, count(file.size, "B"), file.status, file.sha256[:16])
     console.print(table)
     for note in result.notes:
         console.print(note, markup=False)
+    place = result.folder or result.pull_request or result.url
+    to = f"{result.repo}, {result.revision}" if result.folder is None else str(result.folder)
     said = {
-        "planned": f"nothing was sent; `soupkit push` would send this to {result.repo}, {result.revision}",
-        "unchanged": f"{result.pull_request or result.url} holds this soup already; nothing was changed",
-        "pushed": f"{result.pull_request or result.url} holds it, commit {result.commit}; checksums agree",
+        "planned": f"nothing was {'written' if result.folder else 'sent'}; without --dry-run this would go to {to}",
+        "unchanged": f"{place} holds this soup already; nothing was changed",
+        "written": f"{place} holds what the Hub would hold as {result.repo}; nothing was sent",
+        "pushed": f"{place} holds it, commit {result.commit}; checksums agree",
     }
     console.print(said[result.status], markup=False, soft_wrap=True)

@@ -1,11 +1,15 @@
 """`soupkit run`: a recipe from its ingredients to a published soup."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soupkit.cli.options import AsJson
+from soupkit.cli.options import AsJson, Device, NoCache, Rate, Threads, Workers, WorldSize
+from soupkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from soupkit.recipe.run import RunResult
 
 HELP = """\
 Run a recipe: trainings, soups and searches, their evaluation, a report, a push. What has not changed is not done again.
@@ -24,9 +28,16 @@ Run a recipe: trainings, soups and searches, their evaluation, a report, a push.
     soupkit run recipe.yaml --dry-run
     soupkit run recipe.yaml --until evaluate
 
+    soupkit run recipe.yaml --jobs 3
+    soupkit run recipes/vit-bigg-14-laion2b.yaml --dry-run --world-size 512 --rate 150
+
 Everything lies in runs/NAME (or -o): train/NAME, soup/NAME, scores.json, report.html. Interrupted, the same command
-goes on; a step runs again when its inputs, its options or soupkit's version of it have changed. A step that fails
-stops the run.
+goes on; a step runs again when its inputs, its options or soupkit's version of it have changed. With --jobs N up to N
+trainings that do not need each other go on side by side, each a process with its share of the cores or a GPU of its
+own. A step that fails stops the run: nothing is begun after it, trainings beside it are let finish.
+
+`push: {..., folder: hub}` lays the repository out in a folder instead of sending it. A dry run says what each step
+costs: steps, memory and operations of trainings, images and prompts of evaluations, bytes of merges.
 """
 
 
@@ -39,22 +50,63 @@ def run(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes [default: runs/NAME]")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the steps; do nothing.")] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side, each a process of its own.")
+    ] = 1,
+    device: Device = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
+    no_cache: NoCache = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the steps and what they cost; do nothing.")] = False,
+    world_size: WorldSize = None,
+    rate: Rate = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make everything anew.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import print_json, terminal_progress
-    from soupkit.recipe.run import run as run_recipe
+    from soupkit.cli.evaluate import cache_directory
+    from soupkit.cli.output import terminal_progress
+    from soupkit.evaluation import EvaluationOptions
+    from soupkit.recipe.run import run_recipe
+    from soupkit.training import TrainOptions
 
-    result = run_recipe(recipe, output, until=until, dry_run=dry_run, fresh=fresh, progress=terminal_progress())
+    if not dry_run and (world_size is not None or rate is not None):
+        raise UsageError("belong to --dry-run", "--world-size and --rate", "a training's share of GPUs is torchrun's")
+    result = run_recipe(
+        recipe, output, until=until, jobs=jobs, dry_run=dry_run, fresh=fresh, progress=terminal_progress(),
+        training=TrainOptions(device, workers, threads, cache_directory(None, no_cache)),
+        evaluation=EvaluationOptions(device=device, cache=cache_directory(None, no_cache)),
+        world_size=world_size or 1, rate=None if rate is None else rate * 1e12,
+    )  # fmt: skip
+    show(result, as_json, world_size or 1, rate)
+
+
+def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None = None) -> None:
+    """Say what was done, or would be and what it costs: one document for machines, lines for people."""
+    from soupkit.cli.output import print_json
+    from soupkit.cli.run_cost import cost_lines, total_line
+
     if as_json:
-        steps = [
-            {"name": s.name, "status": s.status, "output": str(s.output) if s.output else None, "seconds": s.seconds}
-            for s in result.steps
-        ]
-        document = {"name": result.name, "output": str(result.output), "steps": steps, "seconds": result.seconds}
-        print_json("run", document)
+        print_json("run", fields(result))
         return
     for step in result.steps:
         typer.echo(f"{step.name}: {step.status}" + (f", {step.output}" if step.output else ""))
+        if step.name in result.costs:
+            for line in cost_lines(step, result.costs[step.name], world):
+                typer.echo(line)
+    if total := total_line(list(result.costs.values()), world, rate):
+        typer.echo(total)
+
+
+def fields(result: "RunResult") -> dict[str, Any]:
+    """Return what the JSON document of a run holds."""
+    from dataclasses import asdict
+
+    steps = [
+        {
+            "name": s.name, "status": s.status, "output": str(s.output) if s.output else None, "seconds": s.seconds,
+            **({"cost": asdict(result.costs[s.name])} if s.name in result.costs else {}),
+        }
+        for s in result.steps
+    ]  # fmt: skip
+    return {"name": result.name, "output": str(result.output), "steps": steps, "seconds": result.seconds}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soupkit.cli.options import AsJson, Device, NoCache
+from soupkit.cli.options import AsJson, Device, NoCache, Rate, Threads, Workers, WorldSize
 
 if TYPE_CHECKING:
     from soupkit.progress import Progress
@@ -44,20 +44,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; RUN.KEY=VALUE of one run.")
     ] = None,
     device: Device = "auto",
-    workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, help="Threads that compute on the CPU, per rank.")
-    ] = None,
+    workers: Workers = None,
+    threads: Threads = None,
     no_cache: NoCache = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what it costs.")] = False,
-    world_size: Annotated[
-        int | None, typer.Option("--world-size", metavar="N", min=1, help="GPUs that --dry-run reckons with.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", metavar="TFLOPS", min=1e-6, help="Of a GPU; --dry-run gives the days.")
-    ] = None,
+    world_size: WorldSize = None,
+    rate: Rate = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace runs that are there.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-from soupkit.checkpoint.hub import is_hub
 from soupkit.errors import UsageError
-from soupkit.publishing.names import short_names
 from soupkit.publishing.scores import Scores
 from soupkit.publishing.verify import VerifiedSoup
 
@@ -49,7 +47,7 @@ class Parent:
 @dataclass(frozen=True, slots=True)
 class CardFacts:
     """Everything that a card says. `license` is the soup's own; `figures` maps paths in the repository to what they
-    show."""
+    show. The soup's record and the scores name local weights as they are to be published."""
 
     repo: str
     soup: VerifiedSoup
@@ -138,7 +136,7 @@ def sections(facts: CardFacts) -> dict[str, str]:
         "summary": _summary(facts),
         "usage": _usage(facts.repo),
         "scores": _score_table(facts),
-        "making": _making(facts.soup.record),
+        "making": _making(facts.soup.record, facts.scores.search),
         "limits": _limits(facts),
         "licence": _licence(facts),
     }
@@ -175,10 +173,9 @@ def _score_table(facts: CardFacts) -> str:
     refs = [i["ref"] for i in facts.soup.record["ingredients"]]
     by_place = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
     shown = [r for r in dict.fromkeys(refs) if any(s["ref"] == r for s in scores.others)]
-    names = _names(facts.soup.record)
     lines = [
         "## Scores\n\nZero-shot, in percent, with 95 % intervals.\n",
-        "| " + " | ".join(["task", "metric", "n", "this soup", *(_code(names[r]) for r in shown)]) + " |",
+        "| " + " | ".join(["task", "metric", "n", "this soup", *(_code(r) for r in shown)]) + " |",
         "|" + "---|" * (4 + len(shown)),
     ]
     for s in scores.soup:
@@ -199,30 +196,24 @@ def _score(score: dict[str, Any] | None) -> str:
     return f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
 
 
-def _names(record: dict[str, Any]) -> dict[str, str]:
-    """Return what the card calls each ingredient: a place on somebody's disk is nobody else's business, its end is."""
-    things = [*record["ingredients"], *([record["base"]] if record.get("base") else [])]
-    local = short_names([t["ref"] for t in things if not is_hub(t["ref"])])
-    return {t["ref"]: t["ref"] if is_hub(t["ref"]) else local[t["ref"]].lstrip("/") for t in things}
-
-
 def _code(text: str) -> str:
     return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
 
 
-def _making(record: dict[str, Any]) -> str:
+def _making(record: dict[str, Any], search: str | None) -> str:
     lines = ["## How it was made\n", f"- method: `{record.get('method')}`"]
+    if search is not None:
+        lines.append(f"- its ingredients were chosen by a search: {search} (`search.json` has every decision)")
     if record.get("parameters"):
         lines.append(f"- parameters: `{record['parameters']}`")
     lines += [f"- dtype: {record.get('dtype')}", f"- fingerprint of the weights: `{record['output']['fingerprint']}`"]
     lines += [f"- sha256 of the file: `{record['output']['sha256']}`", ""]
     lines += ["| ingredient | weight | fingerprint | sha256 |", "|---|---|---|---|"]
-    names = _names(record)
     things = [(i, i.get("weight")) for i in record["ingredients"]]
     for thing, weight in [*things, *([(record["base"], "base")] if record.get("base") else [])]:
         share = weight if isinstance(weight, str) else f"{weight:.6g}" if weight is not None else "by tensor"
         digest = f"`{thing['sha256']}`" if thing.get("sha256") else "–"
-        lines.append(f"| {_code(names[thing['ref']])} | {share} | `{thing['fingerprint']}` | {digest} |")
+        lines.append(f"| {_code(thing['ref'])} | {share} | `{thing['fingerprint']}` | {digest} |")
     return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
 
 

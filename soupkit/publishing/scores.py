@@ -13,41 +13,44 @@ _KEYS = ("ref", "fingerprint", "task", "split", "metric", "value", "n", "low", "
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a soup and of its ingredients, as `evaluate --json` writes each; `selected` are the (task, split) on
-    which a search chose the soup, and `why` is what the search says about them."""
+    which a search chose the soup, `search` says which search that was, and `why` what it says about them."""
 
     soup: tuple[dict[str, Any], ...] = ()
     others: tuple[dict[str, Any], ...] = ()
     selected: frozenset[tuple[str, str]] = frozenset()
     why: str | None = None
+    search: str | None = None
 
 
-def read_scores(record: dict[str, Any], directory: Path, given: Path | None = None) -> Scores:
-    """Collect the scores in `given` or else `scores.json`, and in `search.json`, beside the soup that `record` is of.
+def read_scores(record: dict[str, Any], documents: dict[str, Any], given: Path | None = None) -> Scores:
+    """Collect the scores of the soup that `record` is of, and of its ingredients, from `documents`, by file name:
+    `scores.json` and `search.json`, where they are there.
 
-    Raises DataError for a file that holds no scores; UsageError when `given` holds none of this soup.
+    Raises DataError for a document that holds no scores; UsageError when `given`, where the scores came from, holds
+    none of this soup.
     """
     found: list[dict[str, Any]] = []
-    place = given or directory / "scores.json"
-    if given is not None or place.is_file():
-        found += _valid(_read(place).get("scores"), place)
-    selected, why = set(), None
-    search = directory / "search.json"
-    if search.is_file():
-        document = _read(search)
-        chosen = [s for s in [*(document.get("ingredients") or []), document.get("score")] if s]
-        found += _valid([*chosen, *(document.get("report") or [])], search)
-        selected = {(s["task"], s["split"]) for s in _valid(chosen, search)}
-        why = document.get("why")
+    if "scores.json" in documents:
+        found += _valid(documents["scores.json"].get("scores"), given or "scores.json")
+    selected, why, how = set(), None, None
+    if (search := documents.get("search.json")) is not None:
+        chosen = [s for s in [*(search.get("ingredients") or []), search.get("score")] if s]
+        found += _valid([*chosen, *(search.get("report") or [])], "search.json")
+        selected = {(s["task"], s["split"]) for s in _valid(chosen, "search.json")}
+        why = search.get("why")
+        places = ", ".join(sorted({f"{s['task']}:{s['split']}" for s in chosen}))
+        how = f"`{search.get('strategy')}` among {len(search.get('ingredients') or [])} ingredients, on {places}"
     names = {i["fingerprint"]: i["ref"] for i in record["ingredients"]}
     unique = {(s["fingerprint"], s["task"], s["split"], s["metric"]): s for s in found}
     soup = [s for s in unique.values() if s["fingerprint"] == record["output"]["fingerprint"]]
     if given is not None and not soup:
         raise UsageError("holds no score of this soup", given, "its fingerprint is in soup.json; evaluate it again")
     others = [{**s, "ref": names[s["fingerprint"]]} for s in unique.values() if s["fingerprint"] in names]
-    return Scores(tuple(soup), tuple(others), frozenset(selected), why)
+    return Scores(tuple(soup), tuple(others), frozenset(selected), why, how)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises DataError."""
     try:
         document = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -57,8 +60,8 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _valid(scores: Any, path: Path) -> list[dict[str, Any]]:
+def _valid(scores: Any, where: object) -> list[dict[str, Any]]:
     good = isinstance(scores, list) and all(isinstance(s, dict) and all(k in s for k in _KEYS) for s in scores)
     if not good:
-        raise DataError("holds no scores", path, f"each has {', '.join(_KEYS)}; `evaluate --json` writes them")
+        raise DataError("holds no scores", where, f"each has {', '.join(_KEYS)}; `evaluate --json` writes them")
     return scores

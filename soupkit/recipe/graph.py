@@ -110,8 +110,8 @@ def _needs(
             document.refuse(f"${{{name}}} names no step", place, hint=f"there is {', '.join(weights) or 'none'}")
     if step == "report":
         found += [s for s in steps if s.startswith("soup.") or s == "evaluate"]
-    if step == "push" and "evaluate" in steps:
-        found.append("evaluate")  # the card tells its scores
+    if step == "push":  # the card tells the scores and shows the figures
+        found += [s for s in ("evaluate", "report") if s in steps]
     return tuple(found)
 
 

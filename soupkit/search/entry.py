@@ -1,5 +1,6 @@
 """A search's entry in a recipe: the options of `soupkit greedy-search`, in the same words."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -20,6 +21,8 @@ class SearchEntry(Entry):
     accept: Literal["ge", "gt"] = "ge"
     seed: int = 0
     keep_going: bool = False
+    limit: int | None = Field(None, ge=1)
+    data_root: Path | None = None
 
     @field_validator("task", "report_task", mode="before")
     @classmethod

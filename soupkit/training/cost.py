@@ -24,10 +24,11 @@ _FP32 = 4  # bytes
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """`forward` and `backward` operations of one image with its caption; `kept` bytes of activations that autograd
-    keeps for it, in `bytes_each` bytes a number."""
+    """`forward` and `backward` operations of one image with its caption, `image` those of the image tower forwards;
+    `kept` bytes of activations that autograd keeps for it."""
 
     parameters: int
+    image: int
     forward: int
     backward: int
     kept: int
@@ -86,9 +87,10 @@ def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bo
             out = model(image, text)
         features = out[0] + out[1] if isinstance(out, tuple) else out["image_features"] + out["text_features"]
         forward = counter.get_total_flops()
+        image_tower = sum(counter.get_flop_counts()[f"{type(model).__name__}.visual"].values())
         features.sum().backward()
         backward = counter.get_total_flops() - forward
-    return ModelCost(sum(p.numel() for p in model.parameters()), forward, backward, kept.total)
+    return ModelCost(sum(p.numel() for p in model.parameters()), image_tower, forward, backward, kept.total)
 
 
 class _Kept:

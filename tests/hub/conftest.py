@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.conftest import environment
 from tests.hub.repos import TOKEN
 from tests.hub.server import HubServer
@@ -38,20 +39,28 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def as_user(hub: HubServer, home: Path) -> Run:
-    """Run soupkit, or with `python=` a program, as a user of that Hub."""
+    """Run soupkit, or with `python=` a program in a new interpreter, as a user of that Hub."""
 
     def run(
         *arguments: object, token: str | None = TOKEN, python: str | None = None, **more: str
     ) -> subprocess.CompletedProcess[str]:
-        start = [sys.executable, "-c", python] if python is not None else [sys.executable, "-m", "soupkit"]
-        done = subprocess.run(
-            [*start, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=hub_environment(hub.url, home, token, **more),
-        )
+        env = hub_environment(hub.url, home, token, **more)
+        if python is None:
+            done = processes.soupkit(*arguments, timeout=120, env=env)
+        else:
+            command = [sys.executable, "-c", python, *map(str, arguments)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
         assert TOKEN not in done.stdout + done.stderr
         return done
 
     return run
+
+
+@pytest.fixture
+def start_as_user(hub: HubServer, home: Path) -> Callable[..., processes.Started]:
+    """Start soupkit as a user of that Hub, and do not wait for it."""
+
+    def start(*arguments: object, **more: str) -> processes.Started:
+        return processes.start(*arguments, env=hub_environment(hub.url, home, **more))
+
+    return start

@@ -8,12 +8,12 @@ Repositories live in memory; commits are snapshots of {path: bytes}. Files of 1 
 text by its name, are "large": kept by sha256 and redirected to, as the Hub does with LFS.
 """
 
-import base64
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,7 +21,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from huggingface_hub import RepoCard
 
-from tests.hub.repos import PART, READ_TOKEN, TOKEN, USER, Repo, git_hash, is_large
+from tests.hub.repos import READ_TOKEN, TOKEN, USER, Repo, git_hash, is_large
+from tests.hub.uploads import REPO as _REPO
+from tests.hub.uploads import UPLOAD_ROUTES, Uploads
+from tests.hub.xet import XET_ROUTES, Xet
 
 _INVALID = "Invalid credentials in Authorization header"
 
@@ -36,7 +39,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     drop_after: int | None = None  # close the connection after so many bytes of the body
     flip: bool = False  # keep, or send, one byte that is not what it was
-    hold: threading.Event | None = None  # answer only when this is set
+    hold: threading.Event | None = None  # answer only when this is set; with drop_after, what is after that
     times: int = 1
     skip: int = 0
 
@@ -48,6 +51,7 @@ class HubServer:
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
         self.parts: dict[tuple[str, int], bytes] = {}
+        self.xorbs: dict[str, list[bytes]] = {}
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str, dict[str, str]]] = []
         self.received: list[tuple[str, int]] = []  # path and bytes of each PUT that arrived whole
@@ -92,6 +96,13 @@ class HubServer:
         with self.seen:
             assert self.seen.wait_for(lambda: bool(self.asked(method, part)), seconds), f"no {method} {part} came"
 
+    @staticmethod
+    def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "it never came to that"
+            time.sleep(0.02)
+
     def take_fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
@@ -108,7 +119,7 @@ class _Dropped(Exception):
     pass
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, Xet, BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
 
@@ -129,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.seen:
             self.hub.log.append((self.command, self.route, {k.lower(): v for k, v in self.headers.items()}))
             self.hub.seen.notify_all()
-        if self.fault and self.fault.hold:
+        if self.fault and self.fault.hold and (self.command != "GET" or self.fault.drop_after is None):
             self.fault.hold.wait(60)
         self.body = b"".join(self._receive())
         if self.fault and self.fault.status:
@@ -182,6 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.drop_after is not None and self.command == "GET":
             self.wfile.write(data[: self.fault.drop_after])
             self.wfile.flush()
+            if self.fault.hold:
+                self.fault.hold.wait(60)
             raise _Dropped
         self.wfile.write(data)
 
@@ -300,92 +313,6 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, {})
         return None
 
-    # -- uploading
-
-    def validate_yaml(self) -> None:
-        self._send(200, {"errors": [], "warnings": []})
-
-    def preupload(self, repo: str, revision: str) -> None:
-        if (found := self._repo(repo, write=self.query.get("create_pr") != "1")) and (
-            at := self._commit(found, revision)
-        ):
-            answers = []
-            for file in json.loads(self.body)["files"]:
-                path, large = file["path"], is_large(file["path"], file["size"])
-                there = at[1].get(path)
-                oid = None if there is None else hashlib.sha256(there).hexdigest() if large else git_hash(there)
-                mode = "lfs" if large else "regular"
-                answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-            self._send(200, {"files": answers})
-
-    def batch(self, repo: str) -> None:
-        if not self._repo(repo, write=True):
-            return
-        objects = []
-        for wanted in json.loads(self.body)["objects"]:
-            oid, size = wanted["oid"], wanted["size"]
-            answer: dict[str, Any] = {"oid": oid, "size": size}
-            if oid not in self.hub.blobs:
-                base = f"{self.hub.url}/lfs/{oid}"
-                upload: dict[str, Any] = {"href": base}
-                if size > 2 * PART:
-                    count = -(-size // PART)
-                    urls = {str(i + 1): f"{base}/part/{i + 1}?X-Amz-Signature=signed" for i in range(count)}
-                    upload = {"href": f"{base}/complete", "header": {"chunk_size": str(PART), **urls}}
-                answer["actions"] = {"upload": upload, "verify": {"href": f"{base}/verify"}}
-            objects.append(answer)
-        self._send(200, {"transfer": "multipart", "objects": objects})
-
-    def _kept(self, data: bytes) -> bytes:
-        self.hub.received.append((self.route, len(data)))
-        return data[:-1] + bytes([data[-1] ^ 1]) if self.fault and self.fault.flip else data
-
-    def lfs_put(self, oid: str) -> None:
-        self.hub.blobs[oid] = self._kept(self.body)
-        self._send(200)
-
-    def lfs_part(self, oid: str, part: str) -> None:
-        self.hub.parts[oid, int(part)] = self._kept(self.body)
-        self._send(200, b"", {"ETag": f'"{hashlib.md5(self.body).hexdigest()}"'})
-
-    def lfs_complete(self, oid: str) -> None:
-        numbers = [p["partNumber"] for p in json.loads(self.body)["parts"]]
-        self.hub.blobs[oid] = b"".join(self.hub.parts.pop((oid, n)) for n in numbers)
-        self._send(200, {})
-
-    def lfs_verify(self, oid: str) -> None:
-        wanted = json.loads(self.body)
-        good = len(self.hub.blobs.get(oid, b"")) == wanted["size"]
-        self._send(200 if good else 404, {})
-
-    def commit(self, repo: str, revision: str) -> None:
-        pull = self.query.get("create_pr") == "1"
-        found = self._repo(repo, write=not pull)
-        if not found or not (at := self._commit(found, revision)):
-            return None
-        files, message = dict(at[1]), ""
-        for line in self.body.splitlines():
-            item = json.loads(line)
-            value = item["value"]
-            if item["key"] == "header":
-                message = value["summary"]
-                if value.get("parentCommit") not in (None, at[0]):
-                    return self._send(412, {"error": "A commit has happened since. Please refresh and try again."})
-            elif item["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif item["key"] == "lfsFile":
-                if value["oid"] not in self.hub.blobs:
-                    return self._send(400, {"error": "lfs object is missing"})
-                files[value["path"]] = self.hub.blobs[value["oid"]]
-            elif item["key"] == "deletedFile":
-                files.pop(value["path"], None)
-        ref = f"refs/pr/{len(found.pulls) + 1}" if pull else revision
-        oid = found.commit(files, ref, message)
-        answer: dict[str, Any] = {"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{repo}/commit/{oid}"}
-        if pull:
-            answer["pullRequestUrl"] = f"{self.hub.url}/{repo}/discussions/{len(found.pulls)}"
-        return self._send(200, answer)
-
     # -- downloading
 
     def resolve(self, repo: str, revision: str, path: str) -> None:
@@ -423,11 +350,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(206, data[start:stop], headers)
 
 
-_REPO = r"(?P<repo>[^/]+/[^/]+)"
 _ROUTES = (
+    *XET_ROUTES,
+    *UPLOAD_ROUTES,
     (r"/api/whoami-v2", ("GET",), "whoami"),
     (r"/api/repos/create", ("POST",), "create"),
-    (r"/api/validate-yaml", ("POST",), "validate_yaml"),
     (rf"/api/models/{_REPO}", ("GET",), "model"),
     (rf"/api/models/{_REPO}/revision/(?P<revision>[^/]+)", ("GET",), "model"),
     (rf"/api/models/{_REPO}/tree/(?P<revision>[^/]+)", ("GET",), "tree"),
@@ -435,13 +362,6 @@ _ROUTES = (
     (rf"/api/models/{_REPO}/refs", ("GET",), "refs"),
     (rf"/api/models/{_REPO}/branch/(?P<name>[^/]+)", ("POST",), "branch"),
     (rf"/api/models/{_REPO}/tag/(?P<revision>[^/]+)", ("POST",), "tag"),
-    (rf"/api/models/{_REPO}/preupload/(?P<revision>[^/]+)", ("POST",), "preupload"),
-    (rf"/api/models/{_REPO}/commit/(?P<revision>[^/]+)", ("POST",), "commit"),
-    (rf"/{_REPO}\.git/info/lfs/objects/batch", ("POST",), "batch"),
-    (r"/lfs/(?P<oid>\w+)", ("PUT",), "lfs_put"),
-    (r"/lfs/(?P<oid>\w+)/part/(?P<part>\d+)", ("PUT",), "lfs_part"),
-    (r"/lfs/(?P<oid>\w+)/complete", ("POST",), "lfs_complete"),
-    (r"/lfs/(?P<oid>\w+)/verify", ("POST",), "lfs_verify"),
     (rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", ("GET", "HEAD"), "resolve"),
     (r"/cdn/(?P<digest>\w+)", ("GET", "HEAD"), "cdn"),
 )

@@ -3,9 +3,8 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 import soupkit
 from tests.conftest import bytes_of
-from tests.hub.conftest import Run, hub_environment
+from tests.hub.conftest import Run
 from tests.hub.repos import READ_TOKEN, TOKEN
 from tests.hub.server import HubServer
+from tests.processes import Started
 
 WEIGHTS = "open_clip_model.safetensors"
 LOAD = """
@@ -183,17 +183,16 @@ def test_a_refusal_is_said_and_the_same_command_goes_on(
 
 
 def test_killed_during_the_upload_the_next_run_sends_what_is_missing(
-    hub: HubServer, as_user: Run, soup: Path, home: Path
+    hub: HubServer, as_user: Run, start_as_user: Callable[..., Started], soup: Path
 ) -> None:
     (soup / "curve.png").write_bytes(b"\x89PNG" + bytes(5000))
     stuck = hub.fail("PUT", "/part/3", hold=threading.Event(), drop_after=0)
-    command = [sys.executable, "-m", "soupkit", "push", str(soup), "org/soup", "--license", "mit"]
-    process = subprocess.Popen(command, env=hub_environment(hub.url, home), stderr=subprocess.DEVNULL)
+    going = start_as_user("push", soup, "org/soup", "--license", "mit")
     hub.wait_for("PUT", "/part/3")
     while not any("/part/" not in path for path, _ in hub.received):
         threading.Event().wait(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    going.signal(signal.SIGKILL)
+    going.wait()
     assert stuck.hold is not None
     stuck.hold.set()
     assert WEIGHTS not in hub.files("org/soup")

@@ -11,8 +11,9 @@ import yaml
 
 from soupkit.errors import CheckpointError, StorageError, UsageError
 from soupkit.recipe.graph import read_recipe
-from soupkit.recipe.run import RunResult, run
-from tests.conftest import TINY_MODEL, soupkit
+from soupkit.recipe.run import RunResult, run_recipe
+from tests.conftest import TINY_MODEL
+from tests.processes import soupkit
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -48,10 +49,10 @@ def test_steps_run_in_order_and_only_what_changed_runs_again(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sections, out = soups(tiny_clips), tmp_path / "out"
-    assert set(statuses(run(write(sections), out, dry_run=True)).values()) == {"planned"} and not out.exists()
-    part = run(write(sections), out, until="soup.one")
+    assert set(statuses(run_recipe(write(sections), out, dry_run=True)).values()) == {"planned"} and not out.exists()
+    part = run_recipe(write(sections), out, until="soup.one")
     assert statuses(part) == {"soup.one": "done"}
-    whole = run(write(sections), out)
+    whole = run_recipe(write(sections), out)
     assert [s.name for s in whole.steps] == ["soup.one", "soup.two", "evaluate", "report"]
     assert [s.status for s in whole.steps] == ["unchanged", "done", "done", "done"]
     told = json.loads((out / "soup" / "two" / "soup.json").read_text())
@@ -60,12 +61,14 @@ def test_steps_run_in_order_and_only_what_changed_runs_again(
         str(tiny_clips[1]), str(out / "soup" / "two"),
     }  # fmt: skip
     assert "<html" in (out / "report.html").read_text().lower()
-    assert set(statuses(run(write(sections), out)).values()) == {"unchanged"}
+    assert set(statuses(run_recipe(write(sections), out)).values()) == {"unchanged"}
+    out = out.rename(tmp_path / "elsewhere")
+    assert set(statuses(run_recipe(write(sections), out)).values()) == {"unchanged"}, "a run may be moved"
 
     sections["soup"]["one"]["weight"] = [1, 1]
-    assert set(statuses(run(write(sections), out)).values()) == {"done"}
+    assert set(statuses(run_recipe(write(sections), out)).values()) == {"done"}
     sections["evaluate"]["limit"] = 10
-    again = statuses(run(write(sections), out))
+    again = statuses(run_recipe(write(sections), out))
     assert again == {"soup.one": "unchanged", "soup.two": "unchanged", "evaluate": "done", "report": "done"}
 
 
@@ -75,11 +78,11 @@ def test_runs_are_trained_before_the_soups_made_of_them(write: Write, tmp_path: 
         "soup": {"all": {"ingredients": ["${train.b}", "${train.a}"]}},
         "train": {"b": {"init": "${train.a}", "seed": 1}, "a": common},
     }
-    first = run(write(sections), tmp_path / "out")
+    first = run_recipe(write(sections), tmp_path / "out")
     assert statuses(first) == {"train.a": "done", "train.b": "done", "soup.all": "done"}
     sections["train"]["b"]["seed"] = 2
     sections["train"]["b"]["log_every"] = 32  # does not decide what a run is
-    again = run(write(sections), tmp_path / "out")
+    again = run_recipe(write(sections), tmp_path / "out")
     assert statuses(again) == {"train.a": "unchanged", "train.b": "done", "soup.all": "done"}
     assert (tmp_path / "out" / "train" / "b.old1").is_dir()
 
@@ -90,11 +93,11 @@ def test_a_step_that_fails_stops_later_ones_and_keeps_the_rest(
     sections = soups(tiny_clips)
     sections["soup"]["two"]["ingredients"][1] = str(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="nothing here"):
-        run(write(sections), tmp_path / "out")
+        run_recipe(write(sections), tmp_path / "out")
     assert (tmp_path / "out" / "soup" / "one" / "soup.json").is_file()
     assert not (tmp_path / "out" / "scores.json").exists()
     sections["soup"]["two"]["ingredients"][1] = str(tiny_clips[2])
-    mended = run(write(sections), tmp_path / "out", until="soup.two")
+    mended = run_recipe(write(sections), tmp_path / "out", until="soup.two")
     assert statuses(mended) == {"soup.one": "unchanged", "soup.two": "done"}
 
 
@@ -103,7 +106,7 @@ def test_two_runs_in_one_directory_are_refused(write: Write, tiny_clips: list[Pa
     with (tmp_path / "out" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(StorageError, match="another run works here"):
-            run(write(soups(tiny_clips)), tmp_path / "out")
+            run_recipe(write(soups(tiny_clips)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""What the steps of a run will cost, before any is begun: operations, days, bytes, images and prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from soupkit.checkpoint import open_headers
+from soupkit.checkpoint.architecture import architecture_of
+from soupkit.checkpoint.dtypes import BY_TORCH_NAME
+from soupkit.errors import ArchitectureError, SoupkitError, UsageError
+from soupkit.evaluation.sizes import TaskSize, task_sizes
+from soupkit.recipe.graph import Step
+from soupkit.recipe.work import Work
+from soupkit.training.cost import RunCost, model_cost, run_cost
+from soupkit.training.entry import TrainEntry
+from soupkit.training.model import find_config
+
+_FP32 = 4  # bytes of a number in what the trainer writes
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step costs, None where that is not known before.
+
+    `operations` are floating-point, `days` those that they take at the rate that was given; `images` and `prompts` are
+    all that go through a tower. A search's images are the most that it can need. `unknown` says what is not in it.
+    """
+
+    training: RunCost | None = None
+    operations: float | None = None
+    days: float | None = None
+    bytes_read: int | None = None
+    bytes_written: int | None = None
+    images: int | None = None
+    prompts: int | None = None
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """A model that is there, or will be: `image` and `text` operations of one image and one prompt, where known."""
+
+    parameters: int
+    nbytes: int
+    image: int | None
+    text: int | None
+
+
+def step_costs(work: Work, steps: Sequence[Step], *, world: int = 1, rate: float | None = None) -> dict[str, StepCost]:
+    """Return the cost of each of `steps`, on `world` GPUs that each do `rate` operations a second.
+
+    Only what is said of weights is read of them (headers). Raises UsageError where a training cannot be shared by
+    `world`, or a task cannot be scored.
+    """
+    reckoning = _Reckoning(work, world, rate)
+    return {step.name: reckoning.cost(step) for step in steps}
+
+
+class _Reckoning:
+    """Costs of steps, with what is known of each model by the place where it is or will be."""
+
+    def __init__(self, work: Work, world: int, rate: float | None) -> None:
+        self._work, self._world, self._rate = work, world, rate
+        self._known: dict[str, _Weights | None] = {}
+
+    def cost(self, step: Step) -> StepCost:
+        entry, kind = self._work.entry(step), step.name.split(".")[0]
+        if kind == "train":
+            assert isinstance(step.entry, TrainEntry)
+            return self._train(step.entry)
+        if kind == "soup":
+            return self._search(entry) if "search" in entry else self._merge(entry)
+        if kind == "evaluate":
+            return self._evaluate(entry)
+        return self._push(entry) if kind == "push" else StepCost()
+
+    def _days(self, operations: float | None) -> float | None:
+        if operations is None or self._rate is None:
+            return None
+        return operations / (self._rate * self._world) / 86400
+
+    def _train(self, entry: TrainEntry) -> StepCost:
+        try:
+            cost = run_cost(entry, world=self._world, rate=self._rate)
+        except UsageError:
+            raise
+        except SoupkitError as error:
+            return StepCost(unknown=(str(error),))
+        return StepCost(training=cost, operations=cost.operations, days=cost.days)
+
+    def _weights(self, ref: str) -> _Weights | None:
+        """Return what is known of the weights that `ref` names: a step's, or some that are there already."""
+        if ref not in self._known:
+            try:
+                self._known[ref] = self._find(ref)
+            except (SoupkitError, OSError):
+                self._known[ref] = None
+        return self._known[ref]
+
+    def _find(self, ref: str) -> _Weights | None:
+        base = ref if Path(ref).exists() else ref.rpartition("@")[0] or ref  # an average, a snapshot: of the same size
+        step = next((s for s in self._work.steps.values() if str(self._work.place(s.name)) == base), None)
+        if step is None or Path(ref).exists():
+            with open_headers(ref) as headers:
+                config = architecture_of(headers).config
+                parameters = sum(spec.numel for spec in headers.tensors.values())
+                nbytes = sum(spec.nbytes for spec in headers.tensors.values())
+            return _Weights(parameters, nbytes, *_operations(config["model_cfg"] if config else None))
+        if isinstance(step.entry, TrainEntry):
+            init = self._work.entry(step)["init"]
+            if step.entry.model is None and init is not None:
+                return self._weights(init)
+            model_cfg = find_config(step.entry)["model_cfg"]
+            cost = model_cost(model_cfg, patch_dropout=0, checkpointing=False, bf16=True)  # counted for a run already
+            return _Weights(cost.parameters, cost.parameters * _FP32, cost.image, cost.forward - cost.image)
+        entry = self._work.entry(step)
+        first = self._weights(entry["ingredients"][0]) if entry.get("ingredients") else None
+        return first if first is None else _converted(first, entry.get("dtype"))
+
+    def _ingredients(self, entry: dict[str, Any]) -> tuple[list[_Weights], tuple[str, ...]]:
+        refs = [*entry["ingredients"], *([entry["base"]] if entry.get("base") else [])]
+        found = [self._weights(ref) for ref in refs]
+        lost = tuple(f"the size of {ref}" for ref, weights in zip(refs, found, strict=True) if weights is None)
+        return [weights for weights in found if weights is not None], lost
+
+    def _merge(self, entry: dict[str, Any]) -> StepCost:
+        weights, lost = self._ingredients(entry)
+        if lost:
+            return StepCost(unknown=lost)
+        return StepCost(
+            bytes_read=sum(w.nbytes for w in weights), bytes_written=_converted(weights[0], entry["dtype"]).nbytes
+        )
+
+    def _search(self, entry: dict[str, Any]) -> StepCost:
+        weights, lost = self._ingredients(entry)
+        n = len(entry["ingredients"])
+        trials = most_trials(entry["search"], n, entry["orders"])
+        if trials is None:
+            lost = (*lost, f"how many trials the strategy {entry['search']} makes")
+        sizes, missing = self._sizes(entry["task"], entry, split="val")
+        reported, more = self._sizes(entry["report_task"], entry, split="test")
+        if lost or trials is None:
+            return StepCost(unknown=lost)
+        passes = n + trials
+        images, prompts = (passes * a + 3 * b for a, b in zip(_sums(sizes), _sums(reported), strict=True))
+        operations = _passes(weights[0], images, prompts)
+        # Each is looked at, scored alone and merged; a trial reads the one that it tries.
+        read = 3 * sum(w.nbytes for w in weights) + trials * max(w.nbytes for w in weights)
+        return StepCost(
+            operations=operations, days=self._days(operations), bytes_read=read, bytes_written=weights[0].nbytes,
+            images=images, prompts=prompts, unknown=(*missing, *more),
+        )  # fmt: skip
+
+    def _evaluate(self, entry: dict[str, Any]) -> StepCost:
+        sizes, missing = self._sizes(entry["tasks"], entry, split="test")
+        images, prompts = _sums(sizes)
+        models = [self._weights(ref) for ref in entry["refs"]]
+        each = [None if m is None else _passes(m, images, prompts) for m in models]
+        counted = [e for e in each if e is not None]
+        operations = sum(counted) if len(counted) == len(each) else None
+        lost = tuple(f"the size of {r}" for r, m in zip(entry["refs"], models, strict=True) if m is None)
+        return StepCost(
+            operations=operations, days=self._days(operations),
+            bytes_read=None if lost else sum(m.nbytes for m in models if m is not None),
+            images=images * len(models), prompts=prompts * len(models), unknown=(*missing, *lost),
+        )  # fmt: skip
+
+    def _sizes(
+        self, tasks: Sequence[str], entry: dict[str, Any], *, split: str
+    ) -> tuple[list[TaskSize], tuple[str, ...]]:
+        root, limit = entry.get("data_root"), entry.get("limit")
+        found = [s for text in tasks for s in task_sizes(text, data_root=Path(root) if root else None, split=split)]
+        if limit is not None:
+            found = [TaskSize(s.name, s.split, min(s.images or limit, limit), s.prompts) for s in found]
+        lost = [f"the images of {s.name}:{s.split}" for s in found if s.images is None]
+        lost += [f"the prompts of {s.name}:{s.split}" for s in found if s.images is not None and s.prompts is None]
+        return found, tuple(lost)
+
+    def _push(self, entry: dict[str, Any]) -> StepCost:
+        weights = self._weights(entry["soup"])
+        if weights is None:
+            return StepCost(unknown=(f"the size of {entry['soup']}",))
+        return StepCost(bytes_read=weights.nbytes, bytes_written=weights.nbytes)
+
+
+def most_trials(strategy: str, n: int, orders: int) -> int | None:
+    """Return the most trials that a search among `n` makes after scoring each alone; None where nothing bounds them."""
+    if strategy == "greedy":
+        return orders * (n - 1)
+    return n * (n + 1) // 2 if strategy == "backward" else None
+
+
+def _sums(sizes: Sequence[TaskSize]) -> tuple[int, int]:
+    """Return the images and the prompts of all tasks, as far as they are known."""
+    return sum(s.images or 0 for s in sizes), sum(s.prompts or 0 for s in sizes)
+
+
+def _converted(weights: _Weights, dtype: str | None) -> _Weights:
+    """Return the same weights in another dtype; None keeps theirs."""
+    known = BY_TORCH_NAME.get(dtype or "")
+    return weights if known is None else replace(weights, nbytes=weights.parameters * known.itemsize)
+
+
+def _operations(model_cfg: dict[str, Any] | None) -> tuple[int | None, int | None]:
+    if model_cfg is None:
+        return None, None
+    try:
+        cost = model_cost(model_cfg, patch_dropout=0, checkpointing=False, bf16=False)
+    except ArchitectureError:
+        return None, None
+    return cost.image, cost.forward - cost.image
+
+
+def _passes(weights: _Weights, images: int, prompts: int) -> float | None:
+    if weights.image is None or weights.text is None:
+        return None
+    return float(weights.image) * images + float(weights.text) * prompts
