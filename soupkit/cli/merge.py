@@ -56,11 +56,11 @@ def merge(
     model: Model = None,
     preprocess: Preprocess = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", metavar="D", help="float dtype of the soup [default: the ingredients']")
+        str | None, typer.Option("--dtype", metavar="D", help="float dtype of the soup \\[default: the ingredients']")
     ] = None,
     device: Device = "auto",
     threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, help="Workers [default: as many as suit the disk]")
+        int | None, typer.Option("--threads", metavar="N", min=1, help="Workers \\[default: as many as suit the disk]")
     ] = None,
     slab_size: Annotated[str, typer.Option("--slab-size", metavar="SIZE", help="Output per piece of work.")] = "32MiB",
     max_shard_size: Annotated[

@@ -11,11 +11,11 @@ Preprocess = Annotated[
     Path | None, typer.Option("--preprocess", metavar="FILE", help="preprocess_cfg of bare weights, as JSON.")
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images [default: as many as suit]")
+    int | None, typer.Option("--batch-size", metavar="N", min=1, help="Images \\[default: as many as suit]")
 ]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
 Precision = Annotated[
-    str | None, typer.Option("--precision", metavar="fp32|bf16|fp16", help="[default: fp32 on the CPU, bf16 on CUDA]")
+    str | None, typer.Option("--precision", metavar="fp32|bf16|fp16", help="\\[default: fp32 on the CPU, bf16 on CUDA]")
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
@@ -30,7 +30,7 @@ Rate = Annotated[
     float | None, typer.Option("--rate", metavar="TFLOPS", min=1e-6, help="Of a GPU; --dry-run gives the days.")
 ]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores [default: ~/.cache/soupkit]")
+    Path | None, typer.Option("--cache", metavar="DIR", help="Pixels and scores \\[default: ~/.cache/soupkit]")
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep nothing; pixels in a temporary file.")]
 Limit = Annotated[

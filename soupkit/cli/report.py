@@ -39,7 +39,7 @@ def report(
         Path | None, typer.Option("--png", metavar="DIR", help="Also write the figures as PNG, for a model card.")
     ] = None,
     held_out: Annotated[
-        str | None, typer.Option("--held-out", metavar="TASK", help="Across in the scatter [default: ImageNet]")
+        str | None, typer.Option("--held-out", metavar="TASK", help="Across in the scatter \\[default: ImageNet]")
     ] = None,
     difference: Annotated[
         tuple[str, str] | None,

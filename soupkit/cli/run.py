@@ -27,7 +27,6 @@ Run a recipe: trainings, soups and searches, their evaluation, a report, a push.
 
     soupkit run recipe.yaml --dry-run
     soupkit run recipe.yaml --until evaluate
-
     soupkit run recipe.yaml --jobs 3
     soupkit run recipes/vit-bigg-14-laion2b.yaml --dry-run --world-size 512 --rate 150
 
@@ -48,7 +47,7 @@ def run(
         typer.Option("--until", metavar="STEP", help="train.NAME, soup.NAME, evaluate, report or push."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes [default: runs/NAME]")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Where everything goes \\[default: runs/NAME]")
     ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", min=1, help="Trainings side by side, each a process of its own.")

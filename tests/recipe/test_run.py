@@ -135,3 +135,8 @@ def test_the_command_line_says_what_was_done(write: Write, tiny_clips: list[Path
     (step,) = json.loads(done.stdout)["steps"]
     assert (step["name"], step["status"]) == ("soup.one", "done")
     assert soupkit("run", write({"soup": {}})).returncode == 2
+
+
+def test_the_help_shows_the_defaults_that_are_words() -> None:
+    assert "[default: runs/NAME]" in soupkit("run", "--help").stdout
+    assert "[default: ~/.cache/soupkit]" in soupkit("evaluate", "--help").stdout
