@@ -104,51 +104,40 @@ def wait_until(true: Callable[[], bool], seconds: float = 250) -> None:
 
 
 def test_one_of_two_trainings_fails_the_other_ends_and_nothing_later_begins(start: Start, tmp_path: Path) -> None:
-    broken = {"a": {**CHILD, "seed": 1}, "b": {**CHILD, "data": {"shards": "nowhere/{0..3}.tar"}}}
-    going = start({**SECTIONS, "train": {"root": ROOT, **broken}}, "--jobs", 2)
-    out = tmp_path / "one" / "out"
+    a, b = ({**ROOT, "seed": seed} for seed in (1, 2))
+    sections, out = {**SECTIONS, "train": {"a": a, "b": b}}, tmp_path / "one" / "out"
+    going = start({**sections, "train": {"a": a, "b": {**b, "data": {"shards": "nowhere/{0..3}.tar"}}}}, "--jobs", 2)
     wait_until(lambda: (out / ".lock").exists())
-    second = start({**SECTIONS}, "--jobs", 2).wait()  # beside the first, in the same directory
+    second = start(sections).wait()  # beside the first, in the same directory
     assert second.returncode == 1 and "another run works here" in second.stderr
     done = going.wait(280)
     assert done.returncode == 1 and "train.b failed" in done.stderr and "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
-    assert finished(out) == ["train.root", "train.a"] and not (out / "soup").exists()
-    alone = start({"train": {"root": ROOT, "a": broken["a"]}}, place="two").wait()
+    assert finished(out) == ["train.a"] and not (out / "soup").exists()
+    alone = start({"train": {"a": a}}, place="two").wait()
     assert alone.returncode == 0, alone.stderr
     assert results(tmp_path / "two" / "out" / "train" / "a") == results(out / "train" / "a"), "as one after another"
-    before = times(out, ["train.root", "train.a"])
-    mended = start(SECTIONS).wait()
+    before = times(out, ["train.a"])
+    mended = start(sections).wait()
     assert mended.returncode == 0, mended.stderr
-    assert times(out, ["train.root", "train.a"]) == before and finished(out)[-1] == "report"
+    assert times(out, ["train.a"]) == before and finished(out)[-1] == "report"
     assert (out / "train" / "b.partial.old1").is_dir(), "what was begun with other settings is not thrown away"
 
 
-@pytest.fixture
-def two_long(start: Start, tmp_path: Path) -> tuple[Started, Callable[[], Started]]:
-    """A run in the middle of two trainings, each with a checkpoint already, and how it is started again."""
-    long = {name: {**CHILD, "samples": 64_000, "seed": seed} for seed, name in enumerate("ab", 1)}
-    sections, out = {"train": {"root": ROOT, **long}}, tmp_path / "one" / "out" / "train"
-    going = start(sections, "--jobs", 2)
+def test_trainings_side_by_side_stop_together_go_on_and_do_not_outlive_their_run(start: Start, tmp_path: Path) -> None:
+    long = {name: {**ROOT, "samples": 64_000, "checkpoint_every": 32, "seed": seed} for seed, name in enumerate("ab")}
+    out = tmp_path / "one" / "out" / "train"
+    going = start({"train": long}, "--jobs", 2)
     wait_until(lambda: all(any(out.glob(f"{name}.partial/checkpoints/*")) for name in "ab"))
-    assert len(children(going.pid)) == 2
-    return going, lambda: start(sections, "--jobs", 2)
-
-
-def test_trainings_side_by_side_stop_together_and_go_on(two_long: tuple[Started, Callable[[], Started]]) -> None:
-    going, again = two_long
     workers = children(going.pid)
+    assert len(workers) == 2
     going.signal(signal.SIGTERM)
     done = going.wait(280)
     assert done.returncode == 130 and "the same command resumes" in done.stderr
     assert all(map(gone, workers))
-    second = again()
-    wait_until(lambda: "a: going on after" in second.stderr and "b: going on after" in second.stderr)
-    second.signal(signal.SIGINT)
-    assert second.wait(280).returncode == 130
 
-
-def test_trainings_whose_run_was_killed_do_not_go_on_alone(two_long: tuple[Started, Callable[[], Started]]) -> None:
-    workers = children(two_long[0].pid)
-    two_long[0].signal(signal.SIGKILL)
+    again = start({"train": long}, "--jobs", 2)
+    wait_until(lambda: "a: going on after" in again.stderr and "b: going on after" in again.stderr)
+    workers = children(again.pid)
+    again.signal(signal.SIGKILL)
     wait_until(lambda: all(map(gone, workers)))
