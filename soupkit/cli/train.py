@@ -19,7 +19,7 @@ Train the runs of a recipe: contrastive training and fine-tuning of any open_cli
 
     soupkit train recipes/digits.yaml -o runs
     soupkit train recipes/digits.yaml --run a --set a.lr=1e-3 -o runs
-    torchrun --nproc-per-node 4 -m soupkit train recipes/mine.yaml -o runs
+    torchrun --nproc-per-node 4 -m soupkit train recipes/mine.yaml --only a -o runs
     soupkit train recipes/vit-bigg-14-laion2b.yaml -o runs --dry-run --world-size 512 --rate 150
 
 A recipe holds named runs under [bold]train:[/bold], which are trained into DIR/NAME, or one entry alone, which is
@@ -39,9 +39,13 @@ Stopped by Ctrl-C, SIGTERM or worse, the same command goes on from the last chec
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the runs go.")],
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Train this run or sweep alone.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", "--only", metavar="NAME", help="Train this run or sweep alone. torchrun takes --only."),
+    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; RUN.KEY=VALUE of one run.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; RUN.KEY=VALUE of one run or sweep."),
     ] = None,
     device: Device = "auto",
     workers: Workers = None,

@@ -267,8 +267,8 @@ def test_two_sharded_ranks_score_and_write_whole_weights(tmp_path: Path, monkeyp
     run = settings(
         samples=64, patch_dropout=0.0, shard=True, grad_checkpointing=True, snapshots=[32], evaluate=points
     )  # fmt: skip
-    (tmp_path / "run.yaml").write_text(json.dumps(run))
-    options = ["--device", "cpu", "--workers", "0", "-o", tmp_path / "two", "--json"]
+    (tmp_path / "run.yaml").write_text(json.dumps({"version": 1, "train": {"two": run, "three": run}}))
+    options = ["--only", "two", "--device", "cpu", "--workers", "0", "-o", tmp_path, "--json"]
     done = start_torchrun(2, "train", tmp_path / "run.yaml", *options).wait()
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["runs"][0]["samples"] == 64
