@@ -13,6 +13,7 @@ soupkit with stopping rule `none`, which shows what the evaluator saves, with `e
 with `sequential`, and with `exact` where `soupkit evaluate` has scored the ingredients before. Imports count for none
 of them; soupkit's searches also score the uniform soup and write, check and describe the soup. Every run has a process
 of its own; they take turns, and ratios are taken round by round. Stopped, the same command goes on with the next run.
+`--clock processor` with OMP_NUM_THREADS=1 and `--workers 0` is for a machine that has other work to do too.
 `memory`: peaks of whole searches with more ingredients. `arithmetic`: a search over ViT-bigG-14 on one GPU of 80 GB,
 from sizes, counted operations and rates. Prints Markdown; `--output` also saves it.
 """
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +35,7 @@ from benchmarks.measure import measure
 from benchmarks.search_pool import FASHION_MNIST, make_pool, write_task
 
 ROOT = Path(__file__).parents[1]
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 WAYS = {
     "published": "the published procedure",
     "none": "soupkit, `none`",
@@ -46,9 +49,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["simulated", "pool", "real", "memory", "arithmetic", "one"])
     parser.add_argument("--work", type=Path, help="directory for images, ingredients and what is measured")
-    parser.add_argument("--ingredients", type=int, default=16)
+    parser.add_argument("--ingredients", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="loader processes of the published procedure")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of real")
     parser.add_argument("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the four files")
     parser.add_argument("--pools", type=int, default=10, help="of simulated")
     parser.add_argument("--images", type=int, default=50_000, help="of simulated and arithmetic")
@@ -100,8 +104,9 @@ def ingredients(arguments: argparse.Namespace) -> list[str]:
 
 @dataclass
 class Phases:
-    """A soupkit Progress that counts the seconds of each kind of work."""
+    """A soupkit Progress that counts the seconds of each kind of work, by the clock `now`."""
 
+    now: Callable[[], float]
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _kind: str = ""
     _since: float = 0.0
@@ -110,7 +115,7 @@ class Phases:
         """Begin."""
         words = label.split()
         kinds = {"scoring": "ingredients", "trial": "trials", "soup": "uniform soup", "decoding": "decoding"}
-        self._kind, self._since = kinds.get(words[0], "rest"), time.perf_counter()
+        self._kind, self._since = kinds.get(words[0], "rest"), self.now()
 
     def advance(self, n: int) -> None:
         """Do nothing."""
@@ -120,35 +125,36 @@ class Phases:
 
     def finish(self) -> None:
         """Count what was begun."""
-        self.seconds[self._kind] += time.perf_counter() - self._since
+        self.seconds[self._kind] += self.now() - self._since
 
 
 def one(arguments: argparse.Namespace) -> dict[str, Any]:
     """Search once, in this process; returns the seconds, their parts, the soup and the images."""
     refs, task = ingredients(arguments), str(arguments.work / "fashion-mnist")
+    now = CLOCKS[arguments.clock]
     if arguments.way == "published":
-        return published(refs, task, arguments.workers)
-    return searched(refs, task, arguments.way)
+        return published(refs, task, arguments.workers, now)
+    return searched(refs, task, arguments.way, now)
 
 
-def searched(refs: list[str], task: str, way: str) -> dict[str, Any]:
+def searched(refs: list[str], task: str, way: str, now: Callable[[], float]) -> dict[str, Any]:
     """Search with soupkit and a cache that is empty at the beginning, or, where `way` is "known", that holds the pixels
     and the ingredients' scores."""
     import soupkit
     from soupkit.evaluation import EvaluationOptions
     from soupkit.search import SearchOptions, greedy_search
 
-    phases = Phases()
+    phases = Phases(now)
     with TemporaryDirectory() as place:
         evaluation = EvaluationOptions(cache=Path(place) / "cache", device="cpu")
         if way == "known":
             soupkit.evaluate(refs, [f"{task}:val"], options=evaluation)
-        started = time.perf_counter()
+        started = now()
         found = greedy_search(
             refs, Path(place) / "soup", tasks=[task], evaluation=replace(evaluation), progress=phases,
             search=SearchOptions(stopping="exact" if way == "known" else way),
         ).document  # fmt: skip
-        seconds = time.perf_counter() - started
+        seconds = now() - started
     trials = found["decisions"][1:]
     rejected = [d["images"] for d in trials if d["decision"] == "rejected"]
     images = found["score"]["n"]
@@ -168,29 +174,29 @@ def searched(refs: list[str], task: str, way: str) -> dict[str, Any]:
     }
 
 
-def published(refs: list[str], task: str, workers: int) -> dict[str, Any]:
+def published(refs: list[str], task: str, workers: int, now: Callable[[], float]) -> dict[str, Any]:
     """Search as the published scripts do."""
     from benchmarks.search_published import Clock, PublishedSearch
     from soupkit.evaluation import open_tasks
 
-    clock = Clock()
-    started = time.perf_counter()
+    clock = Clock(now)
+    started = now()
     (opened,) = open_tasks([task], split="val")
     soup, hits = PublishedSearch(refs[0], opened, workers, clock).greedy(refs)
-    seconds = time.perf_counter() - started
+    seconds = now() - started
     parts = {**clock.seconds, "rest": seconds - sum(clock.seconds.values())}
     return {"seconds": seconds, "parts": parts, "soup": soup, "score": hits / len(opened.dataset)}
 
 
 def _command(arguments: argparse.Namespace, way: str, count: int) -> list[str]:
     command = [sys.executable, "-m", "benchmarks.search", "one", "--way", way, "--work", str(arguments.work)]
-    return [*command, "--ingredients", str(count), "--workers", str(arguments.workers)]
+    return [*command, "--ingredients", str(count), "--workers", str(arguments.workers), "--clock", arguments.clock]
 
 
 def real(arguments: argparse.Namespace) -> list[str]:
     """Run every way in turns, in processes of their own, and compare."""
     record = arguments.work / "rounds.jsonl"
-    title = f"{arguments.ingredients} ingredients, {arguments.workers} workers"
+    title = f"{arguments.ingredients} ingredients, {arguments.workers} workers, {arguments.clock}"
     done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for entry in done:
@@ -223,7 +229,8 @@ def report(arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]])
         f"## Greedy search over {arguments.ingredients} ingredients, {exact['images']:,} images",
         "",
         f"{machine()}; torch {torch.__version__}, open_clip {open_clip.__version__}; float32; {arguments.rounds} "
-        f"rounds; the published procedure with {arguments.workers} loader processes",
+        f"rounds, by the {arguments.clock} clock; {torch.get_num_threads()} threads, the published procedure with "
+        f"{arguments.workers} loader processes",
         "",
         f"{exact['accepted']} candidates accepted, {exact['rejected']} rejected. Soup of {len(exact['soup'])} "
         f"{100 * exact['score']:.2f} %, best ingredient {100 * exact['best']:.2f} %, uniform soup "
