@@ -196,11 +196,12 @@ def _command(arguments: argparse.Namespace, way: str, count: int) -> list[str]:
 def real(arguments: argparse.Namespace) -> list[str]:
     """Run every way in turns, in processes of their own, and compare."""
     record = arguments.work / "rounds.jsonl"
-    title = f"{arguments.ingredients} ingredients, {arguments.workers} workers, {arguments.clock}"
+    title = f"{arguments.ingredients} ingredients, {arguments.clock}"
+    titles = {way: f"{title}, {arguments.workers} workers" if way == "published" else title for way in WAYS}
     done = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for entry in done:
-        if entry["title"] == title:
+        if entry["title"] == titles[entry["way"]]:
             runs[entry["way"]].append(entry["run"])
     for i in range(arguments.rounds):
         ways = list(WAYS)[i % len(WAYS) :] + list(WAYS)[: i % len(WAYS)]
@@ -212,7 +213,7 @@ def real(arguments: argparse.Namespace) -> list[str]:
             run = json.loads(result.stdout.splitlines()[-1])
             runs[way].append(run)
             with record.open("a") as file:
-                file.write(json.dumps({"title": title, "way": way, "run": run}) + "\n")
+                file.write(json.dumps({"title": titles[way], "way": way, "run": run}) + "\n")
             print(f"  round {i + 1}, {way}: {run['seconds']:.1f} s", file=sys.stderr)
     return report(arguments, {way: found[: arguments.rounds] for way, found in runs.items()})
 

@@ -182,8 +182,10 @@ def _score_all(
     work = _Work()
     cache = ScoreCache(options.cache / "scores" if options.cache is not None and options.scores else None)
     device = choose_device(options.device, ranks.local)
-    arithmetic = [device.type, str(precision_dtype(options.precision, device)), options.compile]
     counted = [options.limit, options.skip_corrupt]
+    # The searches name their scores in the same words; they never compile.
+    settings = [device.type, str(precision_dtype(options.precision, device)), *counted]
+    settings += ["compiled"] if options.compile else []
     began = time.perf_counter()
     keys: dict[tuple[int, int], str] = {}
     contents: list[str] = []
@@ -193,7 +195,7 @@ def _score_all(
         contents.append(content)
         for c, candidate in enumerate(candidates):
             files = candidate.checkpoint.tokenizer_files
-            key = score_key(candidate.fingerprint.value, content, task, candidate.config, files, arithmetic + counted)
+            key = score_key(candidate.fingerprint.value, content, task, candidate.config, files, settings)
             keys[c, t] = key
             # One rank's word counts: the ranks must agree on what is left to do.
             found = ranks.lead(lambda k=key, r=candidate.ref, t=task: cache.get(k, r, t))  # type: ignore[misc]

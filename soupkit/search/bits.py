@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ RIGHT, AMONG_FIVE = 1, 2
 class KnownHits:
     """The hits of one soup on `n` images: `known` bool [n], `flags` uint8 [n] (RIGHT, AMONG_FIVE).
 
-    A file of blocks, each with its digest: of a block that a killed process left unfinished nothing is believed.
+    A file of blocks, each with its digest: of a block that a killed process left unfinished nothing is believed. What
+    was added outlives the process at once, and the machine after `sync`.
     """
 
     def __init__(self, path: Path, n: int, *, writes: bool) -> None:
@@ -25,7 +27,7 @@ class KnownHits:
         self.path = path
         self.known = np.zeros(n, dtype=bool)
         self.flags = np.zeros(n, dtype=np.uint8)
-        self._writes = writes
+        self._writes, self._unsynced = writes, False
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -47,23 +49,36 @@ class KnownHits:
         self.flags[records["image"]] = records["flags"]
 
     def add(self, images: np.ndarray, flags: np.ndarray) -> None:
-        """Note `flags` (uint8 [b]) of `images` (int64 [b]), and wait until they are on disk. Raises StorageError."""
+        """Note `flags` (uint8 [b]) of `images` (int64 [b]). Raises StorageError."""
         records = np.zeros(len(images), _RECORD)
         records["image"], records["flags"] = images, flags
         self._take(records)
         if not self._writes:
             return
         body = records.tobytes()
+        block = _HEAD.pack(len(images), xxhash.xxh3_64_intdigest(body)) + body
+
+        def append(descriptor: int) -> None:
+            os.pwrite(descriptor, block, self._whole)
+            os.ftruncate(descriptor, self._whole + len(block))
+
+        self._open(append)
+        self._whole += len(block)
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Wait until what was added is on disk. Raises StorageError."""
+        if self._unsynced:
+            self._open(os.fsync)
+            self._unsynced = False
+
+    def _open(self, work: Callable[[int], None]) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                block = _HEAD.pack(len(images), xxhash.xxh3_64_intdigest(body)) + body
-                os.pwrite(descriptor, block, self._whole)
-                os.ftruncate(descriptor, self._whole + len(block))
-                os.fsync(descriptor)
+                work(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
-        self._whole += len(block)

@@ -125,6 +125,7 @@ class Scorer:
         counted = self._counted.setdefault(self.key(members), np.zeros(self.n, dtype=bool))
         order = np.arange(self.n) if rule is None else rule.order
         count = scored = images = 0
+        ended = False
         for start in range(0, self.n, self.step):
             part = order[start : start + self.step]
             self._learn(members, known, part[~known.known[part]])
@@ -134,8 +135,13 @@ class Scorer:
             count += int(hits.sum())
             images += len(part)
             self.progress.advance(len(part))
-            if rule is not None and rule.sees(part, hits):
-                return Seen(None, None, count, images, scored)
+            if ended := rule is not None and rule.sees(part, hits):
+                break
+        self.ranks.together(
+            known.sync
+        )  # before the decision is: a line of the journal never says more than these files
+        if ended:
+            return Seen(None, None, count, images, scored)
         hits = (known.flags & RIGHT).astype(bool)
         return Seen(self.metric.worth(hits), hits, count, images, scored, self._scores(members, known))
 
