@@ -200,7 +200,7 @@ def trial_seconds(
 
 
 def arithmetic(
-    name: str, work: Path, *, images: int = 50_000, classes: int = 1000, shares: tuple[float, float] = (0.27, 0.10),
+    name: str, work: Path, *, images: int = 50_000, classes: int = 1000, shares: tuple[float, float] = (0.22, 0.08),
     rates: Rates | None = None, gpu: Gpu | None = None,
 ) -> list[str]:  # fmt: skip
     """Write down what a search over models of architecture `name` takes; `shares` are the parts of the images that a

@@ -137,9 +137,8 @@ class Scorer:
             self.progress.advance(len(part))
             if ended := rule is not None and rule.sees(part, hits):
                 break
-        self.ranks.together(
-            known.sync
-        )  # before the decision is: a line of the journal never says more than these files
+        # The journal is never to say more than what is on disk here.
+        self.ranks.together(known.sync)
         if ended:
             return Seen(None, None, count, images, scored)
         hits = (known.flags & RIGHT).astype(bool)
