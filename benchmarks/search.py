@@ -25,7 +25,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-bigG-14", help="of arithmetic")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--way", choices=list(WAYS), default="exact", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what != "simulated" and arguments.work is None:
         parser.error("--work is needed")
@@ -134,24 +135,31 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     now = CLOCKS[arguments.clock]
     if arguments.way == "published":
         return published(refs, task, arguments.workers, now)
-    return searched(refs, task, arguments.way, now)
+    return searched(refs, task, arguments.way, now, arguments.limit)
 
 
-def searched(refs: list[str], task: str, way: str, now: Callable[[], float]) -> dict[str, Any]:
+def searched(
+    refs: list[str], task: str, way: str, now: Callable[[], float], limit: int | None = None
+) -> dict[str, Any]:
     """Search with soupkit and a cache that is empty at the beginning, or, where `way` is "known", that holds the pixels
     and the ingredients' scores."""
+    # All that a search imports on its way is imported before the clock runs, as it is for the published procedure.
+    import matplotlib.pyplot  # noqa: F401
+    import open_clip  # noqa: F401
+    import torchvision  # noqa: F401
+
     import soupkit
     from soupkit.evaluation import EvaluationOptions
     from soupkit.search import SearchOptions, greedy_search
 
     phases = Phases(now)
     with TemporaryDirectory() as place:
-        evaluation = EvaluationOptions(cache=Path(place) / "cache", device="cpu")
+        evaluation = EvaluationOptions(cache=Path(place) / "cache", device="cpu", limit=limit)
         if way == "known":
             soupkit.evaluate(refs, [f"{task}:val"], options=evaluation)
         started = now()
         found = greedy_search(
-            refs, Path(place) / "soup", tasks=[task], evaluation=replace(evaluation), progress=phases,
+            refs, Path(place) / "soup", tasks=[task], evaluation=evaluation, progress=phases,
             search=SearchOptions(stopping="exact" if way == "known" else way),
         ).document  # fmt: skip
         seconds = now() - started
@@ -262,12 +270,12 @@ def report(arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]])
 
 
 def memory(arguments: argparse.Namespace) -> list[str]:
-    """Measure the peak memory of whole searches with more and more ingredients."""
+    """Measure the peak memory of whole searches with more and more ingredients, on a tenth of the images."""
     counts = [n for n in (4, 8, arguments.ingredients) if n <= arguments.ingredients]
     peaks: dict[int, list[tuple[float, float]]] = {n: [] for n in counts}
     for _ in range(arguments.rounds):
         for n in counts:
-            run = measure(_command(arguments, "exact", n), ROOT, key="seconds")
+            run = measure([*_command(arguments, "exact", n), "--limit", "300"], ROOT, key="seconds")
             peaks[n].append((run.anonymous / 1e6, run.resident / 1e6))
             print(f"  {n}: {run.anonymous / 1e6:.0f} MB", file=sys.stderr)
     nbytes = (Path(ingredients(arguments)[0]) / "open_clip_model.safetensors").stat().st_size
