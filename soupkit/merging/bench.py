@@ -144,18 +144,6 @@ class Bench:
         self._slots: list[Slot] = []
         self._capacity = (0, 0)
 
-    def another(self) -> "Bench":
-        """Return a bench for the same merge with memory of its own."""
-        return Bench(
-            self.sources,
-            self.writer,
-            self.writers,
-            self.method,
-            self.device,
-            has_base=self.has_base,
-            allow_nonfinite=self.allow_nonfinite,
-        )
-
     def run(self, task: Task) -> TaskResult:
         """Merge one task. Raises CheckpointError, ArchitectureError or StorageError, each with the tensor's name."""
         plan = task.segments[0].tensor

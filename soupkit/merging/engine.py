@@ -3,9 +3,10 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,20 +16,38 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import CHUNK_BYTES
 from soupkit.checkpoint.writer import TensorWriter
 from soupkit.merging.bench import Bench
+from soupkit.merging.forks import can_fork, run_in_forks
 from soupkit.merging.journal import Journal, TaskKey, TaskResult
 from soupkit.merging.plan import Task
 from soupkit.progress import Progress
+from soupkit.ranks import Ranks
 
 _COLD_WORKERS = 8  # one reader got 0.47 GB/s from a cold disk, eight 1.18
 _CUDA_WORKERS = 4
 _PROBES = 64
+FORK_BYTES = 512 << 20  # of inputs; a fork takes some hundredths of a second
+_WRITERS = 2  # threads that only write; more were no faster
 
 
-def choose_threads(sources: Sequence[Checkpoint], device: torch.device) -> int:
-    """Return how many workers suit: one per processor for files in the page cache, more where a disk is waited for."""
-    if not in_page_cache(sources):
-        return _COLD_WORKERS
-    return _CUDA_WORKERS if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _COLD_WORKERS)
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many work on a merge in this process, as threads or each as a process of its own."""
+
+    count: int
+    forked: bool = False
+
+
+def choose_workers(sources: Sequence[Checkpoint], device: torch.device, threads: int | None, ranks: Ranks) -> Workers:
+    """Return the workers that suit: one per processor for files in the page cache, more where a disk is waited for.
+
+    `threads` sets their number. They are processes where that pays: for large files that need not be waited for.
+    """
+    cached = in_page_cache(sources)
+    if device.type == "cuda":
+        return Workers(threads or (_CUDA_WORKERS if cached else _COLD_WORKERS))
+    count = threads or (min(len(os.sched_getaffinity(0)), _COLD_WORKERS) if cached else _COLD_WORKERS)
+    large = sum(file.size for source in sources for file in source.files.values()) >= FORK_BYTES
+    return Workers(count, cached and large and count > 1 and ranks.size == 1 and can_fork())
 
 
 def in_page_cache(sources: Sequence[Checkpoint]) -> bool:
@@ -60,25 +79,47 @@ def one_thread_per_operation() -> Iterator[None]:
 
 
 class Engine:
-    """Runs the tasks of one merge in this process and keeps their results."""
+    """Runs the tasks of one merge in this process and its forks, and keeps their results."""
 
     def __init__(
-        self, bench: Bench, writer: TensorWriter, journal: Journal, done: dict[TaskKey, TaskResult], progress: Progress
+        self,
+        make_bench: Callable[[Executor], Bench],
+        writer: TensorWriter,
+        journal: Journal,
+        done: dict[TaskKey, TaskResult],
+        progress: Progress,
     ) -> None:
-        self._pattern = bench
+        self._make_bench = make_bench
         self._writer = writer
         self._journal = journal
         self._done = done
         self._progress = progress
         self._stop = threading.Event()
         self._results: dict[TaskKey, TaskResult] = {}
-        self.resumed_bytes = 0
 
-    def run(self, tasks: Sequence[Task], threads: int) -> dict[TaskKey, TaskResult]:
-        """Work on `tasks` with `threads` workers; the first error stops all of them and is raised."""
+    def run(self, tasks: Sequence[Task], workers: Workers) -> dict[TaskKey, TaskResult]:
+        """Work on `tasks`; the first error stops all workers and is raised."""
+
+        @contextmanager
+        def worker() -> Iterator[Callable[[int], TaskResult]]:
+            with ThreadPoolExecutor(1, thread_name_prefix="write") as writers:
+                bench = self._bench(writers)
+                yield lambda i: self._do(bench, tasks[i])
+
+        with one_thread_per_operation():
+            if workers.forked:
+                run_in_forks(workers.count, len(tasks), worker, lambda i, result: self._record(tasks[i], result))
+            else:
+                self._run_in_threads(tasks, workers.count)
+        return self._results
+
+    def _run_in_threads(self, tasks: Sequence[Task], threads: int) -> None:
         queue = deque(tasks)
-        with one_thread_per_operation(), ThreadPoolExecutor(threads, thread_name_prefix="merge") as pool:
-            futures = [pool.submit(self._work, queue) for _ in range(max(1, min(threads, len(queue))))]
+        with (
+            ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as writers,
+            ThreadPoolExecutor(threads, thread_name_prefix="merge") as pool,
+        ):
+            futures = [pool.submit(self._work, queue, writers) for _ in range(max(1, min(threads, len(queue))))]
             try:
                 finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
             except BaseException:
@@ -89,25 +130,28 @@ class Engine:
             errors = [e for e in (f.exception() for f in futures) if e is not None]
             if errors:
                 raise errors[0]
-        return self._results
 
-    def _work(self, queue: deque[Task]) -> None:
-        torch.set_flush_denormal(False)  # a setting of the thread; the numerics hold for subnormal weights too
-        bench = self._pattern.another()
+    def _work(self, queue: deque[Task], writers: Executor) -> None:
+        bench = self._bench(writers)
         while not self._stop.is_set():
             try:
                 task = queue.popleft()
             except IndexError:
                 return
-            result = self._done.get(task.key)
-            nbytes = sum((s.stop - s.start) * s.tensor.itemsize for s in task.segments)
-            if result is not None and self._is_written(task, result):
-                self.resumed_bytes += nbytes
-            else:
-                result = bench.run(task)
-            self._results[task.key] = result
-            self._journal.record(task, result)
-            self._progress.advance(nbytes)
+            self._record(task, self._do(bench, task))
+
+    def _bench(self, writers: Executor) -> Bench:
+        torch.set_flush_denormal(False)  # a setting of the thread; the numerics hold for subnormal weights too
+        return self._make_bench(writers)
+
+    def _do(self, bench: Bench, task: Task) -> TaskResult:
+        result = self._done.get(task.key)
+        return result if result is not None and self._is_written(task, result) else bench.run(task)
+
+    def _record(self, task: Task, result: TaskResult) -> None:
+        self._results[task.key] = result
+        self._journal.record(task, result)
+        self._progress.advance(sum((s.stop - s.start) * s.tensor.itemsize for s in task.segments))
 
     def _is_written(self, task: Task, result: TaskResult) -> bool:
         """Whether the output already holds what `result` says the task wrote."""

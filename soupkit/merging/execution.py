@@ -2,7 +2,7 @@
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,7 +21,7 @@ from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.merging.bench import Bench
-from soupkit.merging.engine import Engine, choose_threads
+from soupkit.merging.engine import Engine, choose_workers
 from soupkit.merging.journal import Journal, TaskKey, TaskResult, read_journals
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
@@ -36,8 +36,6 @@ from soupkit.merging.soup import (
 )
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
-
-_WRITERS = 2  # threads that do nothing but write; more were no faster
 
 
 class Execution:
@@ -56,7 +54,7 @@ class Execution:
         self.ranks = ranks
         self.progress = progress
         self.device = choose_device(device, ranks.local)
-        self.threads = threads or choose_threads(prepared.sources, self.device)
+        self.workers = choose_workers(prepared.sources, self.device, threads, ranks)
         self.tasks = cut(prepared.tensors, slab_bytes, whole=prepared.method.scope == "tensor")
         self.target = prepared.request.output
 
@@ -83,9 +81,9 @@ class Execution:
             _as_json(shape[k]) for k in ("method", "dtype", "parameters")
         ]:
             raise other
-        prints = [fingerprint(s, threads=self.threads, progress=self.progress) for s in self.prepared.sources]
+        prints = [fingerprint(s, threads=self.workers.count, progress=self.progress) for s in self.prepared.sources]
         with open_checkpoint(self.target) as soup:
-            prints.append(fingerprint(soup, threads=self.threads, progress=self.progress))
+            prints.append(fingerprint(soup, threads=self.workers.count, progress=self.progress))
         if not same_recipe(document, _as_json(self._document(prints, {}))) or not self._same_files():
             raise other
         if document.get("output", {}).get("fingerprint") != prints[-1].value:
@@ -184,8 +182,9 @@ class Execution:
         mine = self.tasks[self.ranks.rank :: self.ranks.size]
         total = sum((s.stop - s.start) * s.tensor.itemsize for task in mine for s in task.segments)
         self.progress.start(f"merging {len(request.ingredients)} checkpoints", total, "B")
-        with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as writers:
-            bench = Bench(
+
+        def make_bench(writers: Executor) -> Bench:
+            return Bench(
                 self.prepared.sources,
                 writer,
                 writers,
@@ -194,7 +193,8 @@ class Execution:
                 has_base=request.base is not None,
                 allow_nonfinite=request.allow_nonfinite,
             )
-            results = Engine(bench, writer, journal, done, self.progress).run(mine, self.threads)
+
+        results = Engine(make_bench, writer, journal, done, self.progress).run(mine, self.workers)
         self.progress.finish()
         for source in self.prepared.sources:
             source.check_unchanged()
@@ -243,7 +243,7 @@ class Execution:
         places = {s.ref: list(s.files) for s in self.prepared.sources}
         places[""] = [directory / f.name for f in self.prepared.layout.files]
         self.progress.start("sha256", sum(p.stat().st_size for ps in places.values() for p in ps if len(ps) == 1), "B")
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.workers.count) as pool:
             hashes = dict(zip(places, pool.map(single, places.values()), strict=True))
         self.progress.finish()
         return hashes

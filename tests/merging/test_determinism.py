@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from soupkit.checkpoint import fingerprint, open_checkpoint
-from soupkit.merging import RunOptions, merge
+from soupkit.merging import RunOptions, engine, merge
 from tests.conftest import bytes_of, random_state, save
 from tests.processes import on_ranks, start_torchrun
 
@@ -39,9 +39,18 @@ def run(trio: list[Path], how: dict[str, Any], output: Path, **options: Any) -> 
 
 
 @pytest.mark.parametrize("how", METHODS, ids=lambda h: h.get("method", "linear"))
-def test_slab_size_and_threads_leave_no_trace(trio: list[Path], how: dict[str, Any], tmp_path: Path) -> None:
-    cuts = [(1, 1), (7_000_000, 3), (1 << 30, 2)]
-    prints = {run(trio, how, tmp_path / str(i), slab_bytes=s, threads=t) for i, (s, t) in enumerate(cuts)}
+def test_slab_size_threads_and_forks_leave_no_trace(
+    trio: list[Path], how: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forks: list[int] = []
+    run_in_forks = engine.run_in_forks
+    monkeypatch.setattr(engine, "run_in_forks", lambda n, *rest: (forks.append(n), run_in_forks(n, *rest)))
+    prints = set()
+    cuts = [(1, 1, 1 << 60), (7_000_000, 3, 1 << 60), (1 << 30, 2, 1 << 60), (7_000_000, 2, 0), (1, 3, 0)]
+    for i, (slab, threads, fork_bytes) in enumerate(cuts):
+        monkeypatch.setattr(engine, "FORK_BYTES", fork_bytes)
+        prints.add(run(trio, how, tmp_path / str(i), slab_bytes=slab, threads=threads))
+    assert forks == [2, 3]
     assert len(prints) == 1
     weights = {bytes_of(tmp_path / str(i))["open_clip_model.safetensors"] for i in range(len(cuts))}
     assert len(weights) == 1
