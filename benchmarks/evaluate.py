@@ -213,7 +213,7 @@ def candidates(arguments: argparse.Namespace) -> list[str]:
     config = config_of(arguments.width, arguments.layers)
     models = make_models(work / f"models-{arguments.width}-{arguments.layers}", arguments.candidates, config)
     python = environment(work / "peers-evaluate", PACKAGES)
-    peer = [str(python), str(ROOT / "benchmarks" / "evaluate_peer.py"), str(folder), *map(str, models[:3])]
+    peer = [str(python), str(ROOT / "benchmarks" / "evaluate_peer.py"), str(folder), *map(str, models[:2])]
 
     def one_round(_: int) -> Round:
         done = subprocess.run(peer, capture_output=True, text=True)
@@ -237,7 +237,7 @@ def candidates(arguments: argparse.Namespace) -> list[str]:
         "|---|---|---|---|",
     ]
     labels = {
-        "peer": "clip-benchmark, median of three models",
+        "peer": "clip-benchmark, mean of two models",
         "first": "soupkit, the first one (decodes the images)",
         "later": "soupkit, each one after it (median)",
         "mean": f"soupkit, mean of {arguments.candidates}",
