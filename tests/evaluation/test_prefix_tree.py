@@ -118,3 +118,17 @@ def test_a_tower_that_answers_otherwise_than_its_parts_is_encoded_at_full_length
     with torch.inference_mode():
         expected = normalize(model.encode_text(tokenizer(["a dog", "two cats"])).float(), dim=-1)
     assert (encoder.encode() - expected).abs().max() < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.bfloat16, 0.05)])
+def test_the_tree_on_cuda_gives_what_encode_text_gives(dtype: torch.dtype, tolerance: float) -> None:
+    model, device = tiny().to("cuda", dtype), torch.device("cuda")
+    tokenizer = open_clip.SimpleTokenizer(context_length=16)
+    texts = fill_templates(["dog", "cat", "a very long name of a thing"], ["a {c}", "the {c}", "{c} and {c}"], "")
+    encoder = PromptEncoder(model, tokenize(tokenizer, texts), device)
+    assert encoder.uses_tree
+    with torch.inference_mode():
+        expected = normalize(model.encode_text(tokenizer(texts).to(device)).float(), dim=-1)
+    assert (encoder.encode() - expected).abs().max() < tolerance
+    assert torch.equal(zero_shot_classifier(encoder, 3), zero_shot_classifier(encoder, 3))
