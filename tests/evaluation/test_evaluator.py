@@ -23,7 +23,7 @@ from soupkit.evaluation.outcomes import Hits
 from soupkit.progress import Silent
 from tests.conftest import random_state, save
 from tests.evaluation.conftest import encoded, picture, write_shards
-from tests.processes import ranks
+from tests.processes import on_ranks
 
 WEIGHTS = "open_clip_model.safetensors"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -153,7 +153,7 @@ def test_two_ranks_score_what_one_does(digit_models: list[Path], tmp_path: Path)
     tasks = ["digits", "digits:val", str(write_captions(tmp_path / "captions"))]
     named = [word for task in tasks for word in ("--task", task)]
     arguments = ["evaluate", *refs, *named, "--json", "--no-score-cache"]
-    done, other = ranks(2, *arguments, "--batch-size", "64", "--cache", tmp_path / "cache")
+    done, other = on_ranks(2, *arguments, "--batch-size", "64", "--cache", tmp_path / "cache")
     assert done.returncode == 0 == other.returncode, done.stderr + other.stderr
     assert not other.stdout
     found = json.loads(done.stdout)
