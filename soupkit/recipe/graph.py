@@ -86,7 +86,7 @@ def read_recipe(path: Path) -> Graph:
             document.refuse(f"{soup!r} is no name for a soup", ("soup", str(soup)), hint="letters, digits, '_' and '-'")
         steps[f"soup.{soup}"] = document.validate(schema, entry, ("soup", str(soup))), ("soup", str(soup))
     singles: dict[str, type[Entry]] = {"evaluate": EvaluateEntry, "report": ReportEntry, "push": PushEntry}
-    for section in singles.keys() & data.keys():
+    for section in (s for s in singles if s in data):  # in an order that is always the same
         steps[section] = document.validate(singles[section], data[section], (section,)), (section,)
     if not steps:
         document.refuse("has no step", (), hint="give train, soup, evaluate, report or push")
