@@ -1,7 +1,7 @@
 """`soupkit greedy-search`: the best soup of some ingredients, found with far less evaluation."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,9 +21,6 @@ from soupkit.cli.options import (
 )
 from soupkit.errors import UsageError
 
-if TYPE_CHECKING:
-    from soupkit.search import SearchResult
-
 HELP = """\
 Find which ingredients make the best soup. Ingredients are sorted by their score and added in turn; each one with which
 the score does not fall stays (the greedy soup). A trial ends as soon as it is certain to be rejected, so the soup is
@@ -33,18 +30,23 @@ the one that a full search finds, for a fraction of the images.
 
     cd soupkit-demo/train
     soupkit greedy-search a b c --task digits --report-task digits -o greedy
+    soupkit greedy-search a b c --task digits --report-task digits --strategy weights --block 'visual.*' -o mixed
 
 [bold]Strategies[/bold]:
 
     greedy      add in the order of the scores; --orders K tries K - 1 random orders as well, the best soup wins
     backward    start from all, drop what hurts
     swap        greedy, then exchange members while the score rises
+    weights     mixing weights by CMA-ES, from the greedy soup: one per ingredient, or per ingredient and --block
+    experts     group tasks by how the ingredients' scores on them correlate, mix the best ingredient of each group
 
 [bold]Stopping rules[/bold], for scores that are sums of hits (accuracy, recall by class, means over several tasks):
 
     exact       a trial ends when no outcome of the images left could make it accepted
     sequential  also on strong evidence: a candidate as good as the soup is turned away with a chance of --error-rate
     none        every trial sees every image
+
+A mixture that CMA-ES asks for is always scored on every image: it is ranked among others.
 
 --task selects, on split val unless one is named, and may be given several times: the mean counts. --report-task only
 reports. DIR holds the soup, search.json and a picture of the search. Interrupted at any moment, the same command goes
@@ -58,7 +60,7 @@ def greedy_search(
     report_task: ReportTask = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="greedy|backward|swap", help="How to search.")
+        str, typer.Option("--strategy", metavar="greedy|backward|swap|weights|experts", help="How to search.")
     ] = "greedy",
     orders: Annotated[int, typer.Option("--orders", metavar="K", min=1, help="Greedy searches to make.")] = 1,
     stopping: Annotated[
@@ -71,6 +73,16 @@ def greedy_search(
         str, typer.Option("--accept", metavar="ge|gt", help="Keep what does not lower, or only what raises the score.")
     ] = "ge",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="For random orders and draws.")] = 0,
+    budget: Annotated[
+        int, typer.Option("--budget", metavar="N", help="Mixtures that weights or experts try, at most.")
+    ] = 100,
+    block: Annotated[
+        list[str] | None,
+        typer.Option("--block", metavar="PATTERN", help="weights: tensors with weights of their own, such as visual.*"),
+    ] = None,
+    correlation: Annotated[
+        float, typer.Option("--correlation", metavar="R", help="experts: tasks that correlate so much are a group.")
+    ] = 0.5,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
     data_root: DataRoot = None,
     model: Model = None,
@@ -91,6 +103,7 @@ def greedy_search(
     """Run the command; `HELP` is its help."""
     from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import first_rank, print_json, terminal_progress
+    from soupkit.cli.search_output import show_plan, show_search
     from soupkit.evaluation import EvaluationOptions
     from soupkit.publishing.plots import plot_search
     from soupkit.search import SearchOptions
@@ -103,7 +116,9 @@ def greedy_search(
         output,
         tasks=task or [],
         report_tasks=report_task or [],
-        search=SearchOptions(strategy, orders, stopping, error_rate, accept, seed, keep_going),
+        search=SearchOptions(
+            strategy, orders, stopping, error_rate, accept, seed, keep_going, budget, tuple(block or ()), correlation
+        ),
         evaluation=EvaluationOptions(
             device=device,
             precision=precision,
@@ -128,51 +143,6 @@ def greedy_search(
             "greedy-search", {**fields, "status": result.status, "output": str(output), "seconds": result.seconds}
         )
     elif result.status == "planned":
-        _show_plan(result.document)
+        show_plan(result.document)
     else:
         show_search(result)
-
-
-def _show_plan(plan: dict[str, Any]) -> None:
-    from soupkit.cli.output import say
-
-    n, images = len(plan["ingredients"]), plan["images"]
-    say(f"would search {n} ingredients by {plan['strategy']} on {', '.join(plan['tasks'])}: {images:,} images")
-    say(f"their own scores: {n * images:,} images at most; each trial: {images:,} at most")
-
-
-def show_search(result: "SearchResult") -> None:
-    """Print what was found: the scores that matter, the members, and the images that it took."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console, found = Console(highlight=False), result.document
-    table = Table("model", box=None, pad_edge=False)
-    rows: dict[str, list[str]] = {"soup": [], "best ingredient": [], "uniform soup": []}
-    places = {found["best_ingredient"]["ref"]: "best ingredient", "uniform": "uniform soup"}
-    columns = [(found["score"], found["best_ingredient"], found["uniform"])]
-    for task in dict.fromkeys((s["task"], s["split"]) for s in found["report"]):
-        columns.append(tuple(s for s in found["report"] if (s["task"], s["split"]) == task))
-    for i, scores in enumerate(columns):
-        role = "selects" if i == 0 else "reports"
-        table.add_column(
-            f"{scores[0]['task']}:{scores[0]['split']}, {role}\n{scores[0]['metric']}, %, n = {scores[0]['n']:,}"
-        )
-        for row, cells in rows.items():
-            score = next((s for s in scores if places.get(s["ref"], "soup") == row), scores[0])
-            cells.append(f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})")
-    for row, cells in rows.items():
-        table.add_row(row, *cells)
-    console.print(table)
-    console.print(f"the soup, in the order of acceptance: {', '.join(found['selected'])}", soft_wrap=True)
-    trials = [d for d in found["decisions"] if d["action"] != "start"]
-    kept = sum(d["decision"] == "accepted" for d in trials)
-    share = found["images_scored"] / found["images_full"] if found["images_full"] else 0.0
-    console.print(
-        f"{len(trials)} trials, {kept} accepted; {found['images_scored']:,} images scored of the "
-        f"{found['images_full']:,} that a full search scores ({100 * share:.0f} %)"
-    )
-    if result.status == "written":
-        console.print(
-            f"it opens with open_clip.create_model_and_transforms('local-dir:{result.output}')", soft_wrap=True
-        )

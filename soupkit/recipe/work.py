@@ -21,7 +21,7 @@ from soupkit.publishing.plots import plot_search
 from soupkit.publishing.push import PushOptions, publish
 from soupkit.publishing.report import make_report
 from soupkit.recipe.graph import Step, resolved
-from soupkit.search import SearchOptions, greedy_search
+from soupkit.search import SearchEntry, greedy_search
 from soupkit.training import TrainOptions, train
 from soupkit.training.entry import NEUTRAL, TrainEntry
 
@@ -182,10 +182,7 @@ class Work:
                 options=RunOptions(fresh=self.fresh), progress=self.progress,
             )  # fmt: skip
             return
-        search = SearchOptions(
-            entry["search"], entry["orders"], entry["stopping"], entry["error_rate"], entry["accept"], entry["seed"],
-            entry["keep_going"],
-        )  # fmt: skip
+        search = SearchEntry.model_validate(entry).options()
         greedy_search(
             entry["ingredients"], place, tasks=entry["task"], report_tasks=entry["report_task"], search=search,
             evaluation=replace(self.means.evaluation, limit=entry["limit"]), data_root=_path(entry["data_root"]),

@@ -10,33 +10,28 @@ from soupkit.checkpoint.lineage import compare_weights
 from soupkit.evaluation.content import write_whole
 from soupkit.evaluation.data import Score
 from soupkit.evaluation.outcomes import score_of
-from soupkit.search.strategies import Standing
-from soupkit.search.trials import SearchTrials, spread
+from soupkit.search.soups import Standing, uniform
+from soupkit.search.trials import Decision, SearchTrials
 from soupkit.version import __version__
 
-_TELLING = 0.05  # half an interval beyond which a task says little about fine-tunes of one model
 UNIFORM = "uniform"
 
 
 def describe(
     trials: SearchTrials, order: Sequence[int], found: Standing, target: Path, print_: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the document of a search that ended with `found`, and notes for a person."""
+    """Return the document of a search that ended with `found`, and notes for a person that were not said yet."""
     scorer, pool = trials.scorer, trials.pool
-    everyone = tuple(range(len(pool)))
     best = trials.ingredients[order[0]]
-    notes = []
-    if not scorer.by_hits and trials.options.stopping != "none":
-        notes.append("the score is no sum of hits: every trial was a full pass")
-    if spread(best) > _TELLING:
-        notes.append(
-            f"{scorer.n} images select: scores are known to +-{100 * spread(best):.1f} points, too few to tell the "
-            "ingredients apart"
-        )
     shared = _shared(trials)
-    notes += [note for _, note in shared]
-    score = replace(scorer.combined(trials.seen(found.members)), ref=str(target), fingerprint=print_)
-    uniform = replace(scorer.combined(trials.seen(everyone)), ref=UNIFORM, fingerprint=None)
+    notes = [note for _, note in shared]
+    if mixtures := sum(d.action == "mix" for d in trials.decisions):
+        notes.append(
+            f"{mixtures} mixtures were compared on the images that select, and the best score of many is optimistic"
+            + ("" if len(scorer.evaluator.tasks) > len(scorer.tasks) else ": --report-task says what it is worth")
+        )
+    score = replace(scorer.combined(trials.seen(found.soup)), ref=str(target), fingerprint=print_)
+    of_all = trials.seen(uniform(range(len(pool))))
     alone = [seen.scored for seen in trials.ingredients]
     why = _why(trials, order, found)
     document: dict[str, Any] = {
@@ -48,15 +43,16 @@ def describe(
         "ingredients": [asdict(scorer.combined(seen)) for seen in trials.ingredients],
         "decisions": [{**asdict(d), "soup": list(d.soup)} for d in trials.decisions],
         "selected": [pool.refs[m] for m in found.members],
+        "weights": found.soup.weights,
         "score": asdict(score),
         "best_ingredient": asdict(scorer.combined(best)),
-        "uniform": asdict(uniform),
+        "uniform": asdict(replace(scorer.combined(of_all), ref=UNIFORM, fingerprint=None)),
         "images_scored": sum(alone) + sum(d.images_scored for d in trials.decisions),
         "images_full": sum(1 for n in alone if n) * scorer.n
         + scorer.n * sum(1 for d in trials.decisions if len(d.soup) > 1 or d.action != "start"),
         "optimistic": any(n for n, _ in shared),
         "why": why,
-        "notes": list(notes),
+        "notes": [*trials.doubts, *notes],
     }
     if why:
         notes.append(why)
@@ -80,14 +76,15 @@ def _why(trials: SearchTrials, order: Sequence[int], found: Standing) -> str | N
     if len(found.members) > 1:
         return None
     pool, scorer = trials.pool, trials.scorer
-    best = scorer.value(trials.seen(found.members)) or 0.0
-    pairs = []
+    name = pool.refs[found.members[0]]
+    best = scorer.value(trials.seen(found.soup)) or 0.0
+    pairs: dict[tuple[str, ...], tuple[float, str]] = {}
     for d in trials.decisions:
         if len(d.soup) == 2:
-            at = f"{100 * d.value:.2f} %" if d.value is not None else f"certain to be lower after {d.images:,} images"
-            if d.value is None and trials.options.stopping == "sequential":
-                at = f"lower, on the evidence of {d.images:,} images"
-            pairs.append(f"with {d.ref}: {at}")
+            others = tuple(ref for ref in d.soup if ref != name)
+            pairs[others] = max(pairs.get(others, (-2.0, "")), _outcome(d, trials.options.stopping))
+    tried = [f"with {others[0]}" if len(others) == 1 else " with ".join(others) for others in pairs]
+    shown = [f"{pair}: {text}" for pair, (_, text) in zip(tried, pairs.values(), strict=True)]
     distances = compare_weights(pool.checkpoints, sample=True)
     far = max((p.distance for p in distances), default=0.0)
     near = min((p.distance for p in distances), default=0.0)
@@ -97,12 +94,20 @@ def _why(trials: SearchTrials, order: Sequence[int], found: Standing) -> str | N
         else "more ingredients of like quality, fine-tuned from one checkpoint, or smaller learning rates could help, "
         "and so could --orders, --strategy swap, or more images to select on"
     )
-    name = pool.refs[found.members[0]]
     return (
         f"the best soup is {name} alone ({100 * best:.2f} %): no average with another reached it "
-        f"({'; '.join(pairs) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to {far:.2f} apart, "
+        f"({'; '.join(shown) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to {far:.2f} apart, "
         f"relative to their size; {hint}"
     )
+
+
+def _outcome(d: Decision, stopping: str) -> tuple[float, str]:
+    """Return what became of a trial, to be compared with others of the same members, and in words."""
+    if d.value is not None:
+        return d.value, f"{100 * d.value:.2f} %"
+    if stopping == "sequential":
+        return -1.0, f"lower, on the evidence of {d.images:,} images"
+    return -1.0, f"certain to be lower after {d.images:,} images"
 
 
 def reports(
@@ -111,22 +116,22 @@ def reports(
     """Score the soup, the best ingredient and the uniform soup on the tasks that only report."""
     scorer, pool = trials.scorer, trials.pool
     evaluator, selecting = scorer.evaluator, len(scorer.tasks)
-    everyone = tuple(range(len(pool)))
-    named = {
-        found.members: (str(target), print_),
-        (order[0],): (pool.refs[order[0]], pool.fingerprints[order[0]].value),
-        everyone: (UNIFORM, None),
-    }
-    if len(found.members) == 1:
-        named = {found.members: (str(target), print_), everyone: (UNIFORM, None)}
+    best = order[0]
+    named = [
+        (found.soup, str(target), print_),
+        (uniform([best]), pool.refs[best], pool.fingerprints[best].value),
+        (uniform(range(len(pool))), UNIFORM, None),
+    ]
+    if found.soup == named[1][0]:
+        del named[1]
     scores: list[dict[str, Any]] = []
     for t in range(selecting, len(evaluator.tasks)):
         task = evaluator.tasks[t]
-        for members, (ref, value) in named.items():
-            path = directory / "scores" / f"report-{t}-{scorer.key(members)}.json"
+        for soup, ref, value in named:
+            path = directory / "scores" / f"report-{t}-{scorer.key(soup)}.json"
             score = scorer.ranks.lead(lambda p=path: _read(p))  # type: ignore[misc]
             if score is None:
-                scorer.fill(members)
+                scorer.fill(soup)
                 scorer.progress.start(f"{ref} on {task.name}:{task.split}", len(evaluator.pixels[t].rows), "images")
                 outcome = evaluator.run(t, [evaluator.text_side(t)], None, scorer.progress)[0]
                 scorer.progress.finish()

@@ -10,21 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import nn
 
-from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
-from soupkit.evaluation.data import Score
+from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache
 from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.score_cache import ScoreCache, score_key
 from soupkit.evaluation.tasks import open_tasks
-from soupkit.merging.arithmetic import Arithmetic
-from soupkit.merging.plan import plan_tensors
 from soupkit.merging.preparation import Prepared, SoupRequest, prepare
 from soupkit.progress import SILENT, Progress
-from soupkit.ranks import joined_ranks
+from soupkit.ranks import Ranks, joined_ranks
+from soupkit.search.live import fill_by
 from soupkit.search.pool import look
 
 
@@ -72,88 +70,95 @@ def interpolate(
         place = Path(stack.enter_context(TemporaryDirectory(prefix="soupkit-")))
         if evaluation.cache is None:
             evaluation = replace(evaluation, cache=place, scores=False)
-        assert evaluation.cache is not None
-        request = SoupRequest(
-            tuple(map(str, refs)),
-            place / "none",
-            "interpolate",
-            None,
-            str(base),
-            {},
-            None,
-            model,
-            preprocess,
-            None,
-            False,
-        )
-        prepared = ranks.together(lambda: prepare(request, stack))
-        config = prepared.agreement.config
-        if config is None:
-            raise ArchitectureError("is no model that open_clip builds", base, "say which it is with --model NAME")
-        opened = [*open_tasks(tasks, data_root=data_root, split="val"), *open_tasks(report_tasks, data_root=data_root)]
-        prints = []
-        for source in prepared.sources:
-            seen = look(source, evaluation.cache / "weights", progress)
-            if seen["nonfinite"]:
-                raise CheckpointError("has non-finite weights", f"{source.ref}, tensor {seen['nonfinite']!r}")
-            prints.append(seen["value"])
-        evaluator = stack.enter_context(
-            Evaluator(
-                config, opened, evaluation, tokenizer_files=prepared.tokenizer_files, where=base, progress=progress,
-                ranks=ranks,
-            )
-        )  # fmt: skip
-        contents = [content_of(task, evaluation) for task in opened]
-        settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
-        cache = ScoreCache(evaluation.cache / "scores" if evaluation.scores else None)
-        curve: list[tuple[float, list[Score]]] = []
-        images = sum(len(pixels.rows) for pixels in evaluator.pixels)
-        progress.start(f"{points} points on {len(opened)} tasks", points * images, "images")
-        for i in range(points):
-            alpha, filled, scores = i / (points - 1), False, []
-            for t, task in enumerate(opened):
-                name = json.dumps(["interpolate", alpha, prints])
-                key = score_key(name, contents[t], task, config, prepared.tokenizer_files, settings)
-                ref = f"alpha={alpha:g}"
-                known = ranks.lead(lambda k=key, r=ref, t=task: cache.get(k, r, t))  # type: ignore[misc]
-                if known is None:
-                    if not filled:
-                        fill_between(evaluator.model, prepared, alpha)
-                        filled = True
-                    outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
-                    scores.append(score_of(outcome, task, ref, None))
-                    if ranks.leads:
-                        cache.put(key, scores[-1], outcome)
-                else:
-                    scores.append(known[0])
-                    progress.advance(known[0].n)
-            curve.append((alpha, scores))
-        progress.finish()
-    means = [sum(s.value for s in scores[: len(tasks)]) / len(tasks) for _, scores in curve]
-    selecting = [f"{t.name}:{t.split}" for t in opened[: len(opened) - len(report_tasks)]]
+        prepared = ranks.together(lambda: _prepared(base, refs, place, model, preprocess, stack))
+        choosing = open_tasks(tasks, data_root=data_root, split="val")
+        reporting = open_tasks(report_tasks, data_root=data_root)
+        curve = _curve(prepared, [*choosing, *reporting], points, evaluation, ranks, progress)
+    means = [sum(s.value for s in scores[: len(choosing)]) / len(choosing) for _, scores in curve]
+    names = [f"{t.name}:{t.split}" for t in choosing]
     document = {
         "base": str(base),
         "refs": [str(ref) for ref in refs],
         "points": [{"alpha": alpha, "scores": [asdict(s) for s in scores]} for alpha, scores in curve],
         "best_alpha": curve[means.index(max(means))][0],
-        "task": selecting[0] if len(selecting) == 1 else f"mean of {', '.join(selecting)}",
+        "task": names[0] if len(names) == 1 else f"mean of {', '.join(names)}",
     }
     return Interpolation(document, time.perf_counter() - started, prepared.notes)
 
 
-@torch.no_grad()
+def _prepared(
+    base: str | Path,
+    refs: Sequence[str | Path],
+    place: Path,
+    model: str | None,
+    preprocess: Path | None,
+    stack: ExitStack,
+) -> Prepared:
+    """Open and check the base and its fine-tunes, as for a merge between them; nothing is written to `place`."""
+    request = SoupRequest(
+        tuple(map(str, refs)), place / "none", "interpolate", None, str(base), {}, None, model, preprocess, None, False
+    )
+    return prepare(request, stack)
+
+
+def _curve(
+    prepared: Prepared,
+    tasks: Sequence[Task],
+    points: int,
+    evaluation: EvaluationOptions,
+    ranks: Ranks,
+    progress: Progress,
+) -> list[tuple[float, list[Score]]]:
+    """Score the models at `points` values of alpha on `tasks`; what the cache knows is not scored again."""
+    config, base = prepared.agreement.config, prepared.sources[-1]
+    if config is None:
+        raise ArchitectureError("is no model that open_clip builds", base.ref, "say which it is with --model NAME")
+    assert evaluation.cache is not None
+    prints = [_fingerprint(source, evaluation.cache, progress) for source in prepared.sources]
+    cache = ScoreCache(evaluation.cache / "scores" if evaluation.scores else None)
+    with Evaluator(
+        config, tasks, evaluation, tokenizer_files=prepared.tokenizer_files, where=base.ref, progress=progress,
+        ranks=ranks,
+    ) as evaluator:  # fmt: skip
+        contents = [content_of(task, evaluation) for task in tasks]
+        settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
+        images = sum(len(pixels.rows) for pixels in evaluator.pixels)
+        progress.start(f"{points} points on {len(tasks)} tasks", points * images, "images")
+        curve: list[tuple[float, list[Score]]] = []
+        for i in range(points):
+            alpha, filled, scores = i / (points - 1), False, []
+            for t, task in enumerate(tasks):
+                name = json.dumps(["interpolate", alpha, prints])
+                key = score_key(name, contents[t], task, config, prepared.tokenizer_files, settings)
+                ref = f"alpha={alpha:g}"
+                known = ranks.lead(lambda k=key, r=ref, t=task: cache.get(k, r, t))  # type: ignore[misc]
+                if known is not None:
+                    scores.append(known[0])
+                    progress.advance(known[0].n)
+                    continue
+                if not filled:
+                    fill_between(evaluator.model, prepared, alpha)
+                    filled = True
+                outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
+                scores.append(score_of(outcome, task, ref, None))
+                if ranks.leads:
+                    cache.put(key, scores[-1], outcome)
+            curve.append((alpha, scores))
+        progress.finish()
+    return curve
+
+
+def _fingerprint(source: Checkpoint, cache: Path, progress: Progress) -> str:
+    """Return the fingerprint of weights that are finite. Raises CheckpointError for others."""
+    seen = look(source, cache / "weights", progress)
+    if seen["nonfinite"]:
+        raise CheckpointError("has non-finite weights", f"{source.ref}, tensor {seen['nonfinite']!r}")
+    return seen["value"]
+
+
 def fill_between(model: nn.Module, prepared: Prepared, alpha: float) -> None:
     """Write base + alpha (mean - base) into `model`, in one pass, with the arithmetic of `prepared`'s merge method."""
     live, *ingredients, base = model.state_dict(), *prepared.sources
-    device = next(iter(live.values())).device
     if odd := [n for n in (*live, *base) if n not in base.tensors or n not in live]:
         raise ArchitectureError(f"does not fit its config at {odd[0]!r}", base.ref)
-    parameters: dict[str, Any] = {name: {"alpha": alpha} for name in base}
-    for plan in plan_tensors(prepared.method, ingredients, base, parameters, None):
-        if plan.accumulator is None:
-            live[plan.name].copy_(ingredients[0][plan.name])
-            continue
-        ops = Arithmetic(plan.accumulator, device)
-        stored = [source[plan.name].reshape(-1).to(device) for source in prepared.sources]
-        merged = prepared.method.function(ops, stored[:-1], stored[-1], **plan.parameters)
-        live[plan.name].copy_(merged.to(getattr(torch, DTYPES[plan.dtype].torch_name)).view(plan.shape))
+    fill_by(prepared.method, live, ingredients, base, {name: {"alpha": alpha} for name in base})

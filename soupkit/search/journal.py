@@ -32,6 +32,16 @@ class Journal:
                 )
         self.done = len(self._lines)
 
+    def summary(self) -> str:
+        """Say what an earlier run left."""
+        decisions = [line for line in self._lines if "decision" in line]
+        scored, tried = self.done - len(decisions), len(decisions)
+        text = f"resuming: {_count(scored, 'ingredient')} and {_count(tried, 'trial')} are in the journal"
+        if kept := [line for line in decisions if line["decision"] == "accepted"]:
+            soup, value = kept[-1]["soup"], kept[-1]["value"]
+            text += f"; the soup so far, {100 * value:.2f} %: {', '.join(soup)}"
+        return text
+
     def _read(self) -> list[dict[str, Any]]:
         """Return the whole lines; a line that was being written when its process died is cut off."""
         try:
@@ -72,6 +82,10 @@ class Journal:
                 os.close(descriptor)
         except OSError as error:
             raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def _difference(there: Any, here: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 The sum of the soup so far is kept, in the accumulator's dtype and in the order of acceptance; a trial adds one
 ingredient, divides, rounds to the soup's dtype and writes the parameter. Bit for bit this is what `soupkit merge`
-writes for the same ingredients in the same order.
+writes for the same ingredients in the same order. A soup with shares of its own has no use for the sum: it reads each
+of its ingredients once.
 """
 
 import os
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.errors import ArchitectureError, StorageError
 from soupkit.merging.arithmetic import Arithmetic
+from soupkit.merging.parameters import resolve
 from soupkit.merging.plan import TensorPlan, plan_tensors
-from soupkit.merging.registry import MergeMethod, find_method
+from soupkit.merging.registry import find_method
+from soupkit.search.live import fill_by, put
+from soupkit.search.soups import Soup
 
 _SPARE = 2 << 30  # bytes of the device's memory that are left to activations
 
@@ -56,13 +59,25 @@ class RunningSum:
             )
         return torch.device("cpu")
 
-    def _plan(self, members: Sequence[int], method: MergeMethod | None = None) -> list[TensorPlan]:
+    def _plan(self, members: Sequence[int]) -> list[TensorPlan]:
         chosen = [self._ingredients[m] for m in members]
-        return plan_tensors(method or self._uniform, chosen, None, {n: {} for n in chosen[0].tensors}, None)
+        return plan_tensors(self._uniform, chosen, None, {n: {} for n in chosen[0].tensors}, None)
+
+    def fill(self, soup: Soup) -> None:
+        """Write `soup` into the model."""
+        if soup.shares is None:
+            self._fill_uniform(soup.members)
+            return
+        self._sums, self._members = {}, ()  # room for what else is on the device
+        chosen = [self._ingredients[m] for m in soup.members]
+        method = find_method(soup.method)
+        fill_by(
+            method, self._live, chosen, None, resolve(method, soup.parameters, list(chosen[0].tensors), len(chosen))
+        )
 
     @torch.no_grad()
-    def fill(self, members: Sequence[int]) -> None:
-        """Write the uniform soup of `members`, in their order, into the model, and keep the sum of all but the last."""
+    def _fill_uniform(self, members: Sequence[int]) -> None:
+        """Write the mean of `members`, summed in their order, into the model; the sum of all but the last is kept."""
         if len(members) > 1 and self._members != tuple(members[:-1]):
             self.keep(members[:-1])
         for plan in self._plan(members):
@@ -73,9 +88,7 @@ class RunningSum:
             total, rest = self._beginning(plan, members, ops)
             for m in rest:
                 total.add_(self._stored(m, plan.name))
-            ops.divide(total, len(members))
-            soup = total.to(getattr(torch, DTYPES[plan.dtype].torch_name))
-            self._live[plan.name].copy_(soup.view(plan.shape))
+            put(self._live, plan, ops.divide(total, len(members)))
 
     @torch.no_grad()
     def keep(self, members: Sequence[int]) -> None:

@@ -22,6 +22,7 @@ from soupkit.search.bits import AMONG_FIVE, RIGHT, KnownHits
 from soupkit.search.metric import hit_metric, is_sum_of_hits
 from soupkit.search.pool import Pool
 from soupkit.search.running_sum import RunningSum
+from soupkit.search.soups import Soup, uniform
 from soupkit.search.stopping import Rule
 
 
@@ -69,40 +70,38 @@ class Scorer:
         self.n = int(self._starts[-1])
         self.by_hits = all(is_sum_of_hits(task) for task in self.tasks)
         self.metric = hit_metric([t.metric for t in self.tasks], self._labels) if self.by_hits else None
-        self._filled: tuple[int, ...] = ()
+        self._filled: Soup | None = None
         self._sides: dict[int, Tensor] = {}
         self._counted: dict[str, np.ndarray] = {}
+        self.learned = 0  # images that went through a model in this run
 
     @property
     def step(self) -> int:
         """How many images are looked at before the rule is asked again."""
         return self.evaluator.stride * self.ranks.size
 
-    def fill(self, members: tuple[int, ...]) -> None:
-        """Write the soup of `members` into the live model, if it is not there."""
-        if self._filled != members:
-            self.core.fill(members)
-            self._filled, self._sides = members, {}
+    def fill(self, soup: Soup) -> None:
+        """Write `soup` into the live model, if it is not there."""
+        if self._filled != soup:
+            self.core.fill(soup)
+            self._filled, self._sides = soup, {}
 
-    def forget(self) -> None:
-        """The live model was filled by somebody else."""
-        self._filled, self._sides = (), {}
-
-    def key(self, members: Sequence[int]) -> str:
-        """Return the name of a soup's weights: the ingredients' fingerprints in their order."""
-        prints = [self.pool.fingerprints[m].value for m in members]
-        return xxhash.xxh3_128_hexdigest(json.dumps(prints).encode())
+    def key(self, soup: Soup) -> str:
+        """Return the name of a soup's weights: the ingredients' fingerprints in their order, and their shares."""
+        prints = [self.pool.fingerprints[m].value for m in soup.members]
+        named = prints if soup.shares is None else [prints, soup.shares]
+        return xxhash.xxh3_128_hexdigest(json.dumps(named).encode())
 
     def individual(self, m: int) -> Seen:
         """Score ingredient `m` alone; the cache may know it."""
         if not self.by_hits:
-            return self.whole((m,))
-        known = self._open((m,))
+            return self.whole(uniform([m]))
+        known = self._open(uniform([m]))
         if not known.known.all():
             found = self.ranks.lead(lambda: self._from_cache(m))
             if found is not None:
                 return found
-        seen = self.examine((m,), None, known)
+        seen = self.examine(uniform([m]), None, known)
         if self.ranks.leads:
             for t, score in enumerate(seen.scores):
                 self._cache.put(self._keys[m][t], score, self._outcome(known, t))
@@ -118,17 +117,17 @@ class Scorer:
         scores = tuple(f[0] for f in found if f is not None)
         return Seen(self.metric.worth(hits), hits, int(hits.sum()), self.n, 0, scores)
 
-    def examine(self, members: tuple[int, ...], rule: Rule | None, known: KnownHits | None = None) -> Seen:
-        """Score the soup of `members` until `rule` rejects it (None: every image); `known` is its file, if open."""
+    def examine(self, soup: Soup, rule: Rule | None, known: KnownHits | None = None) -> Seen:
+        """Score `soup` until `rule` rejects it (None: every image); `known` is its file, if open."""
         assert self.metric is not None
-        known = known or self._open(members)
-        counted = self._counted.setdefault(self.key(members), np.zeros(self.n, dtype=bool))
+        known = known or self._open(soup)
+        counted = self._counted.setdefault(self.key(soup), np.zeros(self.n, dtype=bool))
         order = np.arange(self.n) if rule is None else rule.order
         count = scored = images = 0
         ended = False
         for start in range(0, self.n, self.step):
             part = order[start : start + self.step]
-            self._learn(members, known, part[~known.known[part]])
+            self._learn(soup, known, part[~known.known[part]])
             hits = (known.flags[part] & RIGHT).astype(bool)
             scored += int((~counted[part]).sum())
             counted[part] = True
@@ -142,21 +141,22 @@ class Scorer:
         if ended:
             return Seen(None, None, count, images, scored)
         hits = (known.flags & RIGHT).astype(bool)
-        return Seen(self.metric.worth(hits), hits, count, images, scored, self._scores(members, known))
+        return Seen(self.metric.worth(hits), hits, count, images, scored, self._scores(soup, known))
 
-    def _open(self, members: tuple[int, ...]) -> KnownHits:
+    def _open(self, soup: Soup) -> KnownHits:
         """Open what is known of a soup: what the first rank's disk says counts on all of them."""
-        path = self._directory / "hits" / self.key(members)
+        path = self._directory / "hits" / self.key(soup)
         known = KnownHits(path, self.n, writes=self.ranks.leads)
         if self.ranks.size > 1:
             known.known, known.flags = self.ranks.lead(lambda: (known.known, known.flags))
         return known
 
-    def _learn(self, members: tuple[int, ...], known: KnownHits, images: np.ndarray) -> None:
+    def _learn(self, soup: Soup, known: KnownHits, images: np.ndarray) -> None:
         """Score `images`, on every rank its share, and note what they are."""
         if not len(images):
             return
-        self.fill(members)
+        self.fill(soup)
+        self.learned += len(images)
         owner = np.searchsorted(self._starts, images, side="right") - 1
         for t in np.unique(owner).tolist():
             mine = images[owner == t]
@@ -177,22 +177,23 @@ class Scorer:
         five = (flags & AMONG_FIVE).astype(bool) if len(self.tasks[t].classnames) >= 5 else None
         return Hits((flags & RIGHT).astype(bool), five, self._labels[t])
 
-    def _scores(self, members: tuple[int, ...], known: KnownHits) -> tuple[Score, ...]:
-        ref, print_ = self._named(members)
+    def _scores(self, soup: Soup, known: KnownHits) -> tuple[Score, ...]:
+        ref, print_ = self._named(soup)
         return tuple(score_of(self._outcome(known, t), task, ref, print_) for t, task in enumerate(self.tasks))
 
-    def _named(self, members: tuple[int, ...]) -> tuple[str, str | None]:
-        if len(members) == 1:
-            return self.pool.refs[members[0]], self.pool.fingerprints[members[0]].value
-        return " + ".join(self.pool.refs[m] for m in members), None
+    def _named(self, soup: Soup) -> tuple[str, str | None]:
+        if len(soup.members) == 1:
+            return self.pool.refs[soup.members[0]], self.pool.fingerprints[soup.members[0]].value
+        return " + ".join(self.pool.refs[m] for m in soup.members), None
 
-    def whole(self, members: tuple[int, ...]) -> Seen:
-        """Score the soup of `members` by full passes: for scores that are no sums of hits."""
-        path = self._directory / "scores" / f"{self.key(members)}.json"
+    def whole(self, soup: Soup) -> Seen:
+        """Score `soup` by full passes: for scores that are no sums of hits."""
+        path = self._directory / "scores" / f"{self.key(soup)}.json"
         scores = self.ranks.lead(lambda: _read_scores(path, len(self.tasks)))
         if scores is None:
-            self.fill(members)
-            ref, print_ = self._named(members)
+            self.fill(soup)
+            self.learned += self.n
+            ref, print_ = self._named(soup)
             found = [
                 self.evaluator.run(t, [self.evaluator.text_side(t)], None, self.progress)[0]
                 for t in range(len(self.tasks))
@@ -200,8 +201,8 @@ class Scorer:
             scores = tuple(score_of(o, task, ref, print_) for o, task in zip(found, self.tasks, strict=True))
             if self.ranks.leads:
                 write_whole(path, json.dumps([asdict(score) for score in scores]))
-        first = self.key(members) not in self._counted
-        self._counted[self.key(members)] = np.ones(0, dtype=bool)
+        first = self.key(soup) not in self._counted
+        self._counted[self.key(soup)] = np.ones(0, dtype=bool)
         mean = sum(score.value for score in scores) / len(scores)
         return Seen(mean, None, None, self.n, self.n if first else 0, scores)
 

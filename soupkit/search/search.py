@@ -1,38 +1,36 @@
 """`greedy_search`: from ingredients and tasks to the best soup that the strategy finds, as a soup directory."""
 
-import json
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.reference import open_checkpoint
-from soupkit.errors import SoupkitError, StorageError, UsageError
-from soupkit.evaluation.data import Task
+from soupkit.errors import SoupkitError, UsageError
 from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache
-from soupkit.evaluation.score_cache import ScoreCache, score_key
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
-from soupkit.merging.soup import read_soup_json
 from soupkit.progress import SILENT, Progress
-from soupkit.ranks import Ranks, joined_ranks
+from soupkit.ranks import joined_ranks
+from soupkit.search.experts import choose_experts, correlations, group_tasks, mix_experts, most_groups
 from soupkit.search.findings import describe, reports
+from soupkit.search.job import Job
 from soupkit.search.journal import Journal
+from soupkit.search.mixing import all_blocks, mix
+from soupkit.search.offer import so_far
 from soupkit.search.options import SearchOptions
-from soupkit.search.pool import Pool, open_pool
-from soupkit.search.scoring import Scorer
-from soupkit.search.strategies import STRATEGIES, Standing, random_orders
-from soupkit.search.trials import SearchTrials
-
-DOCUMENT = "search.json"
+from soupkit.search.place import JOURNAL, SOUP, Picture, check_place, publish, take_place
+from soupkit.search.pool import open_pool
+from soupkit.search.shapley import known_subsets, shapley_shares
+from soupkit.search.soups import Standing
+from soupkit.search.strategies import backward, greedy, random_orders, swap
+from soupkit.search.trials import SearchTrials, tasks_by_ingredients
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def greedy_search(
     preprocess: Path | None = None,
     dry_run: bool = False,
     fresh: bool = False,
-    picture: Callable[[dict[str, Any], Path], None] | None = None,
+    picture: Picture | None = None,
     progress: Progress = SILENT,
 ) -> SearchResult:
     """Search for the soup of `refs` that scores best on `tasks` (the mean over them), and write it to `output`.
@@ -93,113 +91,39 @@ def greedy_search(
         )  # fmt: skip
         selecting = open_tasks(tasks, data_root=data_root, split="val")
         reporting = open_tasks(report_tasks, data_root=data_root)
+        if options.strategy == "experts" and len(selecting) < 2:
+            raise UsageError("experts of one task are one ingredient", "--task", "name several tasks to select on")
         notes = [*pool.notes, *(note for task in (*selecting, *reporting) for note in task.notes)]
         contents = [ranks.together(lambda t=t: content_of(t, evaluation, progress)) for t in (*selecting, *reporting)]  # type: ignore[misc]
-        job = _Job(
-            pool, selecting, reporting, contents, options, evaluation, ranks, progress, target, model, preprocess
-        )
+        job = Job(pool, selecting, reporting, contents, options, evaluation, ranks, progress, target, model, preprocess)
+        blocks = all_blocks(options.blocks, list(pool.checkpoints[0].tensors))
         for note in notes if ranks.leads else ():
             progress.note(note)
-        if dry_run:
-            return SearchResult("planned", target, _planned(job), time.perf_counter() - started, tuple(notes))
-        there = ranks.lead(lambda: _existing(target, job.subject(), fresh=fresh))
+        there = ranks.lead(lambda: check_place(job, fresh=fresh))
         if there is not None:
             if ranks.leads:
                 progress.note(f"{target} is there already, found among the same ingredients by the same search")
             return SearchResult("unchanged", target, there, time.perf_counter() - started, tuple(notes))
+        if dry_run:
+            return SearchResult("planned", target, job.planned(), time.perf_counter() - started, tuple(notes))
         try:
-            document, more = _run(job, stack, fresh=fresh, picture=picture, started=started)
+            document, more = _run(job, blocks, stack, fresh=fresh, picture=picture, started=started)
         except torch.OutOfMemoryError as error:
             raise SoupkitError(
-                "the device has no room left, even for one image",
+                "the device has no room left beside the model and the sum of a soup",
                 evaluation.device,
                 "use another --device or --precision",
             ) from error
         return SearchResult("written", target, document, time.perf_counter() - started, (*notes, *more))
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """All that a search is about."""
-
-    pool: Pool
-    selecting: list[Task]
-    reporting: list[Task]
-    contents: list[str]
-    options: SearchOptions
-    evaluation: EvaluationOptions
-    ranks: Ranks
-    progress: Progress
-    target: Path
-    model: str | None
-    preprocess: Path | None
-
-    @property
-    def tasks(self) -> list[Task]:
-        """Every task, the selecting ones first."""
-        return [*self.selecting, *self.reporting]
-
-    def subject(self) -> dict[str, Any]:
-        """Return what decides the outcome, so that a journal of another search is recognised."""
-        described = [
-            [t.name, t.split, t.metric, content, t.classnames, t.templates]
-            for t, content in zip(self.tasks, self.contents, strict=True)
-        ]
-        evaluation = {
-            k: getattr(self.evaluation, k) for k in ("device", "precision", "batch_size", "limit", "skip_corrupt")
-        }
-        subject = {
-            "ingredients": [p.value for p in self.pool.fingerprints],
-            "tasks": described[: len(self.selecting)],
-            "report tasks": described[len(self.selecting) :],
-            "options": asdict(self.options),
-            "evaluation": evaluation,
-            "ranks": self.ranks.size,
-        }
-        return json.loads(json.dumps(subject))
-
-
-def _planned(job: _Job) -> dict[str, Any]:
-    images = sum(len(t.dataset) for t in job.selecting)
-    return {
-        "strategy": job.options.strategy,
-        "stopping": job.options.stopping,
-        "ingredients": list(job.pool.refs),
-        "tasks": [f"{t.name}:{t.split}" for t in job.selecting],
-        "report_tasks": [f"{t.name}:{t.split}" for t in job.reporting],
-        "images": images,
-    }
-
-
-def _existing(target: Path, subject: dict[str, Any], *, fresh: bool) -> dict[str, Any] | None:
-    """Return the document of a finished search for the same; None where the way is free. Raises StorageError."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return None
-    soup = read_soup_json(target)
-    if soup is None:
-        raise StorageError("is there already and is not a soup", target, "choose another -o, or move it away yourself")
-    if fresh:
-        return None
-    try:
-        document = json.loads((target / DOCUMENT).read_text("utf-8"))
-    except (OSError, ValueError):
-        document = {}
-    if document.get("settings") != subject:
-        raise StorageError("holds another soup", target, "choose another -o, or replace it with --fresh")
-    with open_checkpoint(target) as written:
-        if fingerprint(written).value != soup.get("output", {}).get("fingerprint"):
-            raise StorageError(
-                "holds this soup, but not the weights that were written", target, "make it anew with --fresh"
-            )
-    return document
-
-
 def _run(
-    job: _Job,
+    job: Job,
+    blocks: tuple[str, ...],
     stack: ExitStack,
     *,
     fresh: bool,
-    picture: Callable[[dict[str, Any], Path], None] | None,
+    picture: Picture | None,
     started: float,
 ) -> tuple[dict[str, Any], list[str]]:
     """Search, write the soup, check it and describe what was found."""
@@ -207,92 +131,90 @@ def _run(
 
     def take() -> None:
         stack.enter_context(partial)
-        if fresh:
-            partial.clear()
+        take_place(partial, fresh=fresh)
 
     ranks.lead(take)
-    path = partial.path / "journal.jsonl"
-    journal = ranks.together(lambda: Journal(path, job.subject(), writes=ranks.leads))
-    if journal.done and ranks.leads:
-        progress.note(f"resuming: {journal.done} lines of the journal were written before")
+    journal = ranks.together(lambda: Journal(partial.path / JOURNAL, job.subject(), writes=ranks.leads))
     evaluator = stack.enter_context(
         Evaluator(
             job.pool.config, job.tasks, job.evaluation, tokenizer_files=job.pool.tokenizer_files,
             where=job.pool.refs[0], progress=progress, ranks=ranks,
         )
     )  # fmt: skip
-    scorer = _scorer(job, evaluator, partial.path)
-    trials = SearchTrials(scorer, journal, job.options)
-    try:
-        order = trials.score_ingredients()
-        found = _search(trials, order)
-    except KeyboardInterrupt:
-        if ranks.leads and trials.best is not None:
-            names = " ".join(job.pool.refs[m] for m in trials.best.members)
-            progress.note(f"the best soup so far is that of: {names}")
-        raise
-    soup = partial.path / "soup"
+    scorer = job.scorer(evaluator, partial.path)
+    # The uniform soup is scored in the end, and three models are on what reports.
+    after = scorer.n + 3 * sum(len(pixels.rows) for pixels in evaluator.pixels[len(job.selecting) :])
+    trials = SearchTrials(scorer, journal, job.options, after)
+    order, found, more = _searched(job, trials, blocks)
+    soup = partial.path / SOUP
     written = merge(
         [job.pool.refs[m] for m in found.members], soup,
+        method=found.soup.method, parameters=found.soup.parameters,
         model=job.model, preprocess=job.preprocess, allow_single=True,
         options=RunOptions(device=job.evaluation.device), progress=progress,
     )  # fmt: skip
-    scorer.fill(found.members)
+    scorer.fill(found.soup)
     with open_checkpoint(soup) as file:
         if odd := scorer.core.differences(file):
             raise SoupkitError("the soup on disk is not the one that was scored", f"{soup}, tensor {odd[0]!r}")
     document, notes = describe(trials, order, found, job.target, written.fingerprint)
+    document.update(more)
     document["report"] = reports(trials, order, found, job.target, written.fingerprint, partial.path)
     document["settings"] = job.subject()
     document["seconds"] = time.perf_counter() - started
     for note in notes if ranks.leads else ():
         progress.note(note)
-    ranks.lead(lambda: _publish(partial, soup, job.target, document, picture, fresh=fresh))
+    ranks.lead(lambda: publish(partial, document, picture, fresh=fresh))
     return document, notes
 
 
-def _scorer(job: _Job, evaluator: Evaluator, directory: Path) -> Scorer:
-    evaluation = job.evaluation
-    settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
-    # A file of weights means the same to `soupkit evaluate`: its tokenizer's files count by what lies beside it.
-    keys = [
-        [
-            score_key(p.value, content, task, job.pool.config, checkpoint.tokenizer_files, settings)
-            for task, content in zip(job.selecting, job.contents, strict=False)
-        ]
-        for p, checkpoint in zip(job.pool.fingerprints, job.pool.checkpoints, strict=True)
-    ]
-    cache = ScoreCache(evaluation.cache / "scores" if evaluation.cache is not None and evaluation.scores else None)
-    return Scorer(job.pool, evaluator, len(job.selecting), directory, cache, keys, job.ranks, job.progress)
-
-
-def _search(trials: SearchTrials, order: list[int]) -> Standing:
-    options = trials.options
-    if options.orders > 1:
-        return random_orders(trials, order, options.orders, options.seed)
-    return STRATEGIES[options.strategy](trials, order)
-
-
-def _publish(
-    partial: PartialDirectory,
-    soup: Path,
-    target: Path,
-    document: dict[str, Any],
-    picture: Callable[[dict[str, Any], Path], None] | None,
-    *,
-    fresh: bool,
-) -> None:
-    """Put the document and the picture beside the soup, and all of it in place by one rename."""
-    old = target.with_name(target.name + ".old.partial")
+def _searched(job: Job, trials: SearchTrials, blocks: tuple[str, ...]) -> tuple[list[int], Standing, dict[str, Any]]:
+    """Score the ingredients and search. Interrupted, the best soup so far is offered."""
+    speaks = job.progress if job.ranks.leads else SILENT
     try:
-        (soup / DOCUMENT).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        if picture is not None:
-            picture(document, soup / "search.png")
-        if fresh and target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-        soup.rename(target)
-    except OSError as error:
-        raise StorageError(f"cannot be put in place: {error.strerror}", target) from error
-    shutil.rmtree(old, ignore_errors=True)
-    partial.discard()
+        order = trials.score_ingredients()
+        for doubt in trials.doubts:
+            speaks.note(doubt)
+        found, more = _found(trials, order, blocks)
+    except KeyboardInterrupt:
+        speaks.finish()
+        if (best := trials.best_so_far()) is not None:
+            speaks.note(so_far(job.pool, *best, job.target, job.model, job.preprocess))
+        raise
+    return order, found, more
+
+
+def _found(trials: SearchTrials, order: list[int], blocks: tuple[str, ...]) -> tuple[Standing, dict[str, Any]]:
+    """Search by the strategy of the options; returns the soup, and what else the strategy has to say."""
+    options = trials.options
+    if options.strategy == "weights":
+        return mix(trials, order, blocks, options.budget, options.seed), {}
+    if options.strategy == "experts":
+        return _experts(trials, order)
+    if options.orders > 1:
+        return random_orders(trials, order, options.orders, options.seed), {}
+    return {"greedy": greedy, "backward": backward, "swap": swap}[options.strategy](trials, order), {}
+
+
+def _experts(trials: SearchTrials, order: list[int]) -> tuple[Standing, dict[str, Any]]:
+    options, refs = trials.options, trials.pool.refs
+    values = tasks_by_ingredients(trials.ingredients)
+    correlation = correlations(values)
+    groups = trials.agree(group_tasks(correlation, options.correlation, most_groups(options.budget)))
+    experts = choose_experts(values, groups, order)
+    names = [f"{t.name}:{t.split}" for t in trials.scorer.tasks]
+    standing = mix_experts(trials, order, experts, options.budget)
+    scores = trials.by_members()
+    shares = shapley_shares(standing.members, scores)
+    return standing, {
+        "groups": [
+            {"tasks": [names[t] for t in group], "expert": refs[expert]}
+            for group, expert in zip(groups, experts, strict=True)
+        ],
+        "correlations": correlation.tolist(),
+        "shapley": {
+            "shares": [{"ref": refs[m], "share": shares[m]} for m in standing.members],
+            "subsets": 2 ** len(standing.members) - 1,
+            "scored": known_subsets(standing.members, scores),
+        },
+    }

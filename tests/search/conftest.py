@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from soupkit.evaluation import EvaluationOptions
+from soupkit.progress import Silent
+from soupkit.search import SearchOptions, SearchResult, greedy_search
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +37,30 @@ def fine_tunes(short_runs: Callable[[str], Path], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+class Told(Silent):
+    """Remembers what a person would be told."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.notes: list[str] = []
+
+    def start(self, label: str, total: int, unit: str) -> None:
+        self.labels.append(label)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def search(fine_tunes: list[Path], cache: Path, tmp_path: Path) -> Any:
+    """Run a search over the fine-tunes on 150 of the digits' validation images."""
+
+    def run(name: str = "soup", refs: list[Path] | None = None, **options: Any) -> SearchResult:
+        chosen = {k: options.pop(k) for k in list(options) if hasattr(SearchOptions(), k)}
+        evaluation = EvaluationOptions(cache=cache, limit=150, batch_size=16, device="cpu")
+        given = {"tasks": ["digits"], "evaluation": evaluation, **options}
+        return greedy_search(refs or fine_tunes, tmp_path / name, search=SearchOptions(**chosen), **given)
+
+    return run

@@ -1,22 +1,24 @@
-"""The command in processes of its own: killed by SIGKILL and started again."""
+"""The command in processes of its own: killed, interrupted, started again, and on two ranks."""
 
 import json
-import os
+import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
 from soupkit.search.bits import _HEAD, _RECORD
-from tests.conftest import environment
+from tests.conftest import bytes_of
+from tests.processes import Started, on_ranks, soupkit, start
+
+WEIGHTS = "open_clip_model.safetensors"
 
 
-def arguments(refs: list[Path], output: Path) -> list[str]:
-    options = ["--task", "digits", "--batch-size", "16", "--no-cache", "--device", "cpu", "--json", "-o", str(output)]
-    return ["-m", "soupkit", "greedy-search", *map(str, refs), *options]
+def arguments(refs: list[Path], output: Path, *more: str, batch: int = 16) -> list[str]:
+    options = ["--task", "digits", "--batch-size", str(batch), "--limit", "64", "--no-cache", "--device", "cpu"]
+    return ["greedy-search", *map(str, refs), *options, *more, "--json", "-o", str(output)]
 
 
 def scored(directory: Path) -> list[tuple[str, bytes]]:
@@ -34,30 +36,72 @@ def scored(directory: Path) -> list[tuple[str, bytes]]:
     return blocks
 
 
+def decisions(directory: Path) -> list[dict[str, Any]]:
+    """The decisions in a journal, whole lines only."""
+    path = directory / "journal.jsonl"
+    data = path.read_bytes() if path.exists() else b""
+    lines = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+    return [line for line in lines if "decision" in line]
+
+
+def wait_for(process: Started, directory: Path, action: str, n: int) -> None:
+    while process.alive and sum(d["action"] == action for d in decisions(directory)) < n:
+        time.sleep(0.005)
+
+
 def test_a_killed_search_goes_on_as_if_it_had_not_been(fine_tunes: list[Path], tmp_path: Path) -> None:
-    refs = fine_tunes[:4]
-    command = [sys.executable, *arguments(refs, tmp_path / "killed")]
+    words = arguments(fine_tunes[:3], tmp_path / "killed", "--strategy", "weights", "--budget", "14")
     partial = tmp_path / "killed.partial"
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(scored(partial)) < 30 and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = scored(partial)
-    assert before and not (tmp_path / "killed").exists()
-    resumed = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
+    process = start(*words)
+    wait_for(process, partial, "mix", 5)
+    process.signal(signal.SIGKILL)
+    assert process.wait().returncode == -signal.SIGKILL
+    assert scored(partial) and not (tmp_path / "killed").exists()
+    resumed, whole = soupkit(*words), soupkit(*words[:-1], tmp_path / "whole")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resuming" in resumed.stderr
-    found = json.loads(resumed.stdout)
-    whole = subprocess.run(
-        [sys.executable, *arguments(refs, tmp_path / "whole")],
-        env=environment(), capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    assert "resuming: 3 ingredients and " in resumed.stderr and "the soup so far" in resumed.stderr
     assert whole.returncode == 0, whole.stderr
-    other = json.loads(whole.stdout)
-    for field in ("selected", "decisions", "images_scored", "images_full"):
+    found, other = json.loads(resumed.stdout), json.loads(whole.stdout)
+    for field in ("selected", "weights", "decisions", "images_scored", "images_full"):
         assert found[field] == other[field]
-    assert found["score"]["fingerprint"] == other["score"]["fingerprint"]
-    for name in ("open_clip_model.safetensors", "search.json", "search.png", "soup.json"):
+    assert sum(d["action"] == "mix" for d in found["decisions"]) == 14
+    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    for name in ("search.json", "search.png", "soup.json"):
         assert (tmp_path / "killed" / name).stat().st_size > 0
     assert not partial.exists()
+
+
+def test_ctrl_c_offers_the_best_soup_so_far_and_the_command_that_writes_it(
+    fine_tunes: list[Path], tmp_path: Path
+) -> None:
+    process = start(*arguments(fine_tunes[:3], tmp_path / "soup", "--strategy", "weights", "--budget", "5000"))
+    wait_for(process, tmp_path / "soup.partial", "mix", 3)
+    process.signal(signal.SIGINT)
+    done = process.wait(60)
+    said = done.stderr
+    assert done.returncode == 130, said
+    assert "interrupted" in said and "the same command resumes" in said and "Traceback" not in said
+    (offer,) = [line for line in said.splitlines() if line.startswith("the best ")]
+    kept = [d for d in decisions(tmp_path / "soup.partial") if d["decision"] == "accepted"]
+    assert f"{100 * kept[-1]['value']:.2f} %" in offer
+    if len(kept[-1]["soup"]) > 1:
+        done = soupkit(*shlex.split(offer.partition(" %: soupkit ")[2]))
+        assert done.returncode == 0, done.stderr
+        written = json.loads((tmp_path / "soup-so-far/soup.json").read_text())
+        assert [i["ref"] for i in written["ingredients"]] == kept[-1]["soup"]
+
+
+def test_two_ranks_decide_and_write_what_one_process_does(fine_tunes: list[Path], tmp_path: Path) -> None:
+    more = ("--strategy", "weights", "--budget", "6", "--report-task", "digits")
+    # Two ranks with 8 images each look at the same images between two decisions as one process with 16.
+    ranks = on_ranks(2, *arguments(fine_tunes[:3], tmp_path / "two", *more, batch=8))
+    one = soupkit(*arguments(fine_tunes[:3], tmp_path / "one", *more))
+    assert [r.returncode for r in (*ranks, one)] == [0, 0, 0], [r.stderr for r in (*ranks, one)]
+    assert not ranks[1].stdout
+    found, other = json.loads(ranks[0].stdout), json.loads(one.stdout)
+    for field in ("selected", "weights", "decisions", "images_scored", "images_full"):
+        assert found[field] == other[field]
+    for mine, theirs in zip([found["score"], *found["report"]], [other["score"], *other["report"]], strict=True):
+        assert (mine["value"], mine["fingerprint"]) == (theirs["value"], theirs["fingerprint"])
+    for name in (WEIGHTS, "soup.json", "open_clip_config.json"):
+        assert bytes_of(tmp_path / "two")[name] == bytes_of(tmp_path / "one")[name]

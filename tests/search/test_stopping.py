@@ -7,53 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupkit.search.metric import HitMetric, hit_metric
+from soupkit.search.metric import hit_metric
 from soupkit.search.stopping import open_rule
-from soupkit.search.strategies import Standing, backward, greedy, random_orders, swap
-
-
-class Tables:
-    """A pool that is a table of random hits: every soup has its own, drawn from its members' and a seed."""
-
-    def __init__(
-        self, margins: np.ndarray, metric: HitMetric, rule: str, *, strict: bool, step: int, pull: bool = True
-    ) -> None:
-        self.margins, self.metric, self.rule, self.strict, self.step = margins, metric, rule, strict, step
-        self.pull = pull
-        self.alone = margins > 0
-        share = self.alone.mean(axis=0)
-        self.disagreement = np.minimum(share, 1 - share)
-        self.images, self.trials = 0, 0
-
-    def hits(self, members: tuple[int, ...]) -> np.ndarray:
-        return self.margins[list(members)].mean(axis=0) + 0.1 * (len(members) > 1) > 0
-
-    def start(self, members: tuple[int, ...]) -> Standing:
-        hits = self.hits(members)
-        return Standing(members, self.metric.worth(hits), hits)
-
-    def trial(
-        self, current: Standing, members: tuple[int, ...], action: str, candidate: int, *, strict: bool = False
-    ) -> Standing | None:
-        hits, strict = self.hits(members), strict or self.strict
-        assert current.hits is not None
-        rule = open_rule(
-            self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials),
-            pulls_to=self.alone[candidate] if self.pull else None,
-        )  # fmt: skip
-        self.trials += 1
-        for start in range(0, len(hits), self.step):
-            part = rule.order[start : start + self.step]
-            self.images += len(part)
-            if rule.sees(part, hits[part]):
-                return None
-        worth = self.metric.worth(hits)
-        better = worth > current.worth if strict else worth >= current.worth
-        return Standing(members, worth, hits) if better else None
-
-    def order(self) -> list[int]:
-        worth = [self.metric.worth(h) for h in self.alone]
-        return sorted(range(len(worth)), key=lambda m: -worth[m])
+from soupkit.search.strategies import backward, greedy, random_orders, swap
+from tests.search.tables import Tables
 
 
 def table(seed: int, models: int, images: tuple[int, ...], metrics: tuple[str, ...], **how: object) -> Tables:

@@ -1,0 +1,29 @@
+"""A soup as the command that writes it, for a person to run."""
+
+import json
+import shlex
+from pathlib import Path
+
+from soupkit.search.pool import Pool
+from soupkit.search.soups import Soup
+
+
+def merge_command(pool: Pool, soup: Soup, output: Path, model: str | None, preprocess: Path | None) -> str:
+    """Return the call of `soupkit merge` that writes `soup`, bit for bit, to `output`."""
+    words = ["soupkit", "merge", *(pool.refs[m] for m in soup.members)]
+    weights = soup.weights
+    if isinstance(weights, dict):
+        words += ["--method", soup.method, "--param", f"weight={json.dumps(weights)}"]
+    elif soup.shares is not None:
+        words += [word for weight in weights for word in ("--weight", repr(weight))]
+    words += ["--model", model] if model else []
+    words += ["--preprocess", str(preprocess)] if preprocess else []
+    return shlex.join([*words, "-o", str(output)])
+
+
+def so_far(pool: Pool, soup: Soup, value: float, target: Path, model: str | None, preprocess: Path | None) -> str:
+    """Say which soup a search would choose if it ended here, and how to have it."""
+    if len(soup.members) == 1:
+        return f"the best so far, {100 * value:.2f} %, is {pool.refs[soup.members[0]]} alone"
+    place = target.with_name(f"{target.name}-so-far")
+    return f"the best soup so far, {100 * value:.2f} %: {merge_command(pool, soup, place, model, preprocess)}"

@@ -1,0 +1,74 @@
+"""Pools that are tables of random hits, for strategies and rules: every soup has its own, from its members' margins."""
+
+from typing import Any
+
+import numpy as np
+
+from soupkit.search.metric import HitMetric
+from soupkit.search.soups import Soup, Standing, uniform
+from soupkit.search.stopping import open_rule
+
+
+class Tables:
+    """What strategies may ask for, answered from `margins` (float64 [models, images]): an image is right above 0.
+
+    `soups` are those that were scored in full, as often as they were.
+    """
+
+    def __init__(
+        self, margins: np.ndarray, metric: HitMetric, rule: str = "none", *, strict: bool = False, step: int = 32,
+        pull: bool = True,
+    ) -> None:  # fmt: skip
+        self.pull = pull
+        self.margins, self.metric, self.rule, self.strict, self.step = margins, metric, rule, strict, step
+        self.alone = margins > 0
+        share = self.alone.mean(axis=0)
+        self.disagreement = np.minimum(share, 1 - share)
+        self.images, self.trials = 0, 0
+        self.soups: list[Soup] = []
+
+    def expect(self, n: int) -> None:
+        assert n >= 0
+
+    def agree(self, value: Any) -> Any:
+        return value
+
+    def hits(self, soup: Soup) -> np.ndarray:
+        blocks = soup.weights.values() if isinstance(soup.weights, dict) else [soup.weights]
+        shares = np.mean([np.array(weights) / sum(weights) for weights in blocks], axis=0)
+        return shares @ self.margins[list(soup.members)] + 0.1 * (len(soup.members) > 1) > 0
+
+    def worth(self, soup: Soup) -> int:
+        return self.metric.worth(self.hits(soup))
+
+    def start(self, soup: Soup) -> Standing:
+        return Standing(soup, self.worth(soup), self.hits(soup))
+
+    def measure(self, current: Standing, soup: Soup, action: str) -> Standing:
+        self.trials += 1
+        self.soups.append(soup)
+        return self.start(soup)
+
+    def trial(
+        self, current: Standing, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
+    ) -> Standing | None:
+        hits, strict = self.hits(soup), strict or self.strict
+        assert current.hits is not None
+        rule = open_rule(
+            self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials),
+            pulls_to=self.alone[candidate] if self.pull and candidate is not None else None,
+        )  # fmt: skip
+        self.trials += 1
+        for start in range(0, len(hits), self.step):
+            part = rule.order[start : start + self.step]
+            self.images += len(part)
+            if rule.sees(part, hits[part]):
+                return None
+        self.soups.append(soup)
+        found = self.start(soup)
+        better = found.worth > current.worth if strict else found.worth >= current.worth
+        return found if better else None
+
+    def order(self) -> list[int]:
+        worth = [self.worth(uniform([m])) for m in range(len(self.margins))]
+        return sorted(range(len(worth)), key=lambda m: -worth[m])
