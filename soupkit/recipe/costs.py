@@ -135,7 +135,7 @@ class _Reckoning:
     def _search(self, entry: dict[str, Any]) -> StepCost:
         weights, lost = self._ingredients(entry)
         n = len(entry["ingredients"])
-        trials = most_trials(entry["search"], n, entry["orders"])
+        trials = most_trials(entry["search"], n, entry["orders"], entry["budget"])
         if trials is None:
             lost = (*lost, f"how many trials the strategy {entry['search']} makes")
         sizes, missing = self._sizes(entry["task"], entry, split="val")
@@ -145,8 +145,10 @@ class _Reckoning:
         passes = n + trials
         images, prompts = (passes * a + 3 * b for a, b in zip(_sums(sizes), _sums(reported), strict=True))
         operations = _passes(weights[0], images, prompts)
-        # Each is looked at, scored alone and merged; a trial reads the one that it tries.
-        read = 3 * sum(w.nbytes for w in weights) + trials * max(w.nbytes for w in weights)
+        # Each is looked at, scored alone and merged; a trial reads the one that it tries, a mixture all.
+        mixtures = entry["budget"] if entry["search"] in ("weights", "experts") else 0
+        every, largest = sum(w.nbytes for w in weights), max(w.nbytes for w in weights)
+        read = (3 + mixtures) * every + (trials - mixtures) * largest
         return StepCost(
             operations=operations, days=self._days(operations), bytes_read=read, bytes_written=weights[0].nbytes,
             images=images, prompts=prompts, unknown=(*missing, *more),
@@ -184,8 +186,10 @@ class _Reckoning:
         return StepCost(bytes_read=weights.nbytes, bytes_written=weights.nbytes)
 
 
-def most_trials(strategy: str, n: int, orders: int) -> int | None:
+def most_trials(strategy: str, n: int, orders: int, budget: int) -> int | None:
     """Return the most trials that a search among `n` makes after scoring each alone; None where nothing bounds them."""
+    if strategy in ("weights", "experts"):
+        return budget + (n - 1 if strategy == "weights" else 0)  # the greedy soup comes before the mixtures
     if strategy == "greedy":
         return orders * (n - 1)
     return n * (n + 1) // 2 if strategy == "backward" else None

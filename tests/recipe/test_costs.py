@@ -55,9 +55,10 @@ def test_every_task_of_the_suites_has_a_size() -> None:
 
 
 def test_the_most_trials_of_a_search() -> None:
-    assert most_trials("greedy", 5, 1) == 4 and most_trials("greedy", 5, 3) == 12
-    assert most_trials("backward", 3, 1) == 6  # all of them, then three without one, then two
-    assert most_trials("swap", 5, 1) is None
+    assert most_trials("greedy", 5, 1, 100) == 4 and most_trials("greedy", 5, 3, 100) == 12
+    assert most_trials("weights", 5, 1, 100) == 104 and most_trials("experts", 5, 1, 100) == 100
+    assert most_trials("backward", 3, 1, 100) == 6  # all of them, then three without one, then two
+    assert most_trials("swap", 5, 1, 100) is None
 
 
 def planned(tmp_path: Path, sections: dict[str, Any]) -> RunResult:
