@@ -46,7 +46,7 @@ class Study:
 
 STUDIES = {
     "digits": Study(ROOT / "recipes" / "digits.yaml", 2, ("digits",)),
-    "fashion": Study(ROOT / "recipes" / "fashion-mnist.yaml", 6, ("fashion-mnist/single", "fashion-mnist/corner")),
+    "fashion": Study(ROOT / "recipes" / "fashion-mnist.yaml", 6, ("fashion-mnist/single",)),
 }
 
 

@@ -1,11 +1,10 @@
-"""Fashion-MNIST as captioned scenes: training shards of WebDataset, and two tasks in CLIP_benchmark's layout.
+"""Fashion-MNIST as captioned scenes: training shards of WebDataset, and a task in CLIP_benchmark's layout.
 
 A scene is a grid of two by two garments of 28 x 28 pixels, some of them empty. The garments of the training file's
 first 50,000 make the training scenes, its last 10,000 the split `val`, the test file the split `test`.
 
 train/{0..7}.tar   1 to 4 garments; the caption names each with a chance of 4 in 5 (one at least), mostly with its place
 single/            one garment, anywhere in an otherwise empty scene
-corner/            four garments; the label is the one at the top left
 """
 
 import gzip
@@ -23,7 +22,7 @@ CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 CELLS = ("top left", "top right", "bottom left", "bottom right")
-TEMPLATES = {"single": ("photo of {c}", *(f"{{c}} {cell}" for cell in CELLS)), "corner": ("{c} top left",)}
+TEMPLATES = ("photo of {c}", *(f"{{c}} {cell}" for cell in CELLS))
 SCENES, SHARDS = 40_000, 8
 _COUNTS = (0.1, 0.3, 0.3, 0.3)  # of one to four garments
 _NAMED, _PLACED = 0.8, 0.75  # chances that a garment is named, and that the caption says where
@@ -45,7 +44,7 @@ def find_source(given: Path | None) -> Path:
 
 
 def make_scenes(source: Path, folder: Path, *, scenes: int = SCENES) -> Path:
-    """Write the shards and the two tasks to `folder`; kept when they are there. Interrupted, they are made anew."""
+    """Write the shards and the task to `folder`; kept when they are there. Interrupted, they are made anew."""
     if (folder / "done").is_file():
         return folder
     images, labels = read_garments(source, "train")
@@ -57,14 +56,13 @@ def make_scenes(source: Path, folder: Path, *, scenes: int = SCENES) -> Path:
         count = scenes // SHARDS
         pairs = ((png, {"txt": text}) for png, text in (next(drawn) for _ in range(count)))
         write_shard(folder / "train" / f"{shard}.tar", pairs)
-    for task in ("single", "corner"):
-        for split, garments in splits.items():
-            place = folder / task / split
-            place.mkdir(parents=True, exist_ok=True)
-            write_shard(place / "0.tar", ((png, {"cls": str(c)}) for png, c in task_scenes(task, garments)))
-            (place / "nshards.txt").write_text("1\n")
-        (folder / task / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
-        (folder / task / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES[task]) + "\n")
+    task = folder / "single"
+    for split, garments in splits.items():
+        (task / split).mkdir(parents=True, exist_ok=True)
+        write_shard(task / split / "0.tar", ((png, {"cls": str(c)}) for png, c in single_scenes(garments)))
+        (task / split / "nshards.txt").write_text("1\n")
+    (task / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    (task / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES) + "\n")
     (folder / "done").touch()
     return folder
 
@@ -102,16 +100,11 @@ def caption(labels: np.ndarray, cells: np.ndarray, generator: np.random.Generato
     return "photo of " + " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def task_scenes(task: str, garments: Garments) -> Iterator[tuple[bytes, int]]:
+def single_scenes(garments: Garments) -> Iterator[tuple[bytes, int]]:
     """Yield one scene for every garment, with its class."""
-    images, labels = garments
     generator = np.random.default_rng(1)
-    for i in range(len(images)):
-        if task == "single":
-            yield draw(images[i : i + 1], generator.integers(4, size=1)), int(labels[i])
-        else:
-            others = generator.integers(len(images), size=3)
-            yield draw(images[[i, *others]], np.arange(4)), int(labels[i])
+    for i, label in enumerate(garments[1]):
+        yield draw(garments[0][i : i + 1], generator.integers(4, size=1)), int(label)
 
 
 def draw(garments: np.ndarray, cells: np.ndarray) -> bytes:

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isnan, nan, sqrt
 
 from scipy.stats import t as student
 
@@ -52,10 +52,10 @@ def gain_over(best: str, only_soup: int, only_best: int, n: int, p: float) -> Ga
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of values and its 95 % interval by Student's t; infinite for one value."""
+    """Return the mean of values and its 95 % interval by Student's t; NaN for the interval of one value."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return mean, float("-inf"), float("inf")
+        return mean, nan, nan
     half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / sqrt(len(values))
     return mean, mean - half, mean + half
 
@@ -107,4 +107,4 @@ def _accuracy(score: Score) -> str:
 
 
 def _interval(value: float, low: float, high: float, sign: str = "+") -> str:
-    return f"{value:{sign}.2f} ({low:{sign}.2f} to {high:{sign}.2f})"
+    return f"{value:{sign}.2f}" + ("" if isnan(low) else f" ({low:{sign}.2f} to {high:{sign}.2f})")

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="of trainer")
     parser.add_argument("--workers", type=int, default=1, help="of trainer: processes that decode")
     parser.add_argument("--work", type=Path, help="of trainer: directory for shards, runs and the peer")
-    parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="of step and accumulation")
+    parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="of step, accumulation, trainer")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", choices=["soupkit", "open_clip"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,8 +1,9 @@
 """The whole trainer beside open_clip's own: samples per second on the same shards, model, batch and precision.
 
-Both read, decode, augment and tokenize in as many worker processes, train with AdamW in float32 and clip the gradient;
-each runs in a process of its own, round by round. Imports, the first steps and the last do not count. open_clip's
-trainer has an environment of its own, with the same torch.
+Both read, decode, augment and tokenize in as many worker processes, train with AdamW in float32 on as many threads, and
+clip the gradient. Each runs in a process of its own, round by round; imports, the first steps and the last do not
+count. open_clip's trainer has an environment of its own, with the same torch. The processor's clock knows nothing of
+worker processes: `--workers 0` goes with it.
 """
 
 import io
@@ -33,6 +34,7 @@ MODEL = {
 SHARDS, IN_A_SHARD, SIDE = 8, 500, 160
 # Steps that do not count: those in which workers start and buffers fill, and those for which everything is decoded.
 FIRST = LAST = 5
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def make_shards(folder: Path) -> str:
@@ -65,15 +67,16 @@ def make_shards(folder: Path) -> str:
 class Clock:
     """Progress that notes when each step ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: str) -> None:
         self.marks: list[float] = []
+        self._clock = CLOCKS[clock]
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Do nothing."""
 
     def advance(self, n: int) -> None:
         """Note the time."""
-        self.marks.append(time.perf_counter())
+        self.marks.append(self._clock())
 
     def note(self, text: str) -> None:
         """Do nothing."""
@@ -86,12 +89,13 @@ def one(arguments: Namespace) -> list[float]:
     """Train with soupkit in this process and return the seconds of every step."""
     from soupkit.training import TrainOptions, train
 
-    clock = Clock()
+    clock = Clock(arguments.clock)
     entry: dict[str, Any] = {
         "model": MODEL, "data": {"shards": make_shards(arguments.work / "shards")}, "batch_size": arguments.batch,
         "samples": arguments.steps * arguments.batch, "lr": 5e-4, "warmup": 10 * arguments.batch, "grad_clip": 1.0,
     }  # fmt: skip
-    options = TrainOptions(device="cpu", workers=arguments.workers, fresh=True)
+    # torch's own number of threads, as open_clip's trainer has: soupkit would leave the workers' cores to them.
+    options = TrainOptions(device="cpu", workers=arguments.workers, threads=torch.get_num_threads(), fresh=True)
     train(entry, arguments.work / "soupkit-run", options=options, progress=clock)
     return [b - a for a, b in pairwise(clock.marks)]
 
@@ -106,8 +110,8 @@ def whole(arguments: Namespace) -> list[str]:
     (work / "configs" / "soupkit-benchmark.json").write_text(json.dumps(MODEL))
     batch, steps, workers = arguments.batch, arguments.steps, arguments.workers
     mine = [sys.executable, "-m", "benchmarks.train", "trainer", "--one", "soupkit", "--work", str(work)]
-    mine += ["--batch", str(batch), "--steps", str(steps), "--workers", str(workers)]
-    theirs = [str(python), str(ROOT / "benchmarks" / "train_peer.py"), str(work / "configs")]
+    mine += ["--batch", str(batch), "--steps", str(steps), "--workers", str(workers), "--clock", arguments.clock]
+    theirs = [str(python), str(ROOT / "benchmarks" / "train_peer.py"), arguments.clock, str(work / "configs")]
     theirs += ["--model", "soupkit-benchmark", "--train-data", shards, "--dataset-type", "webdataset"]
     theirs += ["--train-num-samples", str(steps * batch), "--batch-size", str(batch), "--workers", str(workers)]
     theirs += ["--epochs", "1", "--precision", "fp32", "--lr", "5e-4", "--warmup", "10", "--grad-clip-norm", "1.0"]
@@ -126,11 +130,11 @@ def whole(arguments: Namespace) -> list[str]:
     ratios = [a / b for a, b in zip(rates["soupkit"], rates["open_clip"], strict=True)]
     named = versions(python, ["open_clip_torch", "torch"])
     return [
-        f"## The whole trainer: batch {batch:,}, float32, {workers} worker{'s' if workers > 1 else ''}",
+        f"## The whole trainer: batch {batch:,}, float32, {workers} worker{'' if workers == 1 else 's'}",
         "",
         f"{machine()}; open_clip's trainer {named['open_clip_torch']} on torch {named['torch']}, soupkit on "
-        f"{torch.__version__}; {torch.get_num_threads()} threads; {arguments.rounds} rounds of {steps} steps, the "
-        f"first {FIRST} and the last {LAST} not counted",
+        f"{torch.__version__}; {torch.get_num_threads()} threads, by the {arguments.clock} clock; {arguments.rounds} "
+        f"rounds of {steps} steps, the first {FIRST} and the last {LAST} not counted",
         "",
         f"Model {MODEL}; {SHARDS} shards of {IN_A_SHARD} JPEG files of {SIDE} x {SIDE} pixels.",
         "",
