@@ -72,7 +72,8 @@ class Clock:
         self._clock = CLOCKS[clock]
 
     def start(self, label: str, total: int, unit: str) -> None:
-        """Do nothing."""
+        """Forget the job before: shards are counted first."""
+        self.marks.clear()
 
     def advance(self, n: int) -> None:
         """Note the time."""
