@@ -42,12 +42,13 @@ def choose_workers(sources: Sequence[Checkpoint], device: torch.device, threads:
 
     `threads` sets their number. They are processes where that pays: for large files that need not be waited for.
     """
-    cached = in_page_cache(sources)
+    if not in_page_cache(sources):
+        return Workers(threads or _COLD_WORKERS)
     if device.type == "cuda":
-        return Workers(threads or (_CUDA_WORKERS if cached else _COLD_WORKERS))
-    count = threads or (min(len(os.sched_getaffinity(0)), _COLD_WORKERS) if cached else _COLD_WORKERS)
+        return Workers(threads or _CUDA_WORKERS)
+    count = threads or min(len(os.sched_getaffinity(0)), _COLD_WORKERS)
     large = sum(file.size for source in sources for file in source.files.values()) >= FORK_BYTES
-    return Workers(count, cached and large and count > 1 and ranks.size == 1 and can_fork())
+    return Workers(count, large and count > 1 and ranks.size == 1 and can_fork())
 
 
 def in_page_cache(sources: Sequence[Checkpoint]) -> bool:
