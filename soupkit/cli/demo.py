@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soupkit.cli.options import AsJson, NoCache
+from soupkit.cli.scoring import cache_directory
 
 if TYPE_CHECKING:
     from soupkit.recipe.run import RunResult
@@ -39,7 +40,6 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import print_json, terminal_progress
     from soupkit.cli.run import fields, show
     from soupkit.evaluation import EvaluationOptions

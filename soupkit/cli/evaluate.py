@@ -1,25 +1,12 @@
 """`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
 
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soupkit.cli.options import (
-    AsJson,
-    BatchSize,
-    Cache,
-    DataRoot,
-    Device,
-    DocumentFile,
-    Limit,
-    Model,
-    NoCache,
-    Precision,
-    Preprocess,
-    SkipCorrupt,
-)
+from soupkit.cli.options import AsJson, DocumentFile
+from soupkit.cli.scoring import Scoring, scores
 from soupkit.publishing.names import short_names
 
 if TYPE_CHECKING:
@@ -48,22 +35,15 @@ torchrun --nproc-per-node 8 -m soupkit evaluate ...
 """
 
 
+@scores
 def evaluate(
     refs: Annotated[
         list[str] | None, typer.Argument(metavar="REF...", help="Checkpoints to score.", show_default=False)
     ] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to score on.")] = None,
-    data_root: DataRoot = None,
-    model: Model = None,
-    preprocess: Preprocess = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Precision = None,
-    cache: Cache = None,
-    no_cache: NoCache = False,
+    *,
+    scoring: Scoring,
     no_score_cache: Annotated[bool, typer.Option("--no-score-cache", help="Score anew, keep no scores.")] = False,
-    limit: Limit = None,
-    skip_corrupt: SkipCorrupt = False,
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
@@ -73,28 +53,18 @@ def evaluate(
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
     from soupkit.errors import UsageError
-    from soupkit.evaluation import EvaluationOptions
     from soupkit.evaluation import evaluate as run_evaluate
 
     if output is not None and not output.resolve().parent.is_dir():  # found out before the work, not after it
         raise UsageError("lies in no directory that exists", f"-o {output}")
 
-    options = EvaluationOptions(
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        cache=cache_directory(cache, no_cache),
-        scores=not no_score_cache,
-        limit=limit,
-        skip_corrupt=skip_corrupt,
-        compile=compile_tower,
-    )
+    options = replace(scoring.evaluation, scores=not no_score_cache, compile=compile_tower)
     result = run_evaluate(
         refs or [],
         task or [],
-        data_root=data_root,
-        model=model,
-        preprocess=preprocess,
+        data_root=scoring.data_root,
+        model=scoring.model,
+        preprocess=scoring.preprocess,
         options=options,
         progress=terminal_progress(),
     )
@@ -109,16 +79,6 @@ def evaluate(
         print_json("evaluate", document)
     else:
         show_scores(result)
-
-
-def cache_directory(cache: Path | None, no_cache: bool) -> Path | None:
-    """Return where the cache is to be, None for nowhere. Raises UsageError when both options are given."""
-    from soupkit.errors import UsageError
-    from soupkit.evaluation import default_cache
-
-    if cache is not None and no_cache:
-        raise UsageError("say the opposite of each other", "--cache and --no-cache", "give one of them")
-    return None if no_cache else cache or default_cache()
 
 
 def _document(result: "Evaluation", options: "EvaluationOptions") -> dict[str, Any]:

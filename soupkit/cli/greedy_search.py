@@ -5,20 +5,8 @@ from typing import Annotated
 
 import typer
 
-from soupkit.cli.options import (
-    AsJson,
-    BatchSize,
-    Cache,
-    DataRoot,
-    Device,
-    Limit,
-    Model,
-    NoCache,
-    Precision,
-    Preprocess,
-    ReportTask,
-    SkipCorrupt,
-)
+from soupkit.cli.options import AsJson, ReportTask
+from soupkit.cli.scoring import Scoring, scores
 from soupkit.errors import UsageError
 
 HELP = """\
@@ -54,6 +42,7 @@ on; no image is scored again for the same weights.
 """
 
 
+@scores
 def greedy_search(
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
@@ -84,16 +73,8 @@ def greedy_search(
         float, typer.Option("--correlation", metavar="R", help="experts: tasks that correlate so much are a group.")
     ] = 0.5,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
-    data_root: DataRoot = None,
-    model: Model = None,
-    preprocess: Preprocess = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Precision = None,
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    limit: Limit = None,
-    skip_corrupt: SkipCorrupt = False,
+    *,
+    scoring: Scoring,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; score and write nothing.")
     ] = False,
@@ -101,10 +82,8 @@ def greedy_search(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import first_rank, print_json, terminal_progress
     from soupkit.cli.search_output import show_plan, show_search
-    from soupkit.evaluation import EvaluationOptions
     from soupkit.publishing.plots import plot_search
     from soupkit.search import SearchOptions
     from soupkit.search import greedy_search as run_search
@@ -119,17 +98,10 @@ def greedy_search(
         search=SearchOptions(
             strategy, orders, stopping, error_rate, accept, seed, keep_going, budget, tuple(block or ()), correlation
         ),
-        evaluation=EvaluationOptions(
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            cache=cache_directory(cache, no_cache),
-            limit=limit,
-            skip_corrupt=skip_corrupt,
-        ),
-        data_root=data_root,
-        model=model,
-        preprocess=preprocess,
+        evaluation=scoring.evaluation,
+        data_root=scoring.data_root,
+        model=scoring.model,
+        preprocess=scoring.preprocess,
         dry_run=dry_run,
         fresh=fresh,
         picture=plot_search,

@@ -5,20 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from soupkit.cli.options import (
-    AsJson,
-    BatchSize,
-    Cache,
-    DataRoot,
-    Device,
-    DocumentFile,
-    Limit,
-    Model,
-    NoCache,
-    Precision,
-    Preprocess,
-    ReportTask,
-)
+from soupkit.cli.options import AsJson, DocumentFile, ReportTask
+from soupkit.cli.scoring import Scoring, scores
 
 HELP = """\
 Score the models between a base and its fine-tune (WiSE-FT): base + alpha (fine-tune - base) for alpha from 0 to 1. With
@@ -35,6 +23,7 @@ scored here. Scores are kept in the cache: the same command goes on where it was
 """
 
 
+@scores
 def interpolate(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was fine-tuned.", show_default=False)],
     refs: Annotated[list[str], typer.Argument(metavar="REF...", help="Its fine-tunes.", show_default=False)],
@@ -45,21 +34,12 @@ def interpolate(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the curve: PNG, SVG or PDF.")
     ] = None,
-    data_root: DataRoot = None,
-    model: Model = None,
-    preprocess: Preprocess = None,
-    batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Precision = None,
-    cache: Cache = None,
-    no_cache: NoCache = False,
-    limit: Limit = None,
+    *,
+    scoring: Scoring,
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
-    from soupkit.evaluation import EvaluationOptions
     from soupkit.publishing.plots import plot_interpolation
     from soupkit.search import interpolate as run_interpolation
 
@@ -69,16 +49,10 @@ def interpolate(
         tasks=task or [],
         report_tasks=report_task or [],
         points=points,
-        evaluation=EvaluationOptions(
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            cache=cache_directory(cache, no_cache),
-            limit=limit,
-        ),
-        data_root=data_root,
-        model=model,
-        preprocess=preprocess,
+        evaluation=scoring.evaluation,
+        data_root=scoring.data_root,
+        model=scoring.model,
+        preprocess=scoring.preprocess,
         progress=terminal_progress(),
     )
     if not first_rank():

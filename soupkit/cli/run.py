@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soupkit.cli.options import AsJson, Device, NoCache, Rate, Threads, Workers, WorldSize
+from soupkit.cli.scoring import cache_directory
 from soupkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import terminal_progress
     from soupkit.evaluation import EvaluationOptions
     from soupkit.recipe.run import run_recipe

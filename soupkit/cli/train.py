@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soupkit.cli.options import AsJson, Device, NoCache, Rate, Threads, Workers, WorldSize
+from soupkit.cli.scoring import cache_directory
 
 if TYPE_CHECKING:
     from soupkit.progress import Progress
@@ -58,7 +59,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.evaluate import cache_directory
     from soupkit.cli.output import first_rank, print_json, say, terminal_progress
     from soupkit.cli.train_cost import cost_lines, recipe_costs
     from soupkit.errors import UsageError
