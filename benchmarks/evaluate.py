@@ -134,7 +134,7 @@ def classifier(arguments: argparse.Namespace) -> list[str]:
 
     def cut(names: Sequence[str]) -> Tensor:
         prompts = tokenize(tokenizer, fill_templates(names, templates, ""))
-        return cut_classifier(model, prompts.tokens, prompts.rows, len(names))
+        return cut_classifier(model, prompts.tokens(), prompts.rows, len(names))
 
     def theirs(names: Sequence[str]) -> Tensor:
         with torch.inference_mode():
@@ -192,7 +192,7 @@ def classifier(arguments: argparse.Namespace) -> list[str]:
     for count in _COUNTS:
         prompts = tokenize(tokenizer, fill_templates(IMAGENET_CLASSNAMES[:count], templates, ""))
         needed = PromptEncoder(model, prompts, cpu, uses_tree=True).tokens_computed
-        padded = count * len(templates) * prompts.tokens.shape[1]
+        padded = count * len(templates) * prompts.context
         row = [f"{count}", f"{padded:,}", f"{needed:,}", f"{padded / needed:.1f}", "", ""]
         if count in arguments.growth:
 

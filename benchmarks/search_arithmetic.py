@@ -92,10 +92,10 @@ def prompt_tokens(model: str, classes: int) -> tuple[int, int]:
     from soupkit.evaluation.prompts import PromptEncoder, fill_templates, tokenize
 
     templates = [t("{c}") for t in OPENAI_IMAGENET_TEMPLATES]
-    texts = fill_templates(IMAGENET_CLASSNAMES[:classes], templates, "")
-    prompts = tokenize(open_clip.get_tokenizer(model), texts)
+    prompts = tokenize(open_clip.get_tokenizer(model), fill_templates(IMAGENET_CLASSNAMES[:classes], templates, ""))
     small = open_clip.model.CLIP(64, _tiny_vision(), {"width": 64, "heads": 2, "layers": 1}).eval()
-    return len(texts) * prompts.tokens.shape[1], PromptEncoder(small, prompts, torch.device("cpu")).tokens_computed
+    padded = len(prompts.rows) * prompts.context
+    return padded, PromptEncoder(small, prompts, torch.device("cpu")).tokens_computed
 
 
 def _tiny_vision() -> dict[str, int]:

@@ -17,7 +17,7 @@ def zero_shot_classifier(encoder: PromptEncoder, classes: int) -> Tensor:
     rows = encoder.prompts.rows
     per_class = len(rows) // classes
     order = rows.argsort(stable=True)  # the texts, in the order in which their features come
-    first_text = torch.searchsorted(rows[order], torch.arange(len(encoder.prompts.tokens) + 1))
+    first_text = torch.searchsorted(rows[order], torch.arange(len(encoder.prompts) + 1))
     sums: Tensor | None = None
     for part, features in encoder.parts():
         if sums is None:

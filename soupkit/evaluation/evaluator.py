@@ -294,9 +294,9 @@ def content_of(task: Task, options: EvaluationOptions, progress: Progress = SILE
     return xxhash.xxh3_128_hexdigest(f"{files} {task.dataset.beside_files()}".encode())
 
 
-def _texts(task: Task, pixels: Pixels) -> list[str]:
+def _texts(task: Task, pixels: Pixels) -> Iterator[str]:
     if task.kind == "retrieval":
-        return [caption for row in pixels.rows for caption in pixels.captions[row]]
+        return (caption for row in pixels.rows for caption in pixels.captions[row])
     return fill_templates(task.classnames, task.templates, task.dataset.place)
 
 

@@ -6,7 +6,6 @@ attends to lies in the run itself or among the ancestors of its first node: atte
 their ancestors before them, under a mask, and all else is one matrix product over all nodes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,58 +20,84 @@ from soupkit.evaluation.adapter import Block, CausalTextTower
 _RUN = 64
 # Tokens that go through a linear layer together, a multiple of the run: the activations of a block's MLP stay small.
 _ROWS = 2048
+_BLOCK = 4096  # prompts that are compared with one another at a time
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
     """The distinct prefixes of some prompts, depth first, padded to whole runs.
 
-    `tokens` and `positions` [nodes] are int64; `ends` [prompts] is each prompt's last node; `seen` [runs, reach + run]
-    are the nodes that a run looks at: the ancestors of its first node, by their depth, and its own; `mask`
-    [runs, 1, run, reach + run] is true where a node attends to one of them, an ancestor or itself. `size` counts nodes
-    without padding.
+    `tokens` and `positions` [nodes] are int32, as are `ends` [prompts], each prompt's last node, and `seen`
+    [runs, reach + run], the nodes that a run looks at: the ancestors of its first node, by their depth, and its own.
+    `bits` [runs, run, (reach + run) / 8, rounded up] uint8 say, lowest bit first, whether a node attends to one of
+    them, an ancestor or itself. `size` counts nodes without padding.
     """
 
     tokens: Tensor
     positions: Tensor
     ends: Tensor
     seen: Tensor
-    mask: Tensor
+    bits: Tensor
     size: int
 
     def to(self, device: torch.device) -> "PrefixTree":
         """Return the same tree on `device`."""
-        names = ("tokens", "positions", "ends", "seen", "mask")
+        names = ("tokens", "positions", "ends", "seen", "bits")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
+    def mask(self) -> Tensor:
+        """Return `bits` as booleans, [runs, 1, run, reach + run]."""
+        table = (torch.arange(256)[:, None] >> torch.arange(8) & 1).bool().to(self.bits.device)
+        return table[self.bits.int()].flatten(-2)[..., : self.seen.shape[1]].unsqueeze(1)
 
-def build_tree(prompts: Sequence[Sequence[int]]) -> PrefixTree:
-    """Build the tree of `prompts`, each the tokens up to and with its end-of-text token, in any order."""
-    parents: list[int] = []
-    tokens: list[int] = []
-    depths: list[int] = []
-    ends = [0] * len(prompts)
-    path: list[int] = []  # the nodes of the prompt before
-    for i in sorted(range(len(prompts)), key=lambda i: list(prompts[i])):
-        prompt = prompts[i]
-        known = next((d for d, node in enumerate(path) if d >= len(prompt) or tokens[node] != prompt[d]), len(path))
-        del path[known:]
-        for depth in range(known, len(prompt)):
-            parents.append(path[-1] if path else -1)
-            tokens.append(prompt[depth])
-            depths.append(depth)
-            path.append(len(tokens) - 1)
-        ends[i] = path[-1]
-    size = len(tokens)
-    padding = [0] * (-size % _RUN)
-    seen, mask = _attention(np.array(parents + [-1] * len(padding)), np.array(depths + padding))
+
+def shared_lengths(tokens: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return how many tokens each of the prompts `tokens` [n, width], which end with number `ends` [n], has in common
+    with the one before it, int64 [n]; the first has none."""
+    shared = np.zeros(len(tokens), np.int64)
+    for start in range(1, len(tokens), _BLOCK):
+        stop = min(start + _BLOCK, len(tokens))
+        equal = tokens[start:stop] == tokens[start - 1 : stop - 1]
+        first = np.where(equal.all(axis=1), tokens.shape[1], equal.argmin(axis=1))
+        shared[start:stop] = np.minimum(first, np.minimum(ends[start:stop], ends[start - 1 : stop - 1]) + 1)
+    return shared
+
+
+def build_tree(tokens: np.ndarray, ends: np.ndarray) -> PrefixTree:
+    """Build the tree of the prompts `tokens` [n, width], sorted, each up to and with its last token, number `ends`
+    [n]."""
+    tokens = tokens[:, : int(ends.max()) + 1]
+    depth = np.arange(tokens.shape[1])
+    new = (depth >= shared_lengths(tokens, ends)[:, None]) & (depth <= ends[:, None])
+    # The node of a prompt at a depth is the last one that was made there.
+    nodes = np.zeros(tokens.shape, np.int64)
+    nodes[new] = np.arange(new.sum())
+    np.maximum.accumulate(nodes, axis=0, out=nodes)
+    prompts, depths = np.nonzero(new)
+    size = len(depths)
+    padding = (0, -size % _RUN)
+    parents = np.where(depths, nodes[prompts, depths - 1], -1)
+    depths = np.pad(depths, padding)
+    seen, mask = _attention(np.pad(parents, padding, constant_values=-1), depths)
     return PrefixTree(
-        torch.tensor(tokens + padding), torch.tensor(depths + padding), torch.tensor(ends), seen, mask, size
+        tokens=_int32(np.pad(tokens[new], padding)),
+        positions=_int32(depths),
+        ends=_int32(nodes[np.arange(len(ends)), ends]),
+        seen=_int32(seen),
+        bits=torch.from_numpy(np.packbits(mask, axis=-1, bitorder="little")),
+        size=size,
     )
 
 
-def _attention(parents: np.ndarray, depths: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return what the nodes attend to, as `PrefixTree` has it; `parents` is -1 where a node has none."""
+def _int32(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.int32))
+
+
+def _attention(parents: np.ndarray, depths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes that each run looks at and which of them a node attends to, as `PrefixTree` has both.
+
+    `parents` is -1 where a node has none.
+    """
     first = np.arange(0, len(parents), _RUN)
     reach = int(depths[first].max())
     before = np.zeros((len(first), reach), np.int64)
@@ -81,22 +106,21 @@ def _attention(parents: np.ndarray, depths: np.ndarray) -> tuple[Tensor, Tensor]
         runs, at = runs[there], at[there]
         before[runs, depths[at]] = at
         at = parents[at]
-    mask = np.zeros((len(first), 1, _RUN, reach + _RUN), bool)
+    mask = np.zeros((len(first), _RUN, reach + _RUN), bool)
     nodes = at = np.arange(len(parents))
     while (there := at >= 0).any():  # one step up for all nodes at a time
         nodes, at = nodes[there], at[there]
         start = nodes // _RUN * _RUN
-        mask[nodes // _RUN, 0, nodes % _RUN, np.where(at >= start, reach + at - start, depths[at])] = True
+        mask[nodes // _RUN, nodes % _RUN, np.where(at >= start, reach + at - start, depths[at])] = True
         at = parents[at]
-    seen = np.concatenate([before, np.arange(len(parents)).reshape(-1, _RUN)], axis=1)
-    return torch.from_numpy(seen), torch.from_numpy(mask)
+    return np.concatenate([before, np.arange(len(parents)).reshape(-1, _RUN)], axis=1), mask
 
 
 def encode_tree(tower: CausalTextTower, tree: PrefixTree) -> Tensor:
     """Return the tower's features of every prompt of `tree`, [prompts, embed], not normalised."""
-    x = tower.embed(tree.tokens, tree.positions)
+    x, mask = tower.embed(tree.tokens, tree.positions), tree.mask()
     for number, block in enumerate(tower.blocks, 1):
-        mixed = _attend(block, x, tree)
+        mixed = _attend(block, x, tree.seen, mask)
         if number == len(tower.blocks):  # what follows concerns each node alone, and only the last ones are wanted
             x, mixed = x[tree.ends], mixed[tree.ends]
         for start in range(0, len(x), _ROWS):
@@ -106,7 +130,7 @@ def encode_tree(tower: CausalTextTower, tree: PrefixTree) -> Tensor:
     return tower.finish(x)
 
 
-def _attend(block: Block, x: Tensor, tree: PrefixTree) -> Tensor:
+def _attend(block: Block, x: Tensor, seen: Tensor, mask: Tensor) -> Tensor:
     """Return the attention of `x` [nodes, width] over each node's ancestors and itself, before its projection."""
     nodes, width = x.shape
     kv = x.new_empty(nodes, 2 * width)
@@ -116,10 +140,10 @@ def _attend(block: Block, x: Tensor, tree: PrefixTree) -> Tensor:
         qkv = linear(block.norm_1(x[here]), block.in_weight, block.in_bias)
         kv[here] = qkv[:, width:]
         runs = slice(start // _RUN, (start + len(qkv)) // _RUN)
-        seen = tree.seen[runs]  # ancestors come earlier, so theirs are known by now
-        k, v = kv.index_select(0, seen.flatten()).view(*seen.shape, 2, block.heads, -1).unbind(2)
+        near = seen[runs]  # ancestors come earlier, so theirs are known by now
+        k, v = kv.index_select(0, near.flatten()).view(*near.shape, 2, block.heads, -1).unbind(2)
         q = qkv[:, :width].unflatten(0, (-1, _RUN)).unflatten(-1, (block.heads, -1))
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-        out = scaled_dot_product_attention(q, k, v, attn_mask=tree.mask[runs])
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask[runs])
         mixed[here] = out.transpose(1, 2).reshape(len(qkv), width)
     return mixed

@@ -108,7 +108,7 @@ def _from_task(task: Task) -> Source:
             return sample.data, sample.captions
 
         return Source(dataset.place, sizes, read_captions, files)
-    texts = fill_templates(task.classnames, task.templates, dataset.place)
+    texts = list(fill_templates(task.classnames, task.templates, dataset.place))
     n = len(task.templates)
 
     def read(index: int) -> tuple[bytes, tuple[str, ...]]:

@@ -1,5 +1,8 @@
 """Prompts over the tree of their prefixes, against `encode_text` in float64."""
 
+import tracemalloc
+
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -47,7 +50,7 @@ def test_any_prompts_get_the_features_of_encode_text(model: CLIP, texts: list[li
         patch.setattr(prompts_module, "_TREE_NODES", nodes)
         patch.setattr(prefix_tree, "_RUN", run)
         patch.setattr(prefix_tree, "_ROWS", 4 * run)
-        encoder = PromptEncoder(model, Prompts(distinct, own), torch.device("cpu"), batch=1)
+        encoder = PromptEncoder(model, Prompts(distinct.numpy(), own, 16), torch.device("cpu"), batch=1)
         assert encoder.uses_tree
         found = encoder.encode()
     with torch.inference_mode():
@@ -56,9 +59,9 @@ def test_any_prompts_get_the_features_of_encode_text(model: CLIP, texts: list[li
 
 
 def test_the_tree_holds_each_prefix_once() -> None:
-    tree = build_tree([[1, 2, 3], [1, 2, 4], [1, 5], [1, 2, 3]])
+    tree = build_tree(np.array([[1, 2, 3], [1, 2, 3], [1, 2, 4], [1, 5, 0]]), np.array([2, 2, 2, 1]))
     assert tree.size == 5
-    assert tree.ends.tolist() == [2, 3, 4, 2]
+    assert tree.ends.tolist() == [2, 2, 3, 4]
 
 
 def test_imagenet_templates_need_a_small_part_of_the_tokens(model: CLIP) -> None:
@@ -72,9 +75,51 @@ def test_imagenet_templates_need_a_small_part_of_the_tokens(model: CLIP) -> None
     assert encoder.tokens_computed * 2 < len(prompts.rows) * 16
 
 
+@pytest.mark.parametrize("classes", [10, 400])
+def test_what_a_prompt_takes_does_not_grow(model: CLIP, classes: int) -> None:
+    """Texts, lists of tokens or masks that were kept would take a kilobyte a prompt."""
+
+    def tokenizer(texts: list[str]) -> torch.Tensor:
+        tokens = torch.zeros(len(texts), 77, dtype=torch.int64)
+        for row, text in zip(tokens, texts, strict=True):
+            template, name = map(int, text.split())
+            words = [49406, *range(template, template + 6), 1000 + name, 2000 + name, template, 3000 + template, END]
+            row[: len(words)] = torch.tensor(words)
+        return tokens
+
+    tower = causal_text_tower(model)
+    assert tower is not None
+    texts = fill_templates([str(c) for c in range(classes)], [f"{t} {{c}}" for t in range(50)], "")
+    tracemalloc.start()
+    try:
+        prompts = tokenize(tokenizer, texts)
+        trees = prompts.trees(tower, torch.device("cpu"), 16_384)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(prompts) == len(prompts.rows) == 50 * classes and len(trees) <= 1 + classes // 50
+    assert held < 200_000 + 250 * len(prompts)
+    assert peak < 4_000_000 + 300 * len(prompts)
+
+
+@pytest.mark.parametrize("last", [0, 7])
+def test_prompts_get_their_padding_back(last: int) -> None:
+    """Of two blocks one is cut to the context in every row; `last` is what the others are padded with."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(1, 3, (1100, 12), generator=generator)
+    rows[:600, 5:] = last
+    rows[0, 4] = 70_000  # more than 16 bits
+    rows[700:] = rows[:400]
+    parts = iter(rows.split(512))
+    prompts = tokenize(lambda _: next(parts), map(str, range(1100)))
+    expected, own = rows.unique(dim=0, return_inverse=True)
+    assert torch.equal(prompts.tokens(), expected) and torch.equal(prompts.rows, own)
+    assert torch.equal(prompts.tokens()[prompts.rows], rows) and prompts.context == 12
+
+
 def test_a_class_that_shares_its_prompts_with_another_gets_its_own_mean(model: CLIP) -> None:
     names = ["dog", "cat", "dog", "a very long name of a thing"]
-    texts = fill_templates(names, ["a {c}", "the {c}", "a {c} {c}"], "")
+    texts = list(fill_templates(names, ["a {c}", "the {c}", "a {c} {c}"], ""))
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
     encoder = PromptEncoder(model, tokenize(tokenizer, texts), torch.device("cpu"))
     with torch.inference_mode():
@@ -125,7 +170,7 @@ def test_a_tower_that_answers_otherwise_than_its_parts_is_encoded_at_full_length
 def test_the_tree_on_cuda_gives_what_encode_text_gives(dtype: torch.dtype, tolerance: float) -> None:
     model, device = tiny().to("cuda", dtype), torch.device("cuda")
     tokenizer = open_clip.SimpleTokenizer(context_length=16)
-    texts = fill_templates(["dog", "cat", "a very long name of a thing"], ["a {c}", "the {c}", "{c} and {c}"], "")
+    texts = list(fill_templates(["dog", "cat", "a very long name of a thing"], ["a {c}", "the {c}", "{c} and {c}"], ""))
     encoder = PromptEncoder(model, tokenize(tokenizer, texts), device)
     assert encoder.uses_tree
     with torch.inference_mode():
