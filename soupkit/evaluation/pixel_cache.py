@@ -7,6 +7,7 @@ that want the same cache one makes it and the others wait.
 """
 
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,12 +49,18 @@ class Pixels:
     path: Path
     _digests: tuple[str, ...]
     _checked: set[int] = field(default_factory=set)
+    _map: mmap.mmap | None = None  # what `images` are in; None for images in memory
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return images `rows` (int64 [n]), uint8 [n, height, width, 3].
 
-        A block is checked against its digest when it is first touched. Raises StorageError where they differ.
+        A block is checked against its digest when it is first touched. Raises StorageError where they differ, and where
+        the file was cut short since it was opened.
         """
+        # What lies behind the end of a mapped file is a signal that ends the process. Asking takes a microsecond; reads
+        # into a buffer would need none of it, and take 0.7 ms more than the map does for 32 images of 224 px.
+        if self._map is not None and self._map.size() < self.images.nbytes:
+            raise self._damaged("cut short")
         for block in np.unique(rows // BLOCK).tolist():
             if block not in self._checked:
                 self._check(block)
@@ -63,13 +70,12 @@ class Pixels:
 
     def _check(self, block: int) -> None:
         if _digest(self.images[block * BLOCK : (block + 1) * BLOCK]) != self._digests[block]:
-            shutil.rmtree(self.path, ignore_errors=True)
-            raise StorageError(
-                f"the pixel cache is damaged at image {block * BLOCK}, and was removed",
-                self.path,
-                "run again: it is made anew",
-            )
+            raise self._damaged(f"damaged at image {block * BLOCK}")
         self._checked.add(block)
+
+    def _damaged(self, how: str) -> StorageError:
+        shutil.rmtree(self.path, ignore_errors=True)
+        return StorageError(f"the pixel cache is {how}, and was removed", self.path, "run again: it is made anew")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +173,10 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
             raise ValueError("pixels and samples do not fit together")
         corrupt = {k: why for line in lines for k, why in line["corrupt"].items()}
         labels = np.array([label for line in lines for label in line["labels"]])
+        with (target / _PIXELS).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return Pixels(
-            images=np.memmap(target / _PIXELS, np.uint8, "c", shape=(len(keys), height, width, 3)),
+            images=np.frombuffer(mapped, np.uint8).reshape(len(keys), height, width, 3),
             labels=labels.astype(bool) if task.kind == "multilabel" else labels.astype(np.int64),
             keys=keys,
             hashes=tuple(h for line in lines for h in line["hashes"]),
@@ -178,6 +186,7 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
             corrupt=corrupt,
             path=target,
             _digests=tuple(line["digest"] for line in lines),
+            _map=mapped,
         )
     except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(target, ignore_errors=True)

@@ -117,6 +117,19 @@ def test_changed_pixels_are_found_when_they_are_read_and_made_again(colours: Pat
     np.testing.assert_array_equal(opened(task, tmp_path / "cache").take(np.arange(30)), whole)
 
 
+def test_a_cache_that_is_cut_while_it_is_read_is_an_error_and_no_signal(colours: Path, tmp_path: Path) -> None:
+    (task,) = open_tasks([str(colours)])
+    pixels = opened(task, tmp_path / "cache")
+    whole = pixels.images.copy()
+    pixels.take(np.arange(8))
+    damage_length(pixels.path)
+    for rows in (np.arange(8), np.arange(8, 16), np.array([29, 3])):  # read before, next, in no order
+        with pytest.raises(StorageError, match="cut short, and was removed") as caught:
+            pixels.take(rows)
+    assert str(pixels.path) in str(caught.value.where) and "run again" in caught.value.hint
+    np.testing.assert_array_equal(opened(task, tmp_path / "cache").take(np.arange(30)), whole)
+
+
 def test_other_data_in_the_same_place_get_another_cache(colours: Path, tmp_path: Path) -> None:
     first = opened(open_tasks([str(colours)])[0], tmp_path / "cache")
     samples = [{"png": encoded(picture(n + 1), "png"), "cls": b"0"} for n in range(30)]
