@@ -35,7 +35,8 @@ class Arithmetic:
         """Take all scratch memory back; earlier results are gone."""
         self._taken = 0
 
-    def _take(self, n: int) -> Tensor:
+    def take(self, n: int) -> Tensor:
+        """Return memory for `n` elements, with whatever lies there."""
         if self._taken == len(self._scratch):
             self._scratch.append(torch.empty(0, dtype=self.dtype, device=self.device))
         if self._scratch[self._taken].numel() < n:
@@ -45,20 +46,22 @@ class Arithmetic:
 
     def copy(self, x: Tensor) -> Tensor:
         """Return `x` in the accumulator's dtype."""
-        return self._take(x.numel()).copy_(x)
+        return self.take(x.numel()).copy_(x)
 
     def sum(self, xs: Sequence[Tensor]) -> Tensor:
         """Return the sum of `xs`, added in their order."""
         total = self.copy(xs[0])
-        if len(xs) > 1 and self.device.type == "cpu" and any(x.dtype != self.dtype for x in xs):
-            # The same bits as adding narrower numbers at once, which on the CPU takes new memory for each operation.
-            wide = self._take(total.numel())
-            for x in xs[1:]:
-                total.add_(wide.copy_(x))
-            self.release()
-        else:
-            for x in xs[1:]:
-                total.add_(x)
+        for x in xs[1:]:
+            self.add(total, x)
+        return total
+
+    def add(self, total: Tensor, x: Tensor) -> Tensor:
+        """Add `x` to `total`, a result of this accumulator, in place."""
+        if x.dtype == self.dtype or self.device.type != "cpu":
+            return total.add_(x)
+        # The same bits as adding narrower numbers at once, which on the CPU takes new memory for each operation.
+        total.add_(self.copy(x))
+        self.release()
         return total
 
     def mean(self, xs: Sequence[Tensor]) -> Tensor:
@@ -76,7 +79,7 @@ class Arithmetic:
         """Return the sum of each product of `xs` and `weights`, added in their order."""
         total = self.copy(xs[0]).mul_(weights[0])
         if len(xs) > 1:
-            product = self._take(total.numel())
+            product = self.take(total.numel())
             for x, weight in zip(xs[1:], weights[1:], strict=True):
                 total.add_(product.copy_(x).mul_(weight))
             self.release()

@@ -58,16 +58,17 @@ def blocks(task: Task, size: int, first: int) -> Iterator[tuple[tuple[int, Segme
 _INFINITY = {"F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 
 
-def all_finite(data: np.ndarray, plan: TensorPlan) -> bool:
-    """Whether floats of the plan's dtype in `data` (1-D uint8) hold no NaN and no infinity.
+def all_finite(data: np.ndarray, dtype: str) -> bool:
+    """Whether floats of `dtype` (as safetensors names it) in `data` (1-D uint8) hold no NaN and no infinity.
 
     Two maxima over the bits as integers: signed ones put positive values on top, unsigned ones negative values. Several
     times faster than looking at floats, for bfloat16 most of all.
     """
-    infinity, sign = _INFINITY[plan.dtype], 1 << (8 * plan.itemsize - 1)
+    itemsize = DTYPES[dtype].itemsize
+    infinity, sign = _INFINITY[dtype], 1 << (8 * itemsize - 1)
     if not len(data):
         return True
-    positive, negative = data.view(f"i{plan.itemsize}").max(), data.view(f"u{plan.itemsize}").max()
+    positive, negative = data.view(f"i{itemsize}").max(), data.view(f"u{itemsize}").max()
     return bool(positive < infinity and negative < infinity + sign)
 
 
@@ -307,7 +308,7 @@ class Bench:
     def _check(self, slot: Slot) -> None:
         """Raise CheckpointError for a merged block that is not finite, with the tensor and the ingredient to blame."""
         plan = slot.block[0].tensor
-        if plan.accumulator is None or self.allow_nonfinite or all_finite(slot.out.numpy(), plan):
+        if plan.accumulator is None or self.allow_nonfinite or all_finite(slot.out.numpy(), plan.dtype):
             return
         out = slot.out.view(getattr(torch, DTYPES[plan.dtype].torch_name))
         sources, position = self._inputs(slot, slot.host_in), 0

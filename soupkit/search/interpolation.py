@@ -24,6 +24,7 @@ from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.search.live import fill_by
 from soupkit.search.pool import look
+from soupkit.search.reading import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _curve(
         settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
         images = sum(len(pixels.rows) for pixels in evaluator.pixels)
         progress.start(f"{points} points on {len(tasks)} tasks", points * images, "images")
+        reader = Reader(evaluator.device)
         curve: list[tuple[float, list[Score]]] = []
         for i in range(points):
             alpha, filled, scores = i / (points - 1), False, []
@@ -137,7 +139,7 @@ def _curve(
                     progress.advance(known[0].n)
                     continue
                 if not filled:
-                    fill_between(evaluator.model, prepared, alpha)
+                    fill_between(evaluator.model, prepared, alpha, reader)
                     filled = True
                 outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
                 scores.append(score_of(outcome, task, ref, None))
@@ -156,9 +158,9 @@ def _fingerprint(source: Checkpoint, cache: Path, progress: Progress) -> str:
     return seen["value"]
 
 
-def fill_between(model: nn.Module, prepared: Prepared, alpha: float) -> None:
+def fill_between(model: nn.Module, prepared: Prepared, alpha: float, reader: Reader) -> None:
     """Write base + alpha (mean - base) into `model`, in one pass, with the arithmetic of `prepared`'s merge method."""
     live, *ingredients, base = model.state_dict(), *prepared.sources
     if odd := [n for n in (*live, *base) if n not in base.tensors or n not in live]:
         raise ArchitectureError(f"does not fit its config at {odd[0]!r}", base.ref)
-    fill_by(prepared.method, live, ingredients, base, {name: {"alpha": alpha} for name in base})
+    fill_by(prepared.method, live, ingredients, base, {name: {"alpha": alpha} for name in base}, reader)

@@ -12,8 +12,10 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from soupkit.evaluation.content import remembered
+from soupkit.merging.bench import all_finite
 from soupkit.merging.preparation import SoupRequest, prepare
 from soupkit.progress import Progress
+from soupkit.search.reading import Reader, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,18 @@ def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dic
 
     def compute() -> dict[str, str]:
         value = fingerprint(checkpoint, progress=progress)
-        odd = next((n for n in checkpoint if not _is_finite(checkpoint[n])), "")
+        reader = Reader(torch.device("cpu"))
+        odd = next((n for n in checkpoint if not _is_finite(checkpoint, n, reader)), "")
         return {"value": value.value, "image": value.image, "text": value.text, "nonfinite": odd}
 
     paths = [str(path) for path in checkpoint.files]
     return remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
 
 
-def _is_finite(x: torch.Tensor) -> bool:
-    if not x.is_floating_point() or not x.numel():
-        return True
-    # The extremes are NaN where any value is: no mask as large as the tensor is made.
-    low, high = torch.aminmax(x.float() if x.dtype.itemsize < 2 else x)
-    return bool(torch.isfinite(low) and torch.isfinite(high))
+def _is_finite(checkpoint: Checkpoint, name: str, reader: Reader) -> bool:
+    """Whether a tensor holds no NaN and no infinity; other numbers than floats always do not."""
+    spec = checkpoint.tensors[name]
+    return not spec.is_float or all(
+        all_finite(reader.read(0, checkpoint, name, run).view(torch.uint8).numpy(), spec.dtype)
+        for run in runs([checkpoint], name, reader.device, together=1)
+    )

@@ -7,7 +7,7 @@ of its ingredients once.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from soupkit.merging.arithmetic import Arithmetic
 from soupkit.merging.parameters import resolve
 from soupkit.merging.plan import TensorPlan, plan_tensors
 from soupkit.merging.registry import find_method
-from soupkit.search.live import fill_by, put
+from soupkit.search.live import fill_by, flattened, put
+from soupkit.search.reading import Reader, runs
 from soupkit.search.soups import Soup
 
 _SPARE = 2 << 30  # bytes of the device's memory that are left to activations
@@ -42,7 +43,8 @@ class RunningSum:
         plans = self._plan(range(len(ingredients)))
         self.nbytes = sum(p.numel * p.accumulator.itemsize for p in plans if p.accumulator is not None)
         self.place = self._choose_place(spare)
-        self._arithmetic: dict[torch.dtype, Arithmetic] = {}
+        self._arithmetic: dict[tuple[torch.dtype, torch.device], Arithmetic] = {}
+        self._readers: dict[torch.device, Reader] = {}
         self._members: tuple[int, ...] = ()
         self._sums: dict[str, Tensor] = {}
 
@@ -64,80 +66,97 @@ class RunningSum:
         return plan_tensors(self._uniform, chosen, None, {n: {} for n in chosen[0].tensors}, None)
 
     def fill(self, soup: Soup) -> None:
-        """Write `soup` into the model."""
+        """Write `soup` into the model. Raises CheckpointError where an ingredient cannot be read."""
         if soup.shares is None:
             self._fill_uniform(soup.members)
             return
         self._sums, self._members = {}, ()  # room for what else is on the device
         chosen = [self._ingredients[m] for m in soup.members]
         method = find_method(soup.method)
-        fill_by(
-            method, self._live, chosen, None, resolve(method, soup.parameters, list(chosen[0].tensors), len(chosen))
-        )
+        parameters = resolve(method, soup.parameters, list(chosen[0].tensors), len(chosen))
+        fill_by(method, self._live, chosen, None, parameters, self._reader(self.device))
 
     @torch.no_grad()
-    def _fill_uniform(self, members: Sequence[int]) -> None:
+    def _fill_uniform(self, members: tuple[int, ...]) -> None:
         """Write the mean of `members`, summed in their order, into the model; the sum of all but the last is kept."""
-        if len(members) > 1 and self._members != tuple(members[:-1]):
+        if len(members) > 1 and self._members != members[:-1]:
             self.keep(members[:-1])
+        n = len(self._members)
+        begun = n > 0 and members[:n] == self._members
         for plan in self._plan(members):
             if plan.accumulator is None:
-                self._live[plan.name].copy_(self._ingredients[members[0]][plan.name])
+                self._live[plan.name].copy_(self._ingredients[members[0]].read(plan.name))
                 continue
-            ops = self._ops(plan.accumulator)
-            total, rest = self._beginning(plan, members, ops)
-            for m in rest:
-                total.add_(self._stored(m, plan.name))
-            put(self._live, plan, ops.divide(total, len(members)))
+            kept = self._sums.get(plan.name) if begun else None
+            if kept is not None and kept.dtype != plan.accumulator:
+                kept = None
+            ops = self._ops(plan.accumulator, self.device)
+            with flattened(self._live[plan.name]) as target:
+                for run in self._runs(plan.name, ops.device):
+                    ops.reset()
+                    total = ops.take(run.stop - run.start) if kept is None else ops.copy(kept[run])
+                    self._add(total, members if kept is None else members[n:], plan.name, run, ops, anew=kept is None)
+                    put(target[run], plan, ops.divide(total, len(members)))
 
     @torch.no_grad()
-    def keep(self, members: Sequence[int]) -> None:
+    def keep(self, members: tuple[int, ...]) -> None:
         """Keep the sum of `members`: one more pass where it is the kept one and one ingredient more."""
+        known, self._members = self._members, ()  # until all of it is kept
+        if not known or known != members[:-1]:
+            self._sums.clear()
         sums: dict[str, Tensor] = {}
         for plan in self._plan(members):
-            kept = self._sums.pop(plan.name, None)  # one sum at a time is held twice
             if plan.accumulator is None:
                 continue
-            grows = kept is not None and kept.dtype == plan.accumulator and self._members == tuple(members[:-1])
-            if grows and kept is not None:
-                total, rest = kept, members[-1:]
-            else:
+            kept = self._sums.pop(plan.name, None)
+            if kept is not None and kept.dtype != plan.accumulator:
                 kept = None
-                total = self._stored(members[0], plan.name).to(self.place, plan.accumulator, copy=True)
-                rest = members[1:]
-            for m in rest:
-                total.add_(self._stored(m, plan.name).to(self.place))
+            total = torch.empty(plan.numel, dtype=plan.accumulator, device=self.place) if kept is None else kept
+            ops = self._ops(plan.accumulator, self.place)
+            for run in self._runs(plan.name, ops.device):
+                ops.reset()
+                rest = members if kept is None else members[-1:]
+                self._add(total[run], rest, plan.name, run, ops, anew=kept is None)
             sums[plan.name] = total
-        self._sums, self._members = sums, tuple(members)
+        self._sums, self._members = sums, members
 
-    def _beginning(self, plan: TensorPlan, members: Sequence[int], ops: Arithmetic) -> tuple[Tensor, Sequence[int]]:
-        """Return a sum to go on from, and who is still to be added."""
-        kept = self._sums.get(plan.name)
-        n = len(self._members)
-        if kept is not None and n and tuple(members[:n]) == self._members and kept.dtype == plan.accumulator:
-            return ops.copy(kept), members[n:]
-        return ops.copy(self._stored(members[0], plan.name)), members[1:]
+    def _runs(self, name: str, device: torch.device) -> Iterator[slice]:
+        return runs(self._ingredients, name, device, together=1)
 
-    def _ops(self, dtype: torch.dtype) -> Arithmetic:
-        ops = self._arithmetic.setdefault(dtype, Arithmetic(dtype, self.device))
-        ops.reset()
-        return ops
+    def _add(
+        self, total: Tensor, members: Sequence[int], name: str, run: slice, ops: Arithmetic, *, anew: bool
+    ) -> None:
+        """Add a run of each of `members` to `total`, in their order; with `anew` what lies there does not count."""
+        reader = self._reader(ops.device)
+        for i, m in enumerate(members):
+            stored = reader.read(i % 2, self._ingredients[m], name, run)
+            if anew and i == 0:
+                total.copy_(stored)
+            else:
+                ops.add(total, stored)
 
-    def _stored(self, member: int, name: str) -> Tensor:
-        return self._ingredients[member][name].reshape(-1).to(self.device, non_blocking=True)
+    def _ops(self, dtype: torch.dtype, device: torch.device) -> Arithmetic:
+        return self._arithmetic.setdefault((dtype, device), Arithmetic(dtype, device))
 
+    def _reader(self, device: torch.device) -> Reader:
+        return self._readers.setdefault(device, Reader(device))
+
+    @torch.no_grad()
     def differences(self, written: Checkpoint) -> list[str]:
         """Return the tensors whose live values are not, bit for bit, those of the file `written`."""
-        odd = []
-        for name, live in self._live.items():
-            stored = written[name].to(live.device).to(live.dtype)
-            if not torch.equal(_bits(live), _bits(stored)):
-                odd.append(name)
-        return odd
+        reader = self._reader(self.device)
+
+        def equal(name: str, live: Tensor) -> bool:
+            return all(
+                torch.equal(_bits(live[run]), _bits(reader.read(0, written, name, run).to(live.dtype)))
+                for run in runs([written], name, self.device, together=1)
+            )
+
+        return [name for name, live in self._live.items() if not equal(name, live.reshape(-1))]
 
 
 def _bits(x: Tensor) -> Tensor:
-    return x.contiguous().reshape(-1).view(torch.uint8)
+    return x.view(torch.uint8)
 
 
 def available_memory() -> int | None:
