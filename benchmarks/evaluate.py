@@ -1,6 +1,7 @@
 """How fast is the evaluator? Its classifier against open_clip's, and ten candidates against clip-benchmark.
 
     python -m benchmarks.evaluate classifier --classes 50
+    python -m benchmarks.evaluate growth --growth 50 200 1000
     python -m benchmarks.evaluate candidates --work /tmp/soupkit-benchmark
     python -m benchmarks.evaluate memory --work /tmp/soupkit-benchmark
     python -m benchmarks.evaluate normalisation
@@ -8,6 +9,7 @@
 
 `classifier`: ImageNet's 80 templates on its first classes, ViT-B-32 with random weights, float32 on the CPU: the
 function of open_clip, a variant that only drops equal prompts and cuts them to their length, and the prefix tree.
+`growth`: the prefix tree at more and more classes, with a part of the other two ways, which cost each class the same.
 `candidates`: models of one small architecture on JPEG files of ImageNet's usual size (500 x 375, made here), against
 clip-benchmark in an environment of its own, one model after the other as it works, and against the bare forward
 passes. Start-up (imports, building a model and its tokenizer) counts for none of them, reading the weights counts for
@@ -25,13 +27,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.evaluate_classifier import COUNTS, RECORD, classifier, growth
 from benchmarks.evaluate_data import config_of, make_images, make_models
 from benchmarks.evaluate_throughput import throughput
 from benchmarks.machine import machine, spread
@@ -41,16 +44,13 @@ from benchmarks.rounds import Round, column, ratios, run_rounds
 
 PACKAGES = ["clip-benchmark", "requests"]
 ROOT = Path(__file__).parents[1]
-RECORD = "rounds-evaluate.jsonl"
-_COUNTS = (10, 50, 200, 1000)  # classes
-_TOGETHER = 10  # classes, open_clip's default
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["classifier", "candidates", "memory", "normalisation", "throughput"])
+    parser.add_argument("what", choices=["classifier", "growth", "candidates", "memory", "normalisation", "throughput"])
     parser.add_argument("--classes", type=int, default=50)
-    parser.add_argument("--growth", type=int, nargs="*", default=[], help="time the tree once at so many classes too")
+    parser.add_argument("--growth", type=int, nargs="*", default=[], help=f"classes of growth, by default {COUNTS}")
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--width", type=int, default=64, help="of both towers of the candidates, 64 or more")
@@ -74,6 +74,7 @@ def main() -> None:
         parser.error("--work is needed")
     ways = {
         "classifier": classifier,
+        "growth": growth,
         "candidates": candidates,
         "memory": memory,
         "normalisation": normalisation,
@@ -93,116 +94,6 @@ def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-@torch.inference_mode()
-def cut_classifier(model: nn.Module, tokens: Tensor, rows: Tensor, classes: int) -> Tensor:
-    """The classifier of distinct prompts, batched by length and cut at the longest of a batch: no tree."""
-    lengths = tokens.argmax(dim=1) + 1
-    order = lengths.argsort()
-    parts = []
-    text: nn.Module = model
-    for part in order.split(256):
-        n = int(lengths[part].max())
-        x = text.token_embedding(tokens[part, :n]) + text.positional_embedding[:n]  # type: ignore[operator, index]
-        x = text.transformer(x, attn_mask=text.attn_mask[:n, :n])  # type: ignore[operator, index]
-        x = text.ln_final(x)[torch.arange(len(part)), lengths[part] - 1] @ text.text_projection  # type: ignore[operator]
-        parts.append(torch.nn.functional.normalize(x, dim=-1))
-    features = torch.empty(len(tokens), parts[0].shape[1])
-    features[order] = torch.cat(parts)
-    means = features[rows].view(classes, -1, features.shape[1]).mean(dim=1)
-    return torch.nn.functional.normalize(means, dim=-1).T
-
-
-def classifier(arguments: argparse.Namespace) -> list[str]:
-    """Time the three ways of making ImageNet's classifier, and say how the work they need grows."""
-    import open_clip
-    from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
-
-    from soupkit.evaluation.classifier import zero_shot_classifier
-    from soupkit.evaluation.prompts import PromptEncoder, fill_templates, tokenize
-
-    torch.manual_seed(0)
-    model = open_clip.create_model("ViT-B-32").eval()
-    tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    templates = [t("{c}") for t in OPENAI_IMAGENET_TEMPLATES]
-    cpu = torch.device("cpu")
-
-    def tree(names: Sequence[str]) -> Tensor:
-        prompts = tokenize(tokenizer, fill_templates(names, templates, ""))
-        return zero_shot_classifier(PromptEncoder(model, prompts, cpu), len(names))
-
-    def cut(names: Sequence[str]) -> Tensor:
-        prompts = tokenize(tokenizer, fill_templates(names, templates, ""))
-        return cut_classifier(model, prompts.tokens(), prompts.rows, len(names))
-
-    def theirs(names: Sequence[str]) -> Tensor:
-        with torch.inference_mode():
-            return open_clip.build_zero_shot_classifier(
-                model, tokenizer, names, OPENAI_IMAGENET_TEMPLATES, num_classes_per_batch=_TOGETHER
-            )
-
-    names = IMAGENET_CLASSNAMES[: arguments.classes]
-    ways = {"tree": tree, "open_clip": theirs, "cut": cut}
-    slices = [range(i, min(i + _TOGETHER, len(names))) for i in range(0, len(names), _TOGETHER)]
-
-    def one_round(number: int) -> Round:
-        """Make the whole classifier twice, and with open_clip the part of it whose turn it is."""
-        figures: Round = {}
-        weights: dict[str, Tensor] = {}
-        part = slices[number % len(slices)]
-        for name, work in ways.items():
-            wanted = [names[i] for i in part] if name == "open_clip" else names
-            started = time.perf_counter()
-            weights[name] = work(wanted)
-            figures[name] = (time.perf_counter() - started) * len(names) / len(wanted)
-        for name in ("tree", "cut"):
-            difference = weights[name][:, part.start : part.stop] - weights["open_clip"]
-            figures[f"{name} differs by"] = float(difference.abs().max())
-        return figures
-
-    for work in ways.values():  # the first call pays for what every later one finds ready
-        work(names[:1])
-    record = arguments.work / RECORD if arguments.work else None
-    title = f"classifier {len(names)}"
-    rounds = run_rounds(title, arguments.rounds, one_round, record, arguments.disturbance)
-    lines = [
-        f"## Zero-shot classifier: ViT-B-32, {len(names)} classes x {len(templates)} templates, float32",
-        "",
-        f"{machine()}; torch {torch.__version__}, open_clip {open_clip.__version__}; {len(rounds)} rounds.",
-        f"open_clip makes {_TOGETHER} classes at a time and each time does the same; a round times one such part, the",
-        f"next round the next, and counts it {len(slices)} times.",
-        "",
-        "| | seconds | open_clip's / this | largest difference from open_clip's weights |",
-        "|---|---|---|---|",
-    ]
-    labels = {"open_clip": "open_clip", "cut": "distinct prompts, cut to their length", "tree": "soupkit, prefix tree"}
-    for name, label in labels.items():
-        difference = max((r.get(f"{name} differs by", 0.0) for r in rounds), default=0.0)
-        row = [label, spread(column(rounds, name)), spread(ratios(rounds, "open_clip", name)), f"{difference:.1e}"]
-        lines.append("| " + " | ".join(row) + " |")
-    per_class = statistics.median(column(rounds, "open_clip")) / len(names)
-    lines += [
-        "",
-        "Towards ImageNet; open_clip's seconds are those of a class above, times the classes:",
-        "",
-        "| classes | tokens, padded | tokens, tree | ratio | soupkit, s | open_clip's / soupkit's |",
-        "|---|---|---|---|---|---|",
-    ]
-    for count in _COUNTS:
-        prompts = tokenize(tokenizer, fill_templates(IMAGENET_CLASSNAMES[:count], templates, ""))
-        needed = PromptEncoder(model, prompts, cpu, uses_tree=True).tokens_computed
-        padded = count * len(templates) * prompts.context
-        row = [f"{count}", f"{padded:,}", f"{needed:,}", f"{padded / needed:.1f}", "", ""]
-        if count in arguments.growth:
-
-            def one(_: int, wanted: Sequence[str] = IMAGENET_CLASSNAMES[:count]) -> Round:
-                return {"tree": timed(lambda: tree(wanted))}
-
-            (figures,) = run_rounds(f"growth {count}", 1, one, record, arguments.disturbance)
-            row[-2:] = [f"{figures['tree']:.1f}", f"{per_class * count / figures['tree']:.1f}"]
-        lines.append("| " + " | ".join(row) + " |")
-    return lines
 
 
 def candidates(arguments: argparse.Namespace) -> list[str]:

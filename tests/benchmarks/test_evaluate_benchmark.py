@@ -25,17 +25,24 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_clip, "create_model", create)
 
 
-def test_the_classifiers_are_compared_and_agree(
-    tiny_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluate, "_COUNTS", (10,))
-    text = evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path, disturbance=1.0))
+def test_the_classifiers_are_compared_and_agree(tiny_model: None, tmp_path: Path) -> None:
+    arguments = Namespace(classes=12, rounds=2, work=tmp_path, disturbance=1.0)
+    text = evaluate.classifier(arguments)
     differences = [float(line.split("|")[4]) for line in text if line.startswith(("| soupkit", "| distinct"))]
     assert len(differences) == 2 and max(differences) < 1e-5
-    assert any(line.startswith("| 10 | 61,600 |") and line.count("| ") == 6 for line in text)
-    assert (
-        evaluate.classifier(Namespace(classes=12, rounds=2, growth=[10], work=tmp_path, disturbance=1.0)) == text
-    )  # nothing again
+    assert evaluate.classifier(arguments) == text  # nothing again
+
+
+def test_growth_tells_tokens_and_times_of_every_size(tiny_model: None, tmp_path: Path) -> None:
+    arguments = Namespace(growth=[20, 10], work=tmp_path, disturbance=1.0)
+    text = evaluate.growth(arguments)
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in text[-2:]]
+    assert [row[:2] for row in rows] == [["10", "61,600"], ["20", "123,200"]]
+    for _, padded, needed, ratio, theirs, _, ours, faster, _ in rows:
+        assert float(ratio) == round(int(padded.replace(",", "")) / int(needed.replace(",", "")), 1)
+        assert float(theirs) >= 0 < float(ours) and float(faster.split()[0]) > 0
+    assert len((tmp_path / "rounds-evaluate.jsonl").read_text().splitlines()) == 4
+    assert evaluate.growth(arguments) == text  # nothing again
 
 
 def test_the_pass_finds_what_open_clips_loop_finds(tiny_model: None) -> None:
