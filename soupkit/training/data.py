@@ -1,7 +1,7 @@
 """Batches for one rank: reads, decodes, augments and tokenizes, in worker processes where there are cores for it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,6 +19,7 @@ from soupkit.training.order import Balanced, Mixture, order_of, seed_of, turn
 from soupkit.training.randomness import seed_everything, undisturbed
 from soupkit.training.signals import held_signals, leave_signals_to_parent
 from soupkit.training.sources import Source, open_sources
+from soupkit.training.turns import Turns
 
 _SUBSTITUTES = 32  # how many samples in a row may be damaged before the data are given up
 
@@ -30,6 +31,10 @@ class Batch:
     images: Tensor
     texts: Tensor
     damaged: tuple[str, ...]
+
+    def pin_memory(self) -> "Batch":
+        """Return the same in page-locked memory, from where a GPU copies while the CPU goes on."""
+        return Batch(self.images.pin_memory(), self.texts.pin_memory(), self.damaged)
 
 
 class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
@@ -76,13 +81,26 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
             return self._transform(image), self._tokens(caption), damaged
         raise DataError(f"{_SUBSTITUTES} samples in a row are damaged", damaged, "look at the data")
 
-    def __getitems__(self, positions: Sequence[int]) -> "Batch | SoupkitError":
+
+@dataclass(frozen=True, slots=True)
+class _Reader(Dataset[Batch]):
+    """Reads batches, each sample in its turn where there are `turns`."""
+
+    data: TrainingData
+    turns: Turns | None
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch | SoupkitError:
         """Return the samples of `positions` as a batch, or the error that they end in: raised in a worker process, it
         would reach the run with a traceback for a text."""
+        samples = []
         try:
-            images, texts, damaged = zip(*(self[p] for p in positions), strict=True)
+            for position in positions:
+                if self.turns is not None:
+                    self.turns.wait()
+                samples.append(self.data[position])
         except SoupkitError as error:
             return error
+        images, texts, damaged = zip(*samples, strict=True)
         return Batch(torch.stack(images), torch.stack(texts), tuple(d for d in damaged if d))
 
 
@@ -118,31 +136,43 @@ def _rand_augment(policy: str, preprocess: dict[str, Any]) -> Callable[[Any], An
     return rand_augment_transform(policy, {"translate_const": int(side * 0.45), "img_mean": mean})
 
 
-def batches(data: TrainingData, entry: TrainEntry, ranks: Ranks, start: int, workers: int) -> Iterator[Batch]:
+def batches(
+    data: TrainingData, entry: TrainEntry, ranks: Ranks, start: int, workers: int, *, by_turns: bool = False,
+    pin: bool = False,
+) -> Iterator[Batch]:  # fmt: skip
     """Yield this rank's part of every global batch from step `start` on. The caller's random state is kept.
 
-    Raises DataError for data that are damaged throughout.
+    With `by_turns` the worker processes read only while a batch is waited for; `pin` puts batches into page-locked
+    memory, for a GPU. Raises DataError for data that are damaged throughout.
     """
+    turns = Turns() if by_turns and workers else None
     loader: DataLoader[Any] = DataLoader(
-        data,
+        _Reader(data, turns),
         batch_sampler=_Positions(entry, ranks, start),  # type: ignore[arg-type]  # ranges serve as lists
         num_workers=workers,
         collate_fn=_whole,
+        pin_memory=pin,
         generator=torch.Generator().manual_seed(0),
-        prefetch_factor=4 if workers else None,
         worker_init_fn=leave_signals_to_parent,
         multiprocessing_context="fork" if workers else None,  # which shares what was read of the data so far
     )
     with held_signals():
         iterator = iter(loader)
-    while True:
-        with undisturbed():
-            batch = next(iterator, None)
-        if batch is None:
-            return
-        if isinstance(batch, SoupkitError):
-            raise batch
-        yield batch
+    try:
+        while True:
+            with undisturbed(), turns.readers() if turns is not None else nullcontext():
+                try:
+                    batch = next(iterator, None)
+                except (EOFError, ConnectionError) as error:  # of one that was killed while it handed its batch over
+                    raise _killed() from error
+            if batch is None:
+                return
+            if isinstance(batch, SoupkitError):
+                raise batch
+            yield batch
+    finally:
+        if turns is not None:
+            turns.close()
 
 
 @contextmanager
@@ -153,10 +183,14 @@ def killed_workers_said() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise DataError(
-            "a process that reads the data was killed", "--workers",
-            "often for lack of memory: take fewer; the same command goes on from the last checkpoint",
-        ) from error  # fmt: skip
+        raise _killed() from error
+
+
+def _killed() -> DataError:
+    return DataError(
+        "a process that reads the data was killed", "--workers",
+        "often for lack of memory: take fewer; the same command goes on from the last checkpoint",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,8 +186,8 @@ def take_step(entry: TrainEntry, life: Life, batch: Batch, lr: float, ranks: Ran
         life.model, batch.images, batch.texts, loss=entry.loss,
         micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
     )  # fmt: skip
-    life.loss = float(result.loss)
-    norm = float(clip_gradients(life.model, entry.grad_clip))
+    found = clip_gradients(life.model, entry.grad_clip)
+    life.loss, norm = torch.stack([result.loss, found.to(result.loss)]).tolist()  # a GPU is waited for once
     life.step += 1
     if math.isfinite(life.loss) and math.isfinite(norm):
         set_lr(life.optimizer, lr)

@@ -37,6 +37,7 @@ from soupkit.training.sources import Source, open_sources
 from soupkit.version import __version__
 
 _NOTES = 20  # about damaged shards that are told one by one
+_READERS = 16  # processes that a rank reads with, at most, where nothing is said: each holds two batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,9 @@ def train(
         if entry.batch_size % ranks.size:
             raise UsageError(f"batch_size {entry.batch_size} cannot be divided among {ranks.size} ranks", "batch_size")
         ranks.together(lambda: check_trackers(entry.report_to))
-        workers, threads = _share_of_cores(options, ranks)
-        if threads is not None:
-            stack.enter_context(_threads(threads))
+        cores = _share_of_cores(options, ranks)
+        if cores.threads is not None:
+            stack.enter_context(_threads(cores.threads))
         if options.dry_run and not target.exists():
             ranks.together(lambda: _look(entry))
             return TrainResult(target, "planned", entry.steps * entry.batch_size, None, None, 0, 0, 0.0)
@@ -114,7 +115,7 @@ def train(
         ranks.lead(lambda: _claim(stack.enter_context(partial), identity, options.fresh))
         work = partial_path(target)
         with stop_signals() as stop, killed_workers_said():
-            document = _train(entry, start, identity, work, ranks, options, workers, stop, progress)
+            document = _train(entry, start, identity, work, ranks, options, cores, stop, progress)
         ranks.lead(lambda: partial.publish(replace=options.fresh))
         return _result(document, target, "trained", started)
 
@@ -185,24 +186,36 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _share_of_cores(options: TrainOptions, ranks: Ranks) -> tuple[int, int | None]:
-    """Return how many processes read data and how many threads compute, for one of the ranks of this machine.
+@dataclass(frozen=True, slots=True)
+class _Cores:
+    """What one rank does with its cores: processes that read, torch's threads (None: as many as it has), and whether
+    the two take turns."""
 
-    No threads are chosen (None) where a GPU computes, and where OMP_NUM_THREADS says it, as `torchrun` does.
+    workers: int
+    threads: int | None
+    by_turns: bool
+
+
+def _share_of_cores(options: TrainOptions, ranks: Ranks) -> _Cores:
+    """Divide this machine's cores among its ranks, and a rank's between reading and computing.
+
+    A model on the CPU computes on all cores, and by turns with it readers do on as many; where fewer threads are asked
+    for, by OMP_NUM_THREADS too, as `torchrun` does, the cores that they leave read meanwhile.
     """
     cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1
+    workers, threads = options.workers, options.threads
     if choose_device(options.device, ranks.local).type == "cuda":
-        return (min(8, max(1, cores - 1)) if options.workers is None else options.workers), options.threads
-    # On the CPU the model takes most of the time: a core in four reads, the rest computes.
-    workers = (max(1, cores // 4) if cores > 1 else 0) if options.workers is None else options.workers
-    if options.threads is not None or "OMP_NUM_THREADS" in os.environ:
-        return workers, options.threads
-    return workers, max(1, cores - workers)
+        return _Cores(min(_READERS, max(1, cores - 1)) if workers is None else workers, threads, False)
+    computing = threads or (torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else cores)
+    if workers is None:
+        left = max(0, cores - computing)
+        workers = min(_READERS, left or cores) if cores > 1 else 0
+    return _Cores(workers, computing, workers + computing > cores)
 
 
 def _train(
     entry: TrainEntry, start: Start, identity: dict[str, Any], work: Path, ranks: Ranks, options: TrainOptions,
-    workers: int, stop: Stop, progress: Progress,
+    cores: _Cores, stop: Stop, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Train in `work` and return what `training.json` says at the end."""
     device = choose_device(options.device, ranks.local)
@@ -213,7 +226,7 @@ def _train(
         model, ranks, shard=entry.shard, checkpointing=entry.grad_checkpointing, precision=entry.precision,
         compile=entry.compile,
     )  # fmt: skip
-    sources = open_sources(entry, options.cache, ranks=ranks, workers=workers, stop=stop, progress=progress)
+    sources = open_sources(entry, options.cache, ranks=ranks, workers=cores.workers, stop=stop, progress=progress)
     data = ranks.together(lambda: TrainingData(entry, start.config, tokenizer, sources))
     _tell_notes(sources, progress)
     data_record = [{"place": s.place, "samples": len(s), **s.identity} for s in sources]
@@ -236,7 +249,8 @@ def _train(
         stack.callback(progress.finish)
         progress.advance(life.step * entry.batch_size)
         loop = Loop(entry, start, work, ranks, checkpoints, curves, evaluation, stop, progress)
-        loop.run(life, batches(data, entry, ranks, life.step, workers))
+        pin = device.type == "cuda"
+        loop.run(life, batches(data, entry, ranks, life.step, cores.workers, by_turns=cores.by_turns, pin=pin))
     document = {
         "schema": 1,
         "soupkit": __version__,

@@ -12,7 +12,7 @@ import pytest
 from soupkit.errors import DataError
 from soupkit.evaluation.adapter import open_tokenizer
 from soupkit.ranks import Ranks
-from soupkit.training import signals
+from soupkit.training import TrainOptions, signals, train
 from soupkit.training.data import TrainingData, batches, killed_workers_said
 from soupkit.training.entry import TrainEntry
 from soupkit.training.signals import stop_signals
@@ -103,3 +103,19 @@ def test_an_error_in_a_worker_is_the_error_itself(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         next(batches(data, entry, Ranks(), 0, 1))
     assert caught.value.what == "32 samples in a row are damaged" and "0.tar, sample" in caught.value.where
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_are_forked_whatever_way_processes_start_otherwise(method: str, tmp_path: Path) -> None:
+    write_shard(tmp_path / "0.tar", 0, 20)
+    run = settings(
+        data=[{"shards": str(tmp_path / "0.tar")}, {"shards": "digits:train"}], samples=32, warmup=0,
+        evaluate={"tasks": ["digits:val"], "every": 16, "limit": 20},
+    )  # fmt: skip
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        found = train(run, tmp_path / "run", options=TrainOptions(device="cpu", workers=2, threads=1, cache=tmp_path))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert found.status == "trained" and '"scores"' in (tmp_path / "run" / "metrics.jsonl").read_text()

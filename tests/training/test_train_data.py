@@ -1,7 +1,9 @@
 """The order of the data, and what is read: shards, tables, tasks, and damage in them."""
 
+import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +31,12 @@ def source_of(**data: object) -> Source:
     return open_sources(entry(data=data))[0]
 
 
-def seen(run: TrainEntry, ranks: int, start: int = 0, workers: int = 0) -> list[tuple[bytes, bytes]]:
+def seen(
+    run: TrainEntry, ranks: int, start: int = 0, workers: int = 0, by_turns: bool = False
+) -> list[tuple[bytes, bytes]]:
     """What all ranks together read from step `start` on, in the order of the global batch."""
     data = TrainingData(run, CONFIG, open_tokenizer(CONFIG, (), ""))
-    parts = [list(batches(data, run, Ranks(r, ranks), start, workers)) for r in range(ranks)]
+    parts = [list(batches(data, run, Ranks(r, ranks), start, workers, by_turns=by_turns)) for r in range(ranks)]
     return [
         (image.numpy().tobytes(), text.numpy().tobytes())
         for step in zip(*parts, strict=True)
@@ -97,8 +101,31 @@ def test_ranks_workers_and_resumes_read_the_same_samples(tmp_path: Path) -> None
     assert len(whole) == 64 and len({text for _, text in whole[:35]}) == 35
     assert seen(run, 4) == whole
     assert seen(run, 1, workers=2) == whole
+    assert seen(run, 1, workers=2, by_turns=True) == whole
     assert seen(run, 2, start=5) == whole[5 * 8 :]
     assert seen(entry(**{**run.model_dump(exclude_unset=True), "seed": 1}), 1) != whole
+
+
+def test_by_turns_nothing_is_read_while_a_batch_is_worked_on(tmp_path: Path) -> None:
+    run = entry(data={"shards": str(write_shard(tmp_path / "0.tar", 0, 20))})
+    source = open_sources(run)[0]
+    log = tmp_path / "read"
+
+    def read(index: int) -> tuple[bytes, tuple[str, ...]]:
+        time.sleep(0.01)
+        with log.open("ab") as file:
+            file.write(b".")
+        return source.read(index)
+
+    data = TrainingData(run, CONFIG, open_tokenizer(CONFIG, (), ""), [replace(source, read=read)])
+    found = batches(data, run, Ranks(), 0, 2, by_turns=True)
+    next(found)
+    time.sleep(0.2)  # what was begun is finished
+    before = log.stat().st_size
+    assert 8 <= before < 40, "the readers have five batches to read"
+    time.sleep(0.3)
+    assert log.stat().st_size == before
+    assert len(list(found)) == 7 and log.stat().st_size == 64
 
 
 def test_balanced_batches_hold_every_class_alike_and_no_caption_twice() -> None:
