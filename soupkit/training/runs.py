@@ -116,33 +116,43 @@ def _expand(document: Document, raw: dict[str, _Raw]) -> dict[str, _Raw]:
 
 def _resolve(document: Document, raw: dict[str, _Raw]) -> list[Run]:
     """Check every run, with what it takes over, after the one that it starts from."""
+    settings: dict[str, dict[str, Any]] = {}
     runs: dict[str, Run] = {}
-
-    def resolve(name: str, after: tuple[str, ...]) -> dict[str, Any]:
-        one, parent = raw[name], None
-        fields = dict(one.fields)
-        if found := RUN_REFERENCE.fullmatch(str(fields.get("init", ""))):
-            parent = found[1]
-            if parent in after or parent == name or parent not in raw:
-                _refuse_parent(document, raw, name, parent)
-            inherited = resolve(parent, (*after, name))
-            before = runs[parent].entry
-            for own in _OWN:
-                inherited.pop(own, None)
-            fields = {**inherited, **fields}
-            if fields.get("schedule") == "continued":
-                fields.setdefault("continued_from", before.steps * before.batch_size)
-            elif "warmup" not in one.fields:
-                fields.pop("warmup", None)
-        fields = changed(fields, one.inside)
-        if name not in runs:
-            entry = document.validate(TrainEntry, fields, one.place, elsewhere=one.elsewhere)
-            runs[name] = Run(name, entry, parent, one.sweep)
-        return fields
-
     for name in raw:
-        resolve(name, ())
+        for member in _line_of(document, raw, name):
+            if member in runs:
+                continue
+            one, parent = raw[member], _parent_of(raw[member])
+            fields = one.fields if parent is None else _taken_over(one.fields, settings[parent], runs[parent].entry)
+            settings[member] = changed(fields, one.inside)
+            entry = document.validate(TrainEntry, settings[member], one.place, elsewhere=one.elsewhere)
+            runs[member] = Run(member, entry, parent, one.sweep)
     return list(runs.values())
+
+
+def _parent_of(one: _Raw) -> str | None:
+    found = RUN_REFERENCE.fullmatch(str(one.fields.get("init", "")))
+    return found[1] if found else None
+
+
+def _line_of(document: Document, raw: dict[str, _Raw], name: str) -> list[str]:
+    """Return the runs that lead to a run, from the first on, and the run itself."""
+    line = [name]
+    while (parent := _parent_of(raw[line[-1]])) is not None:
+        if parent in line or parent not in raw:
+            _refuse_parent(document, raw, line[-1], parent)
+        line.append(parent)
+    return line[::-1]
+
+
+def _taken_over(own: dict[str, Any], parents: dict[str, Any], parent: TrainEntry) -> dict[str, Any]:
+    """Return a run's own settings, and from its parent those that it does not name."""
+    fields = {**{k: v for k, v in parents.items() if k not in _OWN}, **own}
+    if fields.get("schedule") == "continued":
+        fields.setdefault("continued_from", parent.steps * parent.batch_size)
+    elif "warmup" not in own:
+        fields.pop("warmup", None)
+    return fields
 
 
 def _refuse_parent(document: Document, raw: dict[str, _Raw], name: str, parent: str) -> None:
