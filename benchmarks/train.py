@@ -3,7 +3,7 @@
     python -m benchmarks.train loss --batch 16384 --width 1024
     python -m benchmarks.train step --batches 256 512 1024
     python -m benchmarks.train accumulation --batches 512 1024 2048 4096
-    python -m benchmarks.train trainer --batch 128 --work /tmp/soupkit-benchmark
+    python -m benchmarks.train trainer --batch 64 --workers 1 2 default --work /tmp/soupkit-benchmark
     python -m benchmarks.train cuda --model ViT-bigG-14 --batch 64
 
 `loss`: value and gradient for a whole batch, against open_clip's `ClipLoss` with autograd, each in its own process:
@@ -47,11 +47,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024, help="of the features")
     parser.add_argument("--model", default="ViT-bigG-14", help="of cuda")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30, help="of trainer")
-    parser.add_argument("--workers", type=int, default=1, help="of trainer: processes that decode")
+    parser.add_argument("--steps", type=int, default=40, help="of trainer")
+    parser.add_argument(
+        "--workers", nargs="+", default=["1", "2", "default"], help="of trainer: processes that decode, or default"
+    )
     parser.add_argument("--work", type=Path, help="of trainer: directory for shards, runs and the peer")
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="of step, accumulation, trainer")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--one-workers", default="default", help=argparse.SUPPRESS)
     parser.add_argument("--one", choices=["soupkit", "open_clip"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.batch = arguments.batch or {"trainer": 128, "cuda": 64}.get(arguments.what, 16384)
