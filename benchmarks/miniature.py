@@ -2,13 +2,15 @@
 
     python -m benchmarks.miniature digits --seeds 5 --work /tmp/soupkit-miniature
     python -m benchmarks.miniature fashion --seeds 5 --minutes 6 --work /tmp/soupkit-miniature
+    python -m benchmarks.miniature converged --seeds 3 --work /tmp/soupkit-miniature
     python -m benchmarks.miniature data --work .
 
 `digits`: recipes/digits.yaml, which `soupkit demo` trains with the set of seeds number 0. `fashion`: the larger
 recipes/fashion-mnist.yaml, whose data (`data` makes them alone) come from Debian's package dataset-fashion-mnist or
---data DIR. Sets of seeds are numbered from --first, 1 by default: number 0 is the one that the recipes' settings were
-chosen with. `--minutes` is roughly what a set takes on one core; lengths and warm-ups are those of the recipe in that
-proportion. Scores are those of the held-out split `test`; `--split val` is for choosing settings.
+--data DIR. `converged`: the same with a stage 1 of 240,000 samples, and three fine-tunes of one length at one constant
+rate, which differ in their seeds alone. Sets of seeds are numbered from --first, 1 by default: number 0 is the one that
+the settings were chosen with. `--minutes` is roughly what a set takes on one core; lengths and warm-ups are those of
+the recipe in that proportion. Scores are those of the held-out split `test`; `--split val` is for choosing settings.
 
 For every set a soup is compared with the best of its ingredients, chosen with hindsight, on the same images. Ctrl-C and
 the like lose little: the same command goes on. Prints Markdown; `--output` also saves it.
@@ -37,16 +39,32 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What is trained and what it is scored on; `minutes` is what the recipe as it is takes for one set of seeds."""
+    """What is trained and what it is scored on; `minutes` is what the recipe as it is takes for one set of seeds.
+
+    `changes` are settings that differ from the recipe's; `only` are the runs taken from it, where that is not all.
+    """
 
     recipe: Path
     minutes: float
     tasks: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 STUDIES = {
     "digits": Study(ROOT / "recipes" / "digits.yaml", 2, ("digits",)),
     "fashion": Study(ROOT / "recipes" / "fashion-mnist.yaml", 6, ("fashion-mnist/single",)),
+    "converged": Study(
+        ROOT / "recipes" / "fashion-mnist.yaml",
+        6,
+        ("fashion-mnist/single",),
+        changes=(
+            "stage1.samples=240e3",
+            "stage1.warmup=14400",
+            *(f"{run}.{one}" for run in "def" for one in ("lr=1e-3", "samples=9.6e3", "warmup=960")),
+        ),
+        only=("stage1", "d", "e", "f"),
+    ),
 }
 
 
@@ -57,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder with Fashion-MNIST's four files")
     parser.add_argument("--seeds", type=int, default=5, help="how many sets of seeds")
     parser.add_argument("--first", type=int, default=1, help="number of the first set")
-    parser.add_argument("--minutes", type=float, help="of one core for each set; 2 for digits, 6 for fashion")
+    parser.add_argument("--minutes", type=float, help="of one core for each set; 2 for digits, 6 for others")
     parser.add_argument("--split", default="test")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args(arguments)
@@ -96,11 +114,12 @@ def runs_of(study: Study, factor: float) -> dict[str, Run]:
     """Return the recipe's runs, `factor` times as long."""
     settings = [
         f"{run.name}.{key}={max(1, round(factor * length))}"
-        for run in read_runs(study.recipe)
+        for run in read_runs(study.recipe, study.changes)
         for key in ("samples", "warmup", "stop_at")
         if (length := getattr(run.entry, key))
     ]
-    return {run.name: run for run in read_runs(study.recipe, settings)}
+    runs = read_runs(study.recipe, [*study.changes, *settings])
+    return {run.name: run for run in runs if not study.only or run.name in study.only}
 
 
 def soups_of(recipe: Path, runs: list[str]) -> dict[str, list[str]]:
@@ -110,7 +129,7 @@ def soups_of(recipe: Path, runs: list[str]) -> dict[str, list[str]]:
         for name, entry in Document(recipe).data.get("soup", {}).items()
         if "search" not in entry
     }
-    return listed or {"soup": runs[1:]}
+    return {name: names for name, names in listed.items() if set(names) <= set(runs)} or {"soup": runs[1:]}
 
 
 def one_seed(
