@@ -51,13 +51,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
-    from soupkit.errors import UsageError
+    from soupkit.cli.output import check_document, first_rank, print_json, say, terminal_progress, write_json
     from soupkit.evaluation import evaluate as run_evaluate
 
-    if output is not None and not output.resolve().parent.is_dir():  # found out before the work, not after it
-        raise UsageError("lies in no directory that exists", f"-o {output}")
-
+    check_document(output)
     options = replace(scoring.evaluation, scores=not no_score_cache, compile=compile_tower)
     result = run_evaluate(
         refs or [],

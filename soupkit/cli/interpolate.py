@@ -39,10 +39,11 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.cli.output import check_document, first_rank, print_json, say, terminal_progress, write_json
     from soupkit.publishing.plots import plot_interpolation
     from soupkit.search import interpolate as run_interpolation
 
+    check_document(output)
     result = run_interpolation(
         base,
         refs,

@@ -6,10 +6,11 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupkit.errors import StorageError
+from soupkit.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -33,6 +34,14 @@ def print_json(command: str, fields: dict[str, Any]) -> None:
         sys.exit(1)
 
 
+def check_document(path: Path | None) -> None:
+    """Raise UsageError where `write_json` could not write: found out before the work, not after it."""
+    if path is not None and not path.resolve().parent.is_dir():
+        raise UsageError("lies in no directory that exists", f"-o {path}")
+    if path is not None and path.is_dir():
+        raise UsageError("is a directory", f"-o {path}", "name a file")
+
+
 def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:
     """Write the same document to a file, whole or not at all. Raises StorageError."""
     partial = path.with_name(path.name + ".partial")
@@ -40,6 +49,8 @@ def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:
         partial.write_text(_document(command, fields))
         partial.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(f"cannot be written: {error.strerror}", path) from error
 
 

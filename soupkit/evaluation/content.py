@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import xxhash
@@ -91,4 +92,5 @@ def write_whole(path: Path, text: str) -> None:
         partial.write_text(text)
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be no place where it could be
+            partial.unlink(missing_ok=True)

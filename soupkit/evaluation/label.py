@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import PIL.Image
 import torch
 from torch.nn.functional import normalize
 
@@ -43,16 +44,16 @@ def label_images(
 ) -> Labelled:
     """Compare `images` with `labels` by the checkpoint `ref`.
 
-    Raises UsageError without labels, DataError for files that are no images, and as opening a checkpoint does.
+    Raises UsageError without labels and for one that is empty or given twice, DataError for files that are no images,
+    and as opening a checkpoint does.
     """
     if not labels:
         raise UsageError("names no label", "--label", 'for example --label "a dog" --label "a cat"')
-    pictures = []
-    for path in images:
-        try:
-            pictures.append(decode(path.read_bytes()))
-        except (OSError, ValueError) as error:
-            raise DataError(f"is no image that can be decoded: {error}", path) from error
+    if not all(label.strip() for label in labels):
+        raise UsageError("names an empty label", "--label", "say in words what an image may show")
+    if len(set(labels)) < len(labels):
+        raise UsageError("names a label twice", "--label", "give each label once")
+    pictures = [_open_image(path) for path in images]
     place = choose_device(device)
     dtype = precision_dtype(precision, place)
     with open_checkpoint(ref) as checkpoint:
@@ -77,3 +78,14 @@ def label_images(
     else:
         chances, kind = (_SCALE * cosines).softmax(dim=-1), "softmax"
     return Labelled(tuple(labels), tuple(tuple(row) for row in chances.cpu().tolist()), kind, print_of_weights)
+
+
+def _open_image(path: Path) -> PIL.Image.Image:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+    try:
+        return decode(data)
+    except (OSError, ValueError) as error:
+        raise DataError(f"is no image that can be decoded: {error}", path) from error

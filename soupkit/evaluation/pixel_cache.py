@@ -280,11 +280,21 @@ def _blocks(
             for future in futures:
                 found.append(future.result())
                 progress.advance(1)
+            _check_flags(task, found)
             line: dict[str, Any] = {name: [f[name] for f in found] for name in ("keys", "hashes", "labels", "captions")}
             line["corrupt"] = {f["keys"]: f["corrupt"] for f in found if f["corrupt"]}
             yield block, (array, {"digest": _digest(array), **line})
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _check_flags(task: Task, found: list[dict[str, Any]]) -> None:
+    if task.kind == "multilabel":
+        for sample in found:
+            flags = len(sample["labels"]) if isinstance(sample["labels"], list) else 0
+            if flags != len(task.classnames):
+                what = f"{flags} flags an image, {len(task.classnames)} class names"
+                raise DataError(what, f"{task.dataset.place}, {sample['keys']}", "each class has one flag")
 
 
 def _sample(dataset: Dataset, index: int, transform: Transform, out: np.ndarray) -> dict[str, Any]:

@@ -63,5 +63,7 @@ def decode(data: bytes) -> PIL.Image.Image:
     """
     try:
         return PIL.Image.open(io.BytesIO(data)).convert("RGB")
+    except PIL.UnidentifiedImageError as error:  # whose own words name the object that held the bytes
+        raise OSError("no format that Pillow knows") from error
     except (SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:  # what Pillow's readers let through
         raise OSError(f"{type(error).__name__}: {error}") from error

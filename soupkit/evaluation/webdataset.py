@@ -86,7 +86,9 @@ class WebDatasetFolder:
                 compressed = file.read(2) == _GZIP
             if compressed:
                 self._unpacked[number] = _unpack(path)
-            with tarfile.open(path) if not compressed else tarfile.open(fileobj=self._unpacked[number]) as archive:
+            with (
+                tarfile.open(path, "r:") if not compressed else tarfile.open(fileobj=self._unpacked[number], mode="r:")
+            ) as archive:
                 for member in archive:
                     if member.isfile():
                         folder, _, name = member.name.rpartition("/")
@@ -126,6 +128,8 @@ class WebDatasetFolder:
             if self._kind == "multilabel":
                 flags = np.load(io.BytesIO(label), allow_pickle=False).reshape(-1)
                 return Sample(place.key, image, labels=tuple(bool(f > 0) for f in flags))
+            if not label.strip().removeprefix(b"-").isdigit():
+                raise ValueError(f"{label[:40].decode(errors='replace')!r} is not the number of a class")
             return Sample(place.key, image, label=int(label))
         except (ValueError, EOFError) as error:
             raise DataError(f"its label cannot be read: {error}", where, "get the shard again") from error
@@ -159,7 +163,9 @@ def read_lines(path: Path) -> list[str]:
     """
     try:
         lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot be read: {error}", path) from error
     while lines and not lines[-1]:
         lines.pop()

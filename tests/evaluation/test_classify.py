@@ -49,4 +49,18 @@ def test_what_is_no_image_is_named(digit_models: list[Path], tmp_path: Path, inl
     (tmp_path / "x.png").write_text("not an image")
     done = inline("classify", digit_models[0], tmp_path / "x.png", "--label", "a", "--label", "b")
     assert done.returncode == 1 and "x.png" in done.stderr and "no image" in done.stderr
-    assert inline("classify", digit_models[0], tmp_path / "x.png").returncode == 2
+    assert "Pillow" in done.stderr and "BytesIO" not in done.stderr
+    done = inline("classify", digit_models[0], tmp_path / "none.png", "--label", "a")
+    assert done.returncode == 1 and "cannot be read: No such file or directory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([], "no label"), (["a", " "], "empty label"), (["a", "b", "a"], "twice")]
+)
+def test_labels_are_there_and_differ(
+    digit_models: list[Path], tmp_path: Path, inline: Run, labels: list[str], message: str
+) -> None:
+    picture(0).save(tmp_path / "x.png")
+    options = [o for label in labels for o in ("--label", label)]
+    done = inline("classify", digit_models[0], tmp_path / "x.png", *options)
+    assert done.returncode == 2 and message in done.stderr

@@ -189,6 +189,8 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
         (["MODEL", "--task", "digits", "--device", "tpu"], 2, "not a device"),
         (["MODEL", "--task", "digits", "--cache", "x", "--no-cache"], 2, "opposite"),
         (["MODEL", "--task", "digits", "-o", "/nowhere/scores.json"], 2, "no directory"),
+        (["MODEL", "--task", "digits", "-o", "/tmp"], 2, "is a directory"),
+        (["MODEL", "--task", "digits", "--cache", "/dev/null"], 1, "/dev/null"),
         (["/nowhere", "--task", "digits"], 1, "nothing here"),
     ],
 )

@@ -218,6 +218,28 @@ def test_a_label_out_of_range_is_named(tmp_path: Path, label: bytes, message: st
     assert "s0000001" in caught.value.where
 
 
+def test_a_label_that_is_no_number_is_named(tmp_path: Path) -> None:
+    write_lists(tmp_path / "data", ["a"], ["{c}"])
+    (task,) = open_tasks(
+        [str(write_shards(tmp_path / "data", "test", [{"png": encoded(picture(0), "png"), "cls": b"cat"}]))]
+    )
+    with pytest.raises(DataError, match="'cat' is not the number of a class"):
+        opened(task, tmp_path / "cache")
+
+
+def test_flags_that_do_not_fit_the_classes_are_named(tmp_path: Path) -> None:
+    samples = []
+    for flags in ([1, 0, 1], [0, 1]):
+        buffer = io.BytesIO()
+        np.save(buffer, np.array(flags))
+        samples.append({"png": encoded(picture(0), "png"), "npy": buffer.getvalue()})
+    write_lists(tmp_path / "data", list("abc"), ["{c}"], "multilabel")
+    (task,) = open_tasks([str(write_shards(tmp_path / "data", "test", samples))])
+    with pytest.raises(DataError, match="2 flags an image, 3 class names") as caught:
+        opened(task, tmp_path / "cache")
+    assert "s0000001" in caught.value.where
+
+
 def test_a_task_without_images_is_an_error(tmp_path: Path) -> None:
     write_lists(tmp_path / "data", ["a"], ["{c}"])
     (task,) = open_tasks([str(write_shards(tmp_path / "data", "test", []))])
