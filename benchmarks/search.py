@@ -271,7 +271,7 @@ def report(arguments: argparse.Namespace, runs: dict[str, list[dict[str, Any]]])
 
 def memory(arguments: argparse.Namespace) -> list[str]:
     """Measure the peak memory of whole searches with more and more ingredients, on a tenth of the images."""
-    counts = [n for n in (4, 8, arguments.ingredients) if n <= arguments.ingredients]
+    counts = sorted({n for n in (4, 8, 12, arguments.ingredients) if n <= arguments.ingredients})
     peaks: dict[int, list[tuple[float, float]]] = {n: [] for n in counts}
     for _ in range(arguments.rounds):
         for n in counts:

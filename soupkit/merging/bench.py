@@ -31,6 +31,16 @@ from soupkit.merging.registry import MergeMethod
 # under them is an error where a map would end the process.
 CPU_BLOCK = 1 << 19
 CUDA_BLOCK = 1 << 23
+# Blocks of more sources than this are smaller, so that a merge of many takes the memory of a merge of few.
+_FEW_SOURCES, _LEAST_BLOCK = 4, 1 << 16
+
+
+def block_size(largest: int, sources: int) -> int:
+    """Return the elements of a block, a power of two: with many sources all of their blocks take the room of few."""
+    size = largest
+    while size > _LEAST_BLOCK and size * sources > largest * _FEW_SOURCES:
+        size //= 2
+    return size
 
 
 def blocks(task: Task, size: int, first: int) -> Iterator[tuple[tuple[int, Segment], ...]]:
@@ -140,7 +150,7 @@ class Bench:
         self.has_base = has_base
         self.allow_nonfinite = allow_nonfinite
         self.on_gpu = device.type == "cuda"
-        self.block = CUDA_BLOCK if self.on_gpu else CPU_BLOCK
+        self.block = block_size(CUDA_BLOCK if self.on_gpu else CPU_BLOCK, len(sources))
         self.stream = torch.cuda.Stream(device) if self.on_gpu else None
         self._slots: list[Slot] = []
         self._capacity = (0, 0)

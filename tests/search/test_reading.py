@@ -13,7 +13,7 @@ import soupkit.merging.methods  # noqa: F401 - registers what soups are made by
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import CheckpointError
 from soupkit.evaluation import EvaluationOptions, Evaluator
-from soupkit.merging.bench import Bench
+from soupkit.merging.bench import CPU_BLOCK, Bench, block_size
 from soupkit.search import interpolate
 from soupkit.search.running_sum import RunningSum
 from soupkit.search.scoring import Scorer
@@ -148,3 +148,10 @@ def test_a_fine_tune_that_is_cut_short_on_a_curve_is_named_and_once_mended_the_c
         patch.setattr(Evaluator, "run", lambda *a, **k: (calls.append(None), plain(*a, **k))[1])
         curve = interpolate(fine_tunes[0], [far], tasks=["digits"], points=5, evaluation=options)
     assert len(calls) == 2 and len(curve.document["points"]) == 5
+
+
+def test_the_blocks_of_a_merge_of_many_take_the_room_of_those_of_few() -> None:
+    sizes = {n: block_size(CPU_BLOCK, n) for n in (1, 3, 4, 5, 8, 12, 32)}
+    assert sizes[1] == sizes[3] == sizes[4] == CPU_BLOCK and CPU_BLOCK % sizes[32] == 0
+    assert all(n * size <= 4 * CPU_BLOCK for n, size in sizes.items())
+    assert sizes[12] > CPU_BLOCK // 8
