@@ -18,10 +18,11 @@ Precision = Annotated[
     str | None, typer.Option("--precision", metavar="fp32|bf16|fp16", help="\\[default: fp32 on the CPU, bf16 on CUDA]")
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=0, help="Processes that decode images, per rank.")
+    int | None,
+    typer.Option("--workers", metavar="N", min=0, help="Processes that decode, per rank (default: cores)."),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads that compute on the CPU, per rank.")
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Threads on the CPU, per rank (default: cores).")
 ]
 WorldSize = Annotated[
     int | None, typer.Option("--world-size", metavar="N", min=1, help="GPUs that --dry-run reckons with.")

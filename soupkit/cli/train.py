@@ -29,9 +29,9 @@ does not name itself; x is trained first.
 
 A run: model, init, data, batch_size, micro_batch_size, samples, lr, warmup, schedule (cosine, constant, continued),
 weight_decay, betas, eps, grad_clip, layer_decay, patch_dropout, grad_checkpointing, lock_image, lock_text, loss (clip,
-siglip), precision (fp32, bf16), ema, snapshots, nonfinite (stop, skip), seed; evaluate (tasks to score it on as it goes
-on), report_to (tensorboard, trackio). With sweep, one entry is several runs: variants, or settings drawn at random.
-docs/training.md says what each means.
+siglip), precision (fp32, tf32, bf16), ema, snapshots, nonfinite (stop, skip), seed; evaluate (tasks to score it on as
+it goes on), report_to (tensorboard, trackio). With sweep, one entry is several runs: variants, or settings drawn at
+random. docs/training.md says what each means.
 
 Stopped by Ctrl-C, SIGTERM or worse, the same command goes on from the last checkpoint, with the same result.
 """

@@ -79,10 +79,7 @@ class Trainings:
         share: dict[str, Any] = {}
         if self._options.device == "auto" and (count := torch.cuda.device_count()) > 1:
             share["device"] = f"cuda:{place % count}"
-        cores = max(1, len(os.sched_getaffinity(0)) // self._jobs)
-        share["threads"] = self._options.threads or cores
-        share["workers"] = max(1, cores - 1) if self._options.workers is None else self._options.workers
-        return share
+        return {**share, "cores": max(1, len(os.sched_getaffinity(0)) // self._jobs)}
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

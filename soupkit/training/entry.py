@@ -102,7 +102,7 @@ class TrainEntry(Entry):
     lock_image: bool = False
     lock_text: bool = False
     loss: Literal["clip", "siglip"] = "clip"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     snapshots: list[Positive] = []  # noqa: RUF012 - pydantic copies defaults
     nonfinite: Literal["stop", "skip"] = "stop"

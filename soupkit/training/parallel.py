@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 _BUCKET = 32 * 2**20  # elements that are summed over the ranks in one message
 

@@ -55,7 +55,8 @@ def contrastive_step(
     is where one pass would have left it. Batch normalization (the ResNets) sees each micro-batch by itself, and twice:
     for it alone the result depends on `micro_batch`.
 
-    `precision` "bf16" runs the model under autocast; the loss is computed in float32 at least.
+    `precision` "bf16" runs the model under autocast; the loss is computed in float32 at least. "tf32" is float32 here:
+    how products of float32 are rounded is a setting of torch's for the whole process.
 
     Raises UsageError for a model that returns more than contrastive features, and for batches that do not pair up.
     """

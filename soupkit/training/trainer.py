@@ -1,11 +1,10 @@
 """Trains one run: from its entry to a directory that open_clip opens, with everything that it takes to go on."""
 
 import math
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from soupkit.errors import StorageError, UsageError
 from soupkit.evaluation import default_cache
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+from soupkit.training.cores import Cores, products_rounded, share_of_cores
 from soupkit.training.curves import Curves, check_trackers
 from soupkit.training.data import TrainingData, batches, killed_workers_said
 from soupkit.training.entry import NEUTRAL, TrainEntry
@@ -37,7 +37,6 @@ from soupkit.training.sources import Source, open_sources
 from soupkit.version import __version__
 
 _NOTES = 20  # about damaged shards that are told one by one
-_READERS = 16  # processes that a rank reads with, at most, where nothing is said: each holds two batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,9 @@ class TrainOptions:
     """How to train, as far as it does not decide the weights.
 
     `device` is auto, cpu, cuda or cuda:N; `workers` are processes per rank that decode images (0: none), `threads` are
-    torch's on the CPU; where they are None, both are chosen so that this machine's ranks share its cores. `cache` is
-    where indexes of shards and pixels of evaluations are kept, None for nowhere.
+    torch's on the CPU; where they are None, both are chosen so that this machine's ranks share its cores, or those
+    `cores` that are this run's. `cache` is where indexes of shards and pixels of evaluations are kept, None for
+    nowhere.
     """
 
     device: str = "auto"
@@ -55,6 +55,7 @@ class TrainOptions:
     cache: Path | None = field(default_factory=default_cache)
     fresh: bool = False
     dry_run: bool = False
+    cores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,9 @@ def train(
         if entry.batch_size % ranks.size:
             raise UsageError(f"batch_size {entry.batch_size} cannot be divided among {ranks.size} ranks", "batch_size")
         ranks.together(lambda: check_trackers(entry.report_to))
-        cores = _share_of_cores(options, ranks)
-        if cores.threads is not None:
-            stack.enter_context(_threads(cores.threads))
+        gpu = choose_device(options.device, ranks.local).type == "cuda"
+        cores = share_of_cores(options.workers, options.threads, options.cores, gpu=gpu)
+        stack.enter_context(cores.threads_set())
         if options.dry_run and not target.exists():
             ranks.together(lambda: _look(entry))
             return TrainResult(target, "planned", entry.steps * entry.batch_size, None, None, 0, 0, 0.0)
@@ -176,46 +177,9 @@ def _claim(partial: PartialDirectory, identity: dict[str, Any], fresh: bool) -> 
         )  # fmt: skip
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cores:
-    """What one rank does with its cores: processes that read, torch's threads (None: as many as it has), and whether
-    the two take turns."""
-
-    workers: int
-    threads: int | None
-    by_turns: bool
-
-
-def _share_of_cores(options: TrainOptions, ranks: Ranks) -> _Cores:
-    """Divide this machine's cores among its ranks, and a rank's between reading and computing.
-
-    A model on the CPU computes on all cores, and by turns with it readers do on as many; where fewer threads are asked
-    for, by OMP_NUM_THREADS too, as `torchrun` does, the cores that they leave read meanwhile.
-    """
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1
-    workers, threads = options.workers, options.threads
-    if choose_device(options.device, ranks.local).type == "cuda":
-        return _Cores(min(_READERS, max(1, cores - 1)) if workers is None else workers, threads, False)
-    computing = threads or (torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else cores)
-    if workers is None:
-        left = max(0, cores - computing)
-        workers = min(_READERS, left or cores) if cores > 1 else 0
-    return _Cores(workers, computing, workers + computing > cores)
-
-
 def _train(
     entry: TrainEntry, start: Start, identity: dict[str, Any], work: Path, ranks: Ranks, options: TrainOptions,
-    cores: _Cores, stop: Stop, progress: Progress,
+    cores: Cores, stop: Stop, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Train in `work` and return what `training.json` says at the end."""
     device = choose_device(options.device, ranks.local)
@@ -238,6 +202,7 @@ def _train(
         life.restore(checkpoints, newest)
         progress.note(f"going on after {newest:,} of {entry.steps * entry.batch_size:,} samples")
     with ExitStack() as stack:
+        stack.enter_context(products_rounded(entry.precision, device))
         evaluation = None
         if entry.evaluate is not None:
             evaluation = EvaluationPoints(entry.evaluate, start, ranks, options.device, options.cache, progress)
