@@ -47,7 +47,8 @@ class PrefixTree:
 
     def mask(self) -> Tensor:
         """Return `bits` as booleans, [runs, 1, run, reach + run]."""
-        table = (torch.arange(256)[:, None] >> torch.arange(8) & 1).bool().to(self.bits.device)
+        number, bit = (torch.arange(n, device=self.bits.device) for n in (256, 8))
+        table = (number[:, None] >> bit & 1).bool()
         return table[self.bits.int()].flatten(-2)[..., : self.seen.shape[1]].unsqueeze(1)
 
 
