@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from soupkit.search.reading import LONGEST
+
 BATCH = 512  # images that go through the model together on CUDA
 ACTIVATIONS = 2  # bytes: bfloat16
 
@@ -44,12 +46,11 @@ class Rates:
 
 @dataclass(frozen=True)
 class Model:
-    """What counts of a model: parameters, those of the largest tensor, operations of an image and of a text token,
-    tokens of an image, widths of its tower and of that tower's MLP, tokens of the whole context."""
+    """What counts of a model: parameters, operations of an image and of a text token, tokens of an image,
+    widths of its tower and of that tower's MLP, tokens of the whole context."""
 
     name: str
     parameters: int
-    largest: int
     per_image: int
     per_token: float
     image_tokens: int
@@ -77,11 +78,11 @@ def measure_model(name: str) -> Model:
 
     image = count(model.encode_image, torch.empty(1, 3, size, size, device="meta"))  # type: ignore[arg-type]
     text = count(model.encode_text, torch.zeros(1, context, dtype=torch.long, device="meta"))  # type: ignore[arg-type]
-    sizes = [p.numel() for p in model.parameters()]
+    parameters = sum(p.numel() for p in model.parameters())
     width = vision["width"]
     tokens = (size // patch) ** 2 + 1
     mlp = int(width * vision.get("mlp_ratio", 4.0))
-    return Model(name, sum(sizes), max(sizes), image, text / context, tokens, width, mlp, context)
+    return Model(name, parameters, image, text / context, tokens, width, mlp, context)
 
 
 def prompt_tokens(model: str, classes: int) -> tuple[int, int]:
@@ -107,24 +108,29 @@ def measure_rates(work: Path, nbytes: int = 2 << 30) -> Rates:
     from safetensors.torch import save_file
 
     from soupkit.checkpoint import open_checkpoint
+    from soupkit.merging.arithmetic import Arithmetic
+    from soupkit.search.reading import Reader, runs
 
     work.mkdir(parents=True, exist_ok=True)
     path = work / "rates.safetensors"
     rows = nbytes // 2 // (1 << 24)
     names = [f"t{i}" for i in range(rows)]
     save_file({n: torch.randn(1 << 20).bfloat16().repeat(16) for n in names}, path)
-    total = torch.zeros(1 << 24)
-    target = torch.empty(1 << 24, dtype=torch.bfloat16)
+    total, host = torch.zeros(1 << 24), torch.device("cpu")
+    reader, ops = Reader(host), Arithmetic(torch.float32, host)
 
-    def read() -> None:
+    def read(*, into_sum: bool = False) -> None:
+        """Read as a search does, and add to a sum as a search in host memory does."""
         with open_checkpoint(path) as file:
             for name in names:
-                target.copy_(file[name])
+                for run in runs([file], name, host, together=1):
+                    ops.reset()
+                    stored = reader.read(0, file, name, run)
+                    if into_sum:
+                        ops.add(total[run], stored)
 
     def add() -> None:
-        with open_checkpoint(path) as file:
-            for name in names:
-                total.add_(file[name])
+        read(into_sum=True)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -159,7 +165,8 @@ def resident(model: Model, stored: int) -> dict[str, float]:
     return {
         "the live model, bfloat16": 2.0 * model.parameters,
         "the running sum, twice as wide as the ingredients": float(accumulator * model.parameters),
-        "of one tensor: a copy of the sum, the ingredient, the soup": (accumulator + 2.0 * stored) * model.largest,
+        "of one run of elements: a copy of the sum, two ingredients, the soup": (accumulator + 3.0 * stored)
+        * LONGEST["cuda"],
         f"activations of {BATCH} images (estimate)": float(
             BATCH * model.image_tokens * (2 * model.mlp + 3 * model.width) * ACTIVATIONS
         ),

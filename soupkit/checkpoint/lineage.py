@@ -65,6 +65,7 @@ def compare_weights(
     grams = {"image": np.zeros((len(sources),) * 2), "text": np.zeros((len(sources),) * 2)}
     shifted = {tower: gram.copy() for tower, gram in grams.items()}
 
+    @np.errstate(invalid="ignore", over="ignore")  # weights that are not finite are refused elsewhere, with their name
     def work(job: tuple[str, int, int]) -> tuple[str, np.ndarray, np.ndarray]:
         name, start, stop = job
         x = np.stack([read_float32(source, name, start, stop) for source in sources])
@@ -105,6 +106,7 @@ def read_float32(checkpoint: Checkpoint, name: str, start: int, stop: int) -> np
     return raw.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[spec.dtype]).astype(np.float32)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _pair(i: int, j: int, tower: str, gram: np.ndarray, shifted: np.ndarray, has_base: bool) -> Pair:
     lengths = sqrt(gram[i, i]) * sqrt(gram[j, j])
     square = max(0.0, float(shifted[i, i] + shifted[j, j] - 2 * shifted[i, j]))

@@ -14,7 +14,7 @@ from soupkit.checkpoint.dtypes import DTYPES
 
 # Elements of a run: on the CPU few enough for its caches (a trial of float32 ingredients took 0.10 to 0.15 s with
 # 512 Ki, 0.15 to 0.20 s with 1 Mi, and with 64 Ki the interpreter's overhead showed), on a GPU enough to fill the link.
-_LONGEST = {"cpu": 1 << 19, "cuda": 1 << 23}
+LONGEST = {"cpu": 1 << 19, "cuda": 1 << 23}
 # Where many sources are held at once their runs get shorter, but not shorter than this.
 _TOGETHER, _SHORTEST = 4, 1 << 16
 
@@ -28,7 +28,7 @@ def runs(
     if whole or any(spec.strides is not None for spec in specs):
         step = max(1, specs[0].numel)
     else:
-        longest = _LONGEST.get(device.type, _LONGEST["cuda"])
+        longest = LONGEST.get(device.type, LONGEST["cuda"])
         step = max(_SHORTEST, longest * min(together, _TOGETHER) // together)
     for start in range(0, specs[0].numel, step):
         yield slice(start, min(start + step, specs[0].numel))

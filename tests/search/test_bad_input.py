@@ -57,12 +57,16 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_scored(
     assert not (tmp_path / "soup").exists() and not (tmp_path / "soup.partial").exists()
 
 
-def test_an_ingredient_with_nan_is_named_or_left_out(search: Any, fine_tunes: list[Path], tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_ingredient_that_is_not_finite_is_named_or_left_out(
+    search: Any, fine_tunes: list[Path], tmp_path: Path, value: float
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(fine_tunes[1], broken)
     state = load_file(broken / WEIGHTS)
     state["visual.proj"] = state["visual.proj"].clone()
-    state["visual.proj"][0, 0] = float("nan")
+    state["visual.proj"][0, 0] = value
     save_file(state, broken / WEIGHTS)
     refs = [fine_tunes[0], broken, fine_tunes[2]]
     with pytest.raises(CheckpointError, match=r"broken.*visual\.proj"):
