@@ -46,6 +46,11 @@ def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:
     """Write the same document to a file, whole or not at all. Raises StorageError."""
     partial = path.with_name(path.name + ".partial")
     try:
+        if (
+            path.exists() and not path.is_file() and not path.is_dir()
+        ):  # /dev/stdout, a pipe: nothing to be renamed over
+            path.write_text(_document(command, fields))
+            return
         partial.write_text(_document(command, fields))
         partial.replace(path)
     except OSError as error:

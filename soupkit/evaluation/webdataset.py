@@ -4,18 +4,19 @@ SPLIT/nshards.txt, SPLIT/0.tar ...     one image per sample (webp, png, jpg, jpe
 classnames.txt, zeroshot_classification_templates.txt, dataset_type.txt
 """
 
+import errno
 import io
 import os
 import tarfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 import numpy as np
 
-from soupkit.errors import DataError
+from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.data import Kind, Sample
 
 IMAGE_SUFFIXES = ("webp", "png", "jpg", "jpeg")  # in the order in which CLIP_benchmark looks for them
@@ -141,9 +142,15 @@ def _unpack(path: Path) -> IO[bytes]:
     import shutil
 
     file = TemporaryFile(prefix="soupkit-")  # noqa: SIM115 - lives as long as the dataset
-    with gzip.open(path) as source:
-        shutil.copyfileobj(source, file, 1 << 20)
-    file.flush()
+    try:
+        with gzip.open(path) as source:
+            shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        what = f"no room to unpack {path}: {error.strerror}"
+        raise StorageError(what, gettempdir(), "name another place with TMPDIR") from error
     file.seek(0)
     return file
 

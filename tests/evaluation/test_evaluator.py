@@ -173,6 +173,11 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
     (pair,) = document["pairs"]
     assert pair["only_second"] - pair["only_first"] == round(497 * (second["value"] - first["value"]))
     assert len(pair["images_only_first"]) == pair["only_first"]
+    os.mkfifo(pipe := tmp_path / "pipe")  # what is no file is written to, not replaced
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert inline(*arguments, "-o", pipe).returncode == 0 and pipe.is_fifo()
+    assert json.loads(os.read(reader, 1 << 16))["scores"] == document["scores"]
+    os.close(reader)
     table = inline(*arguments).stdout
     assert f"{100 * first['value']:.2f}" in table and f"{100 * second['value']:.2f}" in table
     assert f"+{pair['only_second']} -{pair['only_first']}" in table

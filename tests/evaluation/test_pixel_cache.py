@@ -1,5 +1,6 @@
 """The pixel cache: open_clip's pixels, made once, resumed, and never trusted when they are not whole."""
 
+import gzip
 import io
 import os
 import resource
@@ -254,6 +255,16 @@ def test_no_room_is_found_out_before_anything_is_decoded(
     monkeypatch.setattr(pixel_cache, "decode", None)
     with room_for(10_000), pytest.raises(StorageError, match="no room for the pixel cache"):
         opened(task, tmp_path / "cache")
+
+
+def test_no_room_to_unpack_a_compressed_shard_is_an_error(tmp_path: Path) -> None:
+    write_lists(tmp_path / "data", ["a"], ["{c}"])
+    folder = write_shards(tmp_path / "data", "test", [{"png": encoded(picture(0), "png"), "cls": b"0"}])
+    shard = folder / "test" / "0.tar"
+    shard.write_bytes(gzip.compress(shard.read_bytes()))
+    (task,) = open_tasks([str(folder)])
+    with room_for(1000), pytest.raises(StorageError, match=r"no room to unpack .*0\.tar: File too large"):
+        len(task.dataset)
 
 
 def test_no_room_for_features_is_an_error_and_no_crash() -> None:
