@@ -81,9 +81,9 @@ class Scorer:
         return self.evaluator.stride * self.ranks.size
 
     def fill(self, soup: Soup) -> None:
-        """Write `soup` into the live model, if it is not there."""
+        """Write `soup` into the live model, if it is not there, on every rank."""
         if self._filled != soup:
-            self.core.fill(soup)
+            self.ranks.together(lambda: self.core.fill(soup))  # no rank waits for one that cannot read
             self._filled, self._sides = soup, {}
 
     def key(self, soup: Soup) -> str:
