@@ -139,7 +139,7 @@ def _curve(
                     progress.advance(known[0].n)
                     continue
                 if not filled:
-                    fill_between(evaluator.model, prepared, alpha, reader)
+                    ranks.together(lambda a=alpha: fill_between(evaluator.model, prepared, a, reader))  # type: ignore[misc]
                     filled = True
                 outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
                 scores.append(score_of(outcome, task, ref, None))
