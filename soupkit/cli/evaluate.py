@@ -51,10 +51,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_document, first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.cli.output import check_file, first_rank, print_json, say, terminal_progress, write_json
     from soupkit.evaluation import evaluate as run_evaluate
 
-    check_document(output)
+    check_file(output)
     options = replace(scoring.evaluation, scores=not no_score_cache, compile=compile_tower)
     result = run_evaluate(
         refs or [],

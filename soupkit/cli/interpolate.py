@@ -39,11 +39,15 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_document, first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.cli.output import check_file, first_rank, print_json, say, terminal_progress, write_json
     from soupkit.publishing.plots import plot_interpolation
+    from soupkit.publishing.style import check_format
     from soupkit.search import interpolate as run_interpolation
 
-    check_document(output)
+    check_file(output)
+    if plot is not None:
+        check_file(plot, "--plot")
+        check_format(plot)
     result = run_interpolation(
         base,
         refs,

@@ -34,28 +34,30 @@ def print_json(command: str, fields: dict[str, Any]) -> None:
         sys.exit(1)
 
 
-def check_document(path: Path | None) -> None:
-    """Raise UsageError where `write_json` could not write: found out before the work, not after it."""
+def check_file(path: Path | None, option: str = "-o") -> None:
+    """Raise UsageError where no file can be written to `path`: found out before the work, not after it."""
     if path is not None and not path.resolve().parent.is_dir():
-        raise UsageError("lies in no directory that exists", f"-o {path}")
+        raise UsageError("lies in no directory that exists", f"{option} {path}")
     if path is not None and path.is_dir():
-        raise UsageError("is a directory", f"-o {path}", "name a file")
+        raise UsageError("is a directory", f"{option} {path}", "name a file")
 
 
 def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:
-    """Write the same document to a file, whole or not at all. Raises StorageError."""
-    partial = path.with_name(path.name + ".partial")
+    """Write the same document to a file, whole or not at all. A pipe or a device is written to as it is, and a link
+    stays one. Raises StorageError."""
+    text, partial = _document(command, fields), None
     try:
-        if (
-            path.exists() and not path.is_file() and not path.is_dir()
-        ):  # /dev/stdout, a pipe: nothing to be renamed over
-            path.write_text(_document(command, fields))
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_text(text)
             return
-        partial.write_text(_document(command, fields))
-        partial.replace(path)
+        target = path.resolve()
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(text)
+        partial.replace(target)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        if partial is not None:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
         raise StorageError(f"cannot be written: {error.strerror}", path) from error
 
 

@@ -78,13 +78,18 @@ def canvas(style: Style, height: float) -> Iterator[tuple["Figure", Any]]:
         yield figure, axes
 
 
+def check_format(path: Path) -> None:
+    """Raise UsageError for a suffix that no figure is written with."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"has no suffix of {', '.join(FORMATS)}", path)
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Write `figure` to `path` in the format of its suffix, whole or not at all. The same figure gives the same bytes.
 
     Raises UsageError for another suffix, StorageError when it cannot be written.
     """
-    if path.suffix not in FORMATS:
-        raise UsageError(f"has no suffix of {', '.join(FORMATS)}", path)
+    check_format(path)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(rendered(figure, path.suffix[1:]))

@@ -178,6 +178,10 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
     assert inline(*arguments, "-o", pipe).returncode == 0 and pipe.is_fifo()
     assert json.loads(os.read(reader, 1 << 16))["scores"] == document["scores"]
     os.close(reader)
+    (tmp_path / "link").symlink_to("scores.json")  # as /dev/stdout is one where it goes to a file
+    (tmp_path / "scores.json").write_text("old")
+    assert inline(*arguments, "-o", tmp_path / "link").returncode == 0 and (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"] == document["scores"]
     table = inline(*arguments).stdout
     assert f"{100 * first['value']:.2f}" in table and f"{100 * second['value']:.2f}" in table
     assert f"+{pair['only_second']} -{pair['only_first']}" in table

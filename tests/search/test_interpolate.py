@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
 import soupkit
+from soupkit.cli.commands import register
 from soupkit.errors import UsageError
 from soupkit.evaluation import EvaluationOptions, Evaluator
 from soupkit.search import interpolate
@@ -42,3 +45,19 @@ def test_what_is_no_curve_is_refused(fine_tunes: list[Path]) -> None:
         interpolate(fine_tunes[0], fine_tunes[1:2], tasks=[])
     with pytest.raises(UsageError, match="no fine-tune"):
         interpolate(fine_tunes[0], [], tasks=["digits"])
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "where"),
+    [
+        (("--plot", "."), "is a directory", "--plot ."),
+        (("--plot", "nowhere/curve.svg"), "lies in no directory", "--plot nowhere/curve.svg"),
+        (("--plot", "curve.gif"), "has no suffix of .png", "curve.gif"),
+        (("-o", "."), "is a directory", "-o ."),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(words: tuple[str, str], what: str, where: str) -> None:
+    commands = Typer()
+    register(commands, debug=False)
+    done = CliRunner().invoke(commands, ["interpolate", "no-base", "no-fine-tune", "--task", "digits", *words])
+    assert done.exit_code == 2 and f"error: {what}" in done.output and f"at: {where}" in done.output
