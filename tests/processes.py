@@ -10,7 +10,7 @@ import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
@@ -145,6 +145,8 @@ class Started:
         """Wait for the end; the exit code is the negated signal where that ended the process."""
         self.process.join(timeout)
         if self.process.exitcode is None:
+            self.process.terminate()  # `torchrun` ends its ranks
+            self.process.join(10)
             self.process.kill()
             raise subprocess.TimeoutExpired(str(self._what), timeout)
         return subprocess.CompletedProcess(self._what, self.process.exitcode, self._read(0), self._read(1))
@@ -175,8 +177,9 @@ def start_torchrun(count: int, *arguments: object) -> Started:
     return Started(run_torchrun, ([*launch, *map(str, arguments)],))
 
 
-def start_ranks(count: int, *arguments: object) -> list[Started]:
-    """Start the command line in `count` processes that see what `torchrun` would tell them, without its seconds."""
+def start_ranks(count: int, *arguments: object, cwd: Sequence[Path | None] | None = None) -> list[Started]:
+    """Start the command line in `count` processes that see what `torchrun` would tell them, without its seconds; `cwd`
+    is the directory of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -187,7 +190,7 @@ def start_ranks(count: int, *arguments: object) -> list[Started]:
         "MASTER_PORT": str(port),
     }
     places = [{**environment(), **meeting, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
-    return [start(*arguments, env=place) for place in places]
+    return [start(*arguments, cwd=at, env=place) for at, place in zip(cwd or [None] * count, places, strict=True)]
 
 
 def on_ranks(count: int, *arguments: object, timeout: float = 200) -> list[subprocess.CompletedProcess[str]]:

@@ -108,15 +108,10 @@ def evaluate(
     if not tasks:
         raise UsageError("names no task", "--task", "for example --task digits")
     options = options or EvaluationOptions(cache=default_cache())
-    opened = [
-        t for text in tasks for t in (open_tasks([text], data_root=data_root) if isinstance(text, str) else [text])
-    ]
-    names = [(t.name, t.split) for t in opened]
-    if twice := [n for n in names if names.count(n) > 1]:
-        raise UsageError(f"{twice[0][0]}:{twice[0][1]} is given twice", "--task", "name each task once")
-    notes = [note for task in opened for note in task.notes]
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
+        opened = ranks.together(lambda: _opened(tasks, data_root))
+        notes = [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary place for the whole run
             place = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
             options = replace(options, cache=Path(place), scores=False)
@@ -140,6 +135,16 @@ def evaluate(
     )
     notes += _shared(work, opened)
     return Evaluation(scores, pairs, time.perf_counter() - started, work.timings, tuple(notes))
+
+
+def _opened(tasks: Sequence[str | Task], data_root: Path | None) -> list[Task]:
+    found = [
+        t for text in tasks for t in (open_tasks([text], data_root=data_root) if isinstance(text, str) else [text])
+    ]
+    names = [(t.name, t.split) for t in found]
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise UsageError(f"{twice[0][0]}:{twice[0][1]} is given twice", "--task", "name each task once")
+    return found
 
 
 def _check_headers(ref: str | Path, model: str | None, preprocess: Path | None) -> None:

@@ -85,7 +85,7 @@ def _why(trials: SearchTrials, order: Sequence[int], found: Standing) -> str | N
             pairs[others] = max(pairs.get(others, (-2.0, "")), _outcome(d, trials.options.stopping))
     tried = [f"with {others[0]}" if len(others) == 1 else " with ".join(others) for others in pairs]
     shown = [f"{pair}: {text}" for pair, (_, text) in zip(tried, pairs.values(), strict=True)]
-    distances = compare_weights(pool.checkpoints, sample=True)
+    distances = scorer.ranks.together(lambda: compare_weights(pool.checkpoints, sample=True))
     far = max((p.distance for p in distances), default=0.0)
     near = min((p.distance for p in distances), default=0.0)
     hint = (

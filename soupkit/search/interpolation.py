@@ -72,8 +72,8 @@ def interpolate(
         if evaluation.cache is None:
             evaluation = replace(evaluation, cache=place, scores=False)
         prepared = ranks.together(lambda: _prepared(base, refs, place, model, preprocess, stack))
-        choosing = open_tasks(tasks, data_root=data_root, split="val")
-        reporting = open_tasks(report_tasks, data_root=data_root)
+        choosing = ranks.together(lambda: open_tasks(tasks, data_root=data_root, split="val"))
+        reporting = ranks.together(lambda: open_tasks(report_tasks, data_root=data_root))
         curve = _curve(prepared, [*choosing, *reporting], points, evaluation, ranks, progress)
     means = [sum(s.value for s in scores[: len(choosing)]) / len(choosing) for _, scores in curve]
     names = [f"{t.name}:{t.split}" for t in choosing]
@@ -115,7 +115,8 @@ def _curve(
     if config is None:
         raise ArchitectureError("is no model that open_clip builds", base.ref, "say which it is with --model NAME")
     assert evaluation.cache is not None
-    prints = [_fingerprint(source, evaluation.cache, progress) for source in prepared.sources]
+    weights = evaluation.cache / "weights"
+    prints = ranks.together(lambda: [_fingerprint(source, weights, progress) for source in prepared.sources])
     cache = ScoreCache(evaluation.cache / "scores" if evaluation.scores else None)
     with Evaluator(
         config, tasks, evaluation, tokenizer_files=prepared.tokenizer_files, where=base.ref, progress=progress,
@@ -150,9 +151,9 @@ def _curve(
     return curve
 
 
-def _fingerprint(source: Checkpoint, cache: Path, progress: Progress) -> str:
+def _fingerprint(source: Checkpoint, memory: Path, progress: Progress) -> str:
     """Return the fingerprint of weights that are finite. Raises CheckpointError for others."""
-    seen = look(source, cache / "weights", progress)
+    seen = look(source, memory, progress)
     if seen["nonfinite"]:
         raise CheckpointError("has non-finite weights", f"{source.ref}, tensor {seen['nonfinite']!r}")
     return seen["value"]

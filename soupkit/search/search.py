@@ -27,6 +27,7 @@ from soupkit.search.offer import so_far
 from soupkit.search.options import SearchOptions
 from soupkit.search.place import JOURNAL, SOUP, Picture, check_place, publish, take_place
 from soupkit.search.pool import open_pool
+from soupkit.search.scoring import Scorer
 from soupkit.search.shapley import known_subsets, shapley_shares
 from soupkit.search.soups import Standing
 from soupkit.search.strategies import backward, greedy, random_orders, swap
@@ -89,8 +90,8 @@ def greedy_search(
                 memory=evaluation.cache / "weights" if evaluation.cache else None, progress=progress,
             )
         )  # fmt: skip
-        selecting = open_tasks(tasks, data_root=data_root, split="val")
-        reporting = open_tasks(report_tasks, data_root=data_root)
+        selecting = ranks.together(lambda: open_tasks(tasks, data_root=data_root, split="val"))
+        reporting = ranks.together(lambda: open_tasks(report_tasks, data_root=data_root))
         if options.strategy == "experts" and len(selecting) < 2:
             raise UsageError("experts of one task are one ingredient", "--task", "name several tasks to select on")
         notes = [*pool.notes, *(note for task in (*selecting, *reporting) for note in task.notes)]
@@ -141,7 +142,7 @@ def _run(
             where=job.pool.refs[0], progress=progress, ranks=ranks,
         )
     )  # fmt: skip
-    scorer = job.scorer(evaluator, partial.path)
+    scorer = ranks.together(lambda: job.scorer(evaluator, partial.path))
     # The uniform soup is scored in the end, and three models are on what reports.
     after = scorer.n + 3 * sum(len(pixels.rows) for pixels in evaluator.pixels[len(job.selecting) :])
     trials = SearchTrials(scorer, journal, job.options, after)
@@ -154,9 +155,7 @@ def _run(
         options=RunOptions(device=job.evaluation.device), progress=progress,
     )  # fmt: skip
     scorer.fill(found.soup)
-    with open_checkpoint(soup) as file:
-        if odd := scorer.core.differences(file):
-            raise SoupkitError("the soup on disk is not the one that was scored", f"{soup}, tensor {odd[0]!r}")
+    ranks.together(lambda: _check_written(soup, scorer))
     document, notes = describe(trials, order, found, job.target, written.fingerprint)
     document.update(more)
     document["report"] = reports(trials, order, found, job.target, written.fingerprint, partial.path)
@@ -166,6 +165,12 @@ def _run(
         progress.note(note)
     ranks.lead(lambda: publish(partial, document, picture, fresh=fresh))
     return document, notes
+
+
+def _check_written(soup: Path, scorer: Scorer) -> None:
+    with open_checkpoint(soup) as file:
+        if odd := scorer.core.differences(file):
+            raise SoupkitError("the soup on disk is not the one that was scored", f"{soup}, tensor {odd[0]!r}")
 
 
 def _searched(job: Job, trials: SearchTrials, blocks: tuple[str, ...]) -> tuple[list[int], Standing, dict[str, Any]]:

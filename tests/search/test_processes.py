@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import xxhash
 
 from soupkit.search.bits import _HEAD, _RECORD
 from tests.conftest import bytes_of
-from tests.processes import Started, soupkit, start, start_torchrun
+from tests.processes import Started, soupkit, start, start_ranks, start_torchrun
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -104,3 +105,21 @@ def test_two_ranks_of_torchrun_decide_and_write_what_one_process_does(fine_tunes
         assert (mine["value"], mine["fingerprint"]) == (theirs["value"], theirs["fingerprint"])
     for name in (WEIGHTS, "soup.json", "open_clip_config.json"):
         assert bytes_of(tmp_path / "two")[name] == bytes_of(tmp_path / "one")[name]
+
+
+def test_an_ingredient_that_one_rank_alone_can_no_longer_read_ends_the_search_on_both(
+    fine_tunes: list[Path], tmp_path: Path
+) -> None:
+    places, names = [tmp_path / "first", tmp_path / "second"], [Path("a"), Path("b")]  # as on two machines
+    for place in places:
+        for path, name in zip(fine_tunes[1:3], names, strict=True):
+            shutil.copytree(path, place / name)
+    words = arguments(names, tmp_path / "soup", "--strategy", "weights", "--budget", "5000", batch=8)
+    ranks = start_ranks(2, *words, cwd=places)
+    wait_for(ranks[0], tmp_path / "soup.partial", "mix", 2)
+    with (places[1] / "b" / WEIGHTS).open("r+b") as file:
+        file.truncate(1 << 14)
+    first, second = [rank.wait(60) for rank in ranks]
+    assert [first.returncode, second.returncode] == [1, 1] and not second.stderr, second.stderr
+    assert f"b/{WEIGHTS}" in first.stderr and "ends at byte" in first.stderr and "Traceback" not in first.stderr
+    assert decisions(tmp_path / "soup.partial") and not (tmp_path / "soup").exists()
