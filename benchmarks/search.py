@@ -14,8 +14,9 @@ with `sequential`, and with `exact` where `soupkit evaluate` has scored the ingr
 of them; soupkit's searches also score the uniform soup and write, check and describe the soup. Every run has a process
 of its own; they take turns, and ratios are taken round by round. Stopped, the same command goes on with the next run.
 `--clock processor` with OMP_NUM_THREADS=1 and `--workers 0` is for a machine that has other work to do too.
-`memory`: peaks of whole searches with more ingredients. `arithmetic`: a search over ViT-bigG-14 on one GPU of 80 GB,
-from sizes, counted operations and rates. Prints Markdown; `--output` also saves it.
+`memory`: peaks of whole searches with more ingredients, and of those whose soups take all of them
+(benchmarks/search_memory.py). `arithmetic`: a search over ViT-bigG-14 on one GPU of 80 GB, from sizes, counted
+operations and rates. Prints Markdown; `--output` also saves it.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from typing import Any
 
 from benchmarks.machine import machine, spread
 from benchmarks.measure import measure
+from benchmarks.search_memory import memory_of_all
 from benchmarks.search_pool import FASHION_MNIST, make_pool, write_task
 
 ROOT = Path(__file__).parents[1]
@@ -284,7 +286,7 @@ def memory(arguments: argparse.Namespace) -> list[str]:
     for n, found in peaks.items():
         cells = [spread([pair[i] for pair in found]) for i in range(2)]
         lines.append(f"| {n} | {n * nbytes / 1e6:.0f} | {' | '.join(cells)} |")
-    return lines
+    return [*lines, "", *memory_of_all(arguments.rounds)]
 
 
 if __name__ == "__main__":
