@@ -32,10 +32,10 @@ def classify(
     """Run the command; `HELP` is its help."""
     import time
 
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from soupkit.cli.output import print_json
+    from soupkit.cli.output import plain_console, print_json
     from soupkit.evaluation.label import label_images
 
     started = time.perf_counter()
@@ -50,9 +50,9 @@ def classify(
         document = {"ref": ref, "fingerprint": result.fingerprint, "images": found, "kind": result.kind}
         print_json("classify", {**document, "seconds": time.perf_counter() - started})
         return
-    console = Console(highlight=False)
+    console = plain_console()
     table = Table("image", *result.labels, box=None, pad_edge=False)
     for path, row in zip(images, result.probabilities, strict=True):
-        cells = [f"[bold]{100 * p:.2f} %[/bold]" if p == max(row) else f"{100 * p:.2f} %" for p in row]
+        cells = [Text(f"{100 * p:.2f} %", style="bold" if p == max(row) else "") for p in row]
         table.add_row(str(path), *cells)
     console.print(table)

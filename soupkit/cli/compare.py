@@ -85,10 +85,12 @@ def _document(found: "Comparison") -> dict[str, object]:
 
 
 def _show(found: "Comparison") -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from soupkit.cli.output import plain_console
+
+    console = plain_console()
     table = Table("checkpoint", "model", "differs from the first in", box=None, pad_edge=False)
     for ref, architecture, tensors, config in zip(
         found.refs, found.architectures, found.tensors, found.configs, strict=True
@@ -103,9 +105,10 @@ def _show(found: "Comparison") -> None:
     if found.pairs:
         _show_pairs(console, found)
     if found.problem is not None:
-        console.print(f"[bold red]cannot be merged[/bold red]: {found.problem}")
+        console.print(Text.assemble(("cannot be merged", "bold red"), f": {found.problem}"))
     else:
-        console.print("[bold green]can be merged[/bold green]" + (f"; {found.lineage}" if found.lineage else ""))
+        lineage = f"; {found.lineage}" if found.lineage else ""
+        console.print(Text.assemble(("can be merged", "bold green"), lineage))
 
 
 def _show_differences(console: "Console", found: "Comparison") -> None:

@@ -66,10 +66,11 @@ def demo(
 
 def _show(scores: dict[str, Any], search: dict[str, Any], result: "RunResult") -> None:
     """Say what each model scores, what the search gained, and where everything is."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from soupkit.cli.output import plain_console
+
+    console = plain_console()
     best = max(s["value"] for s in scores.values())
     n = next(iter(scores.values()))["n"]
     table = Table(

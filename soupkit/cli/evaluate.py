@@ -10,7 +10,7 @@ from soupkit.cli.scoring import Scoring, scores
 from soupkit.publishing.names import short_names
 
 if TYPE_CHECKING:
-    from soupkit.evaluation import Evaluation, EvaluationOptions, Score
+    from soupkit.evaluation import Evaluation, EvaluationOptions
 
 HELP = """\
 Score checkpoints zero-shot: images are decoded once, prompts share their beginnings, and towers that are equal byte
@@ -91,10 +91,12 @@ def _document(result: "Evaluation", options: "EvaluationOptions") -> dict[str, A
 
 def show_scores(result: "Evaluation") -> None:
     """Print a table of models and tasks; the best of each task in bold, and the paired tests against the first."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from soupkit.cli.output import plain_console
+
+    console = plain_console()
     refs = list(dict.fromkeys(score.ref for score in result.scores))
     tasks = list(dict.fromkeys((score.task, score.split) for score in result.scores))
     names = short_names(refs)
@@ -108,11 +110,12 @@ def show_scores(result: "Evaluation") -> None:
         if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
             table.add_column("\nagainst the first")
     for ref in refs:
-        cells = []
+        cells: list[Text | str] = []
         for task, split in tasks:
             score = by_place[ref, task, split]
             best = max(by_place[r, task, split].value for r in refs)
-            cells.append(_cell(score, bold=len(refs) > 1 and score.value == best))
+            value = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+            cells.append(Text(value, style="bold" if len(refs) > 1 and score.value == best else ""))
             if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
                 pair = pairs.get((ref, task, split))
                 cells.append(f"+{pair.only_second} -{pair.only_first}, p = {pair.p:.2g}" if pair else "")
@@ -123,8 +126,3 @@ def show_scores(result: "Evaluation") -> None:
             f"against {names[refs[0]]}: images that only this model gets right, and only the first; p of McNemar's "
             "exact test. Intervals are 95 %."
         )
-
-
-def _cell(score: "Score", *, bold: bool) -> str:
-    text = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
-    return f"[bold]{text}[/bold]" if bold else text

@@ -68,12 +68,12 @@ def inspect(
 
 
 def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from soupkit.cli.output import count
+    from soupkit.cli.output import count, plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     specs = checkpoint.tensors
     dtypes = ", ".join(f"{d} x {n}" for d, n in Counter(s.dtype for s in specs.values()).most_common())
     rows = [
@@ -91,7 +91,7 @@ def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: 
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, text in rows:
         if text:
-            table.add_row(f"[bold]{name}[/bold]", text)
+            table.add_row(Text(name, style="bold"), text)
     console.print(table)
     if list_tensors:
         listing = Table("tensor", "dtype", "shape", box=None, pad_edge=False)

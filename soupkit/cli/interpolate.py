@@ -76,10 +76,11 @@ def interpolate(
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console, points = Console(highlight=False), document["points"]
+    from soupkit.cli.output import plain_console
+
+    console, points = plain_console(), document["points"]
     columns = [f"{s['task']}:{s['split']}\n{s['metric']}, %, n = {s['n']:,}" for s in points[0]["scores"]]
     table = Table("alpha", *columns, box=None, pad_edge=False)
     for point in points:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from soupkit.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -73,6 +74,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return value
+
+
+def plain_console() -> "Console":
+    """Return a console that prints names as they are: `digits:train:` holds no emoji, a path in brackets no markup."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def first_rank() -> bool:
@@ -157,7 +165,7 @@ class BarProgress:
 
         amount = [DownloadColumn(), TransferSpeedColumn()] if unit == "B" else [MofNCompleteColumn(), TextColumn(unit)]
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             *amount,
             TimeRemainingColumn(),
@@ -174,7 +182,7 @@ class BarProgress:
     def note(self, text: str) -> None:
         """Say something above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(text, highlight=False, markup=False, emoji=False)
         else:
             say(text)
 

@@ -72,19 +72,18 @@ def push(
 
 
 def _show(result: "PushResult") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from soupkit.cli.output import count
+    from soupkit.cli.output import count, plain_console
 
-    console = Console(highlight=False)
+    console = plain_console()
     there = "there" if result.folder else "on the Hub"
     table = Table("file", "size", there, "sha256", box=None, pad_edge=False)
     for file in result.files:
         table.add_row(file.path, count(file.size, "B"), file.status, file.sha256[:16])
     console.print(table)
     for note in result.notes:
-        console.print(note, markup=False)
+        console.print(note)
     place = result.folder or result.pull_request or result.url
     to = f"{result.repo}, {result.revision}" if result.folder is None else str(result.folder)
     said = {
@@ -93,4 +92,4 @@ def _show(result: "PushResult") -> None:
         "written": f"{place} holds what the Hub would hold as {result.repo}; nothing was sent",
         "pushed": f"{place} holds it, commit {result.commit}; checksums agree",
     }
-    console.print(said[result.status], markup=False, soft_wrap=True)
+    console.print(said[result.status], soft_wrap=True)

@@ -19,12 +19,12 @@ def show_plan(plan: dict[str, Any]) -> None:
 
 def show_search(result: "SearchResult") -> None:
     """Print what was found."""
-    from rich.console import Console
+    from soupkit.cli.output import plain_console
 
-    console, found = Console(highlight=False), result.document
+    console, found = plain_console(), result.document
     console.print(_scores(found))
     for line in (*_members(found), *_experts(found), _cost(found)):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if result.status == "written":
         console.print(
             f"it opens with open_clip.create_model_and_transforms('local-dir:{result.output}')", soft_wrap=True

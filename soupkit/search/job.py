@@ -63,13 +63,14 @@ class Job:
 
     def planned(self) -> dict[str, Any]:
         """Return what a dry run says."""
+        limit = self.evaluation.limit
         return {
             "strategy": self.options.strategy,
             "stopping": self.options.stopping,
             "ingredients": list(self.pool.refs),
             "tasks": [f"{t.name}:{t.split}" for t in self.selecting],
             "report_tasks": [f"{t.name}:{t.split}" for t in self.reporting],
-            "images": sum(len(t.dataset) for t in self.selecting),
+            "images": sum(len(t.dataset) if limit is None else min(limit, len(t.dataset)) for t in self.selecting),
             "budget": self.options.deciding().get("budget"),
         }
 

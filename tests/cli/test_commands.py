@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -49,6 +50,12 @@ def test_inspect_reads_safetensors_without_torch(tiny_clips: list[Path]) -> None
 def test_every_command_has_help_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(COMMANDS, [command, "--help"], prog_name="soupkit")
     assert shown.exit_code == 0 and "Example" in shown.output and f"soupkit {command}" in shown.output
+
+
+def test_what_looks_like_markup_or_emoji_is_printed_as_it_is(tmp_path: Path) -> None:
+    save_file(random_state(0), path := tmp_path / "a[bold].safetensors", {"note": "[/INST] :train: [red]"})
+    shown = CliRunner().invoke(COMMANDS, ["inspect", str(path)], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0 and "note=[/INST] :train: [red]" in shown.output and "a[bold]" in shown.output
 
 
 def test_inspect_json_is_one_document(tiny_clips: list[Path]) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import soupkit
+from soupkit.cli.search_output import show_search
 from soupkit.errors import StorageError
 from soupkit.evaluation import EvaluationOptions
 from soupkit.search import SearchEntry, SearchOptions
@@ -60,13 +61,19 @@ def load_equal(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_several_tasks_select_by_their_mean_and_shared_images_are_said(search: Any) -> None:
-    found = search(tasks=["digits:val", "digits:test"], report_tasks=["digits:test"], refs=None).document
+def test_several_tasks_select_by_their_mean_and_shared_images_are_said(
+    search: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = search(tasks=["digits:test", "digits:train"], report_tasks=["digits:test"], refs=None)
+    found = result.document
     parts = found["score"]["metrics"]
     assert found["score"]["value"] == pytest.approx(sum(parts.values()) / 2)
     assert found["score"]["n"] == 300
     assert found["optimistic"]
     assert any("shares 150 images" in note for note in found["notes"])
+    monkeypatch.setenv("COLUMNS", "200")
+    show_search(result)
+    assert "mean of digits:test, digits:train:several, selects" in capsys.readouterr().out, "names hold no emoji"
 
 
 def test_a_search_whose_best_soup_is_one_ingredient_says_why(search: Any, fine_tunes: list[Path]) -> None:
@@ -94,7 +101,7 @@ def test_a_finished_search_is_recognised_and_another_one_is_not_overwritten(sear
 def test_dry_run_scores_and_writes_nothing(search: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scorer, "_learn", None)
     result = search(dry_run=True)
-    assert result.status == "planned" and result.document["images"] == 300
+    assert result.status == "planned" and result.document["images"] == 150
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "soup").mkdir()
     (tmp_path / "soup/notes.txt").write_text("mine")
