@@ -59,8 +59,10 @@ class KnownHits:
         block = _HEAD.pack(len(images), xxhash.xxh3_64_intdigest(body)) + body
 
         def append(descriptor: int) -> None:
-            os.pwrite(descriptor, block, self._whole)
-            os.ftruncate(descriptor, self._whole + len(block))
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.seek(self._whole)
+                file.write(block)
+                file.truncate()
 
         self._open(append)
         self._whole += len(block)

@@ -74,12 +74,10 @@ class Journal:
         if not self._writes:
             return
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            try:
-                os.write(descriptor, (json.dumps(line, ensure_ascii=False) + "\n").encode())
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with self.path.open("ab") as file:
+                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+import resource
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,8 @@ from soupkit.cli.search_output import show_search
 from soupkit.errors import StorageError
 from soupkit.evaluation import EvaluationOptions
 from soupkit.search import SearchEntry, SearchOptions
+from soupkit.search.bits import KnownHits
+from soupkit.search.journal import Journal
 from soupkit.search.outlook import Outlook, duration
 from soupkit.search.scoring import Scorer
 from tests.conftest import bytes_of
@@ -232,3 +236,27 @@ def test_mixed_dtypes_are_summed_as_merge_sums_them(search: Any, fine_tunes: lis
     save_file(state, half / WEIGHTS)
     result = search(refs=[half, fine_tunes[0], fine_tunes[3]])  # which checks the file against the live parameters
     assert result.status == "written"
+
+
+def test_nothing_is_believed_of_what_was_written_when_the_disk_filled(tmp_path: Path) -> None:
+    def open_both() -> tuple[Journal, KnownHits]:
+        return Journal(tmp_path / "journal", {"seed": 0}, writes=True), KnownHits(tmp_path / "hits", 99, writes=True)
+
+    journal, known = open_both()
+    known.add(np.arange(9), np.ones(9, np.uint8))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = 8 + max((tmp_path / name).stat().st_size for name in ("journal", "hits"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))  # a write goes as far as it can, as on a full disk
+    try:
+        with pytest.raises(StorageError, match="cannot be written"):
+            journal.record({"soup": "x" * 500})
+        with pytest.raises(StorageError, match="cannot be written"):
+            known.add(np.arange(9, 99), np.ones(90, np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal, known = open_both()
+    assert journal.done == 0 and known.known.sum() == 9
+    journal.record({"soup": "y"})
+    known.add(np.arange(9, 12), np.ones(3, np.uint8))
+    journal, known = open_both()
+    assert journal.done == 1 and known.known.sum() == 12
