@@ -169,12 +169,13 @@ def _gain(task: str, found: Evaluation, called: dict[str, str], names: list[str]
     return gain_over(called[best.ref], pair.only_first, pair.only_second, best.n, pair.p)
 
 
-def _located(data: DataEntry | list[DataEntry], work: Path) -> DataEntry:
+def _located(sources: list[DataEntry], work: Path) -> list[DataEntry]:
     """Return the source with the path of its shards below `work`, where they were made."""
-    assert isinstance(data, DataEntry) and isinstance(data.shards, str)
+    (data,) = sources
+    assert isinstance(data.shards, str)
     if not data.shards.endswith(".tar"):
-        return data
-    return data.model_copy(update={"shards": str(work / data.shards)})
+        return sources
+    return [data.model_copy(update={"shards": str(work / data.shards)})]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """YAML files with a schema: pydantic checks them, and every complaint names the file and the line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,7 +13,7 @@ from soupkit.errors import UsageError
 class Entry(BaseModel):
     """What sections of a recipe derive from: keys that are not declared are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
@@ -61,11 +61,11 @@ class Document:
 
     def validate(
         self, schema: type[AnyEntry], data: Any, place: tuple[str | int, ...],
-        elsewhere: Mapping[str, tuple[str | int, ...]] | None = None,
+        elsewhere: Mapping[str, tuple[str | int, ...] | str] | None = None,
     ) -> AnyEntry:  # fmt: skip
         """Return `data`, which stands at `place`, as a `schema`. Raises UsageError for the first thing wrong.
 
-        `elsewhere` says of keys that stand at another place what that place is.
+        `elsewhere` says of keys that stand at another place what that place is: one of this file, or a text.
         """
         if not isinstance(data, dict):
             self.refuse(f"should be a map with the keys {', '.join(schema.model_fields)}", place)
@@ -73,9 +73,43 @@ class Document:
             return schema.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
-            place = (elsewhere or {}).get(str(first["loc"][0]) if first["loc"] else "", place)
-            name = ".".join(str(p) for p in first["loc"])
+            found = (elsewhere or {}).get(str(first["loc"][0]) if first["loc"] else "", place)
+            place = place if isinstance(found, str) else found
+            loc = self._keys_of(first["loc"], place, lacking=first["type"] in ("extra_forbidden", "missing"))
+            name = ".".join(str(p) for p in loc)
+            said = first["msg"].removeprefix("Value error, ")
+            what, hint = f"{name}: {said[:1].lower()}{said[1:]}".removeprefix(": "), ""
             if first["type"] == "extra_forbidden":
-                keys = ", ".join(schema.model_fields)
-                self.refuse(f"there is no key {name!r} here", (*place, *first["loc"]), hint=f"the keys are {keys}")
-            self.refuse(f"{name}: {first['msg'].lower()}", (*place, *first["loc"]))
+                what, hint = f"there is no key {name!r} here", f"the keys are {', '.join(_keys(schema, loc))}"
+            if isinstance(found, str):
+                raise UsageError(what, found, hint) from error
+            self.refuse(what, (*place, *loc), hint=hint)
+
+    def _keys_of(
+        self, loc: Sequence[str | int], place: tuple[str | int, ...], *, lacking: bool
+    ) -> tuple[str | int, ...]:
+        """Return `loc` without what pydantic adds to it, such as which of several types it tried.
+
+        Those parts do not stand in the file at `place`, as the last one of a key that is `lacking` does not either.
+        """
+        kept: list[str | int] = []
+        for i, part in enumerate(loc):
+            if not kept or (*place, *kept, part) in self._lines or (lacking and i == len(loc) - 1):
+                kept.append(part)
+        return tuple(kept)
+
+
+def _keys(schema: type[Entry], loc: Sequence[str | int]) -> list[str]:
+    """Return the keys that there are where the last one of `loc` stands."""
+    for part in loc[:-1]:
+        field = schema.model_fields.get(str(part))
+        inner = list(_entries(field.annotation)) if field is not None else []
+        schema = inner[0] if inner else schema
+    return list(schema.model_fields)
+
+
+def _entries(annotation: Any) -> Iterator[type[Entry]]:
+    if isinstance(annotation, type) and issubclass(annotation, Entry):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _entries(one)

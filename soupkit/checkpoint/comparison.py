@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from soupkit.progress import SILENT, Progress
 class Comparison:
     """What `compare` found. Differences are those of each checkpoint from the first, in the order of `refs`.
 
-    `problem` says why they cannot be averaged, None where they can; `related` and `lineage` are the verdict on the
-    weights, None where they were not read.
+    `problem` says why they cannot be averaged, None where they can. `related` is the verdict on the weights, None where
+    they were not read; `lineage` says it in words, with what training runs have recorded of their parents.
     """
 
     refs: tuple[str, ...]
@@ -70,17 +70,15 @@ def compare(
             configs=tuple(config_differences(first.config or {}, c.config or {}) for c in everything),
             problem=problem,
         )
+        recorded = recorded_lineage([c.path for c in everything[: len(refs)]], found.refs)
         if not weights or problem is not None:
-            return found
+            return replace(found, lineage=recorded)
         whole = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in named]
         root = whole[-1] if base is not None else None
         pairs = compare_weights(whole[: len(refs)], root, progress=progress)
         related, lineage = verdict(pairs, found.refs)
-        recorded = recorded_lineage([c.path for c in whole[: len(refs)]], found.refs)
         lineage = f"{lineage}; {recorded}" if recorded else lineage
-        return Comparison(
-            found.refs, found.architectures, found.tensors, found.configs, None, tuple(pairs), related, lineage
-        )
+        return replace(found, pairs=tuple(pairs), related=related, lineage=lineage)
 
 
 def _architecture(checkpoint: Any, model: str | None, preprocess: Path | None) -> Architecture:

@@ -19,6 +19,7 @@ Say whether checkpoints can be averaged, and what differs. Exit code 1 when they
     soupkit compare runs/a runs/b runs/c
     soupkit compare runs/a runs/b --weights --base runs/stage1
 
+Where all of them are runs of `soupkit train`, the ancestor that their records share is named.
 With --weights: relative distances ||a - b|| / sqrt(||a|| ||b||) over the weight matrices of each tower, their cosines,
 and with --base the cosines of the task vectors. From a distance of 1 on, checkpoints look independently trained.
 """

@@ -102,18 +102,20 @@ def train_runs(
     """
     from dataclasses import replace
 
+    from soupkit.ranks import joined_ranks
     from soupkit.training import parent_reference, read_runs, select_runs
     from soupkit.training import train as train_one
 
     results = {}
-    for run in select_runs(read_runs(recipe, settings), name):
-        one, entry = run.name, run.entry
-        if run.parent is not None:
-            entry = entry.model_copy(update={"init": parent_reference(run, output)})
-            if options.dry_run and not (output / run.parent).exists():
-                progress.note(f"{one}: would start from {output / run.parent}, which is not there yet")
-                continue
-        progress.note(f"run {one}") if one else None
-        own = replace(options, fresh=options.fresh and name in (None, one, run.sweep))
-        results[one] = train_one(entry, output / one if one else output, options=own, progress=progress)
+    with joined_ranks():  # one group for all runs: under `torchrun` a second one would meet what the first has left
+        for run in select_runs(read_runs(recipe, settings), name):
+            one, entry = run.name, run.entry
+            if run.parent is not None:
+                entry = entry.model_copy(update={"init": parent_reference(run, output)})
+                if options.dry_run and not (output / run.parent).exists():
+                    progress.note(f"{one}: would start from {output / run.parent}, which is not there yet")
+                    continue
+            progress.note(f"run {one}") if one else None
+            own = replace(options, fresh=options.fresh and name in (None, one, run.sweep))
+            results[one] = train_one(entry, output / one if one else output, options=own, progress=progress)
     return results

@@ -29,13 +29,13 @@ def cost_lines(name: str, cost: "RunCost") -> list[str]:
     top = max(range(len(rates)), key=rates.__getitem__)
     curve = "".join(_BARS[round(7 * rate / max(rates))] for rate in rates)
     days = "" if cost.days is None else f", {cost.days:,.2f} days"
-    whole = cost.state * cost.world
+    whole, each = cost.state * cost.world, cost.operations_per_sample / 1e9
     return [
         f"{name or 'the run'}: {cost.steps:,} steps, {cost.samples:,} samples, "
         f"{cost.parameters / 1e6:,.2f} M parameters",
         f"  learning rate {curve} from {rates[0]:.3g} over {rates[top]:.3g} (at {cost.curve[top][0]:,} samples) to "
         f"{rates[-1]:.3g}",
-        f"  {cost.operations_per_sample / 1e9:,.2f} GFLOP a sample, {cost.operations:.3g} FLOP in all{days} "
+        f"  {f'{each:,.2f}' if each >= 1 else f'{each:.2g}'} GFLOP a sample, {cost.operations:.3g} FLOP in all{days} "
         f"on {cost.world:,} GPU{'s' * (cost.world > 1)}",
         f"  memory of each: {count(cost.state, 'B')} of weights, gradients and moments when sharded "
         f"({count(whole, 'B')} when not), {count(cost.activations, 'B')} of activations at "

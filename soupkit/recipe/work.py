@@ -239,8 +239,7 @@ def _inputs(entry: dict[str, Any]) -> Iterator[list[Any]]:
         yield _stamp(Path(path))
     for task in (*entry.get("tasks", []), *entry.get("task", []), *entry.get("report_task", [])):
         yield _stamp(Path(split_name(task)[0]))
-    data = entry.get("data", [])
-    for source in data if isinstance(data, list) else [data]:
+    for source in entry.get("data", []):
         shards = source.get("shards") or []
         patterns = [shards] if isinstance(shards, str) else shards
         found = [Path(shard) for pattern in patterns for shard in _expanded(pattern)]

@@ -45,7 +45,7 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
     ) -> None:
         """`sources` are the entry's, opened here unless given. Raises DataError for data that cannot be read,
         UsageError for a transform that open_clip refuses."""
-        entries = entry.sources
+        entries = entry.data
         self.sources = list(sources) if sources is not None else open_sources(entry)
         self._seed = entry.seed
         self._orders = [

@@ -11,7 +11,7 @@ from soupkit.schema import Entry
 NEUTRAL = frozenset(
     {
         "micro_batch_size", "log_every", "checkpoint_every", "keep", "grad_checkpointing", "shard", "compile",
-        "evaluate", "report_to",
+        "evaluate", "report_to", "nonfinite",
     }
 )  # fmt: skip
 
@@ -26,6 +26,11 @@ def _count(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _listed(value: Any) -> Any:
+    """Let one source stand for a list of one."""
+    return [value] if isinstance(value, dict | Entry) else value
+
+
 Count = Annotated[int, BeforeValidator(_count), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_count), Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -36,9 +41,10 @@ class DataEntry(Entry):
 
     `shards` are tar files of WebDataset (braces are expanded), or a task of classification (`digits:train`, a folder in
     CLIP_benchmark's layout) whose captions are its class names in its templates. `weight` is the source's part of a
-    mixture, by default its number of samples. `share` trains on a part drawn by the run's seed. `balanced` (tasks only)
-    lets every group of as many samples as there are classes hold each class once, and as many groups as there are
-    templates hold no caption twice. Samples are shuffled among `shuffle_shards` shards at a time.
+    mixture, by default its number of samples (all of them have one, or none). `share` trains on a part drawn by the
+    run's seed. `balanced` (tasks only) lets every group of as many samples as there are classes hold each class once,
+    and as many groups as there are templates hold no caption twice. Samples are shuffled among `shuffle_shards` shards
+    at a time.
     """
 
     shards: str | list[str] | None = None
@@ -80,7 +86,7 @@ class TrainEntry(Entry):
     model: str | dict[str, Any] | None = None
     preprocess: dict[str, Any] | None = None
     init: str | None = None
-    data: DataEntry | list[DataEntry]
+    data: Annotated[list[DataEntry], BeforeValidator(_listed), Field(min_length=1)]
     augmentation: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies defaults
     batch_size: Positive
     micro_batch_size: Positive | None = None
@@ -117,6 +123,9 @@ class TrainEntry(Entry):
     def _fits(self) -> "TrainEntry":
         if self.model is None and self.init is None:
             raise ValueError("a run that starts from nothing needs a model")
+        weighted = sum(source.weight is not None for source in self.data)
+        if weighted not in (0, len(self.data)):
+            raise ValueError("some of the data have a weight and some have none: give one to all, or to none")
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
             raise ValueError("micro_batch_size is larger than batch_size")
         if self.schedule == "continued" and self.continued_from is None:
@@ -124,11 +133,6 @@ class TrainEntry(Entry):
         if self.warmup >= self.samples + (self.continued_from or 0):
             raise ValueError("warmup is as long as the whole schedule")
         return self
-
-    @property
-    def sources(self) -> list[DataEntry]:
-        """The sources of the data, as a list also where there is one."""
-        return self.data if isinstance(self.data, list) else [self.data]
 
     @property
     def steps(self) -> int:

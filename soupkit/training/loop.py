@@ -89,7 +89,11 @@ class Loop:
         for batch in batches:
             before = life.step * size
             lr = schedule(before)
-            norm = take_step(entry, life, batch, lr, self.ranks, self.progress)
+            try:
+                norm = take_step(entry, life, batch, lr, self.ranks, self.progress)
+            except NotFiniteError:  # on all ranks: what is being written is what the run will go on from
+                self.checkpoints.finish()
+                raise
             samples = life.step * size
             self._measure(before, samples, {"loss": life.loss, "lr": lr, "grad_norm": norm}, clock)
             self.progress.advance(size)
@@ -200,7 +204,11 @@ def take_step(entry: TrainEntry, life: Life, batch: Batch, lr: float, ranks: Ran
         return norm
     what = f"the {'gradient' if math.isfinite(life.loss) else 'loss'} is not finite"
     if entry.nonfinite == "stop":
-        raise NotFiniteError(what, f"samples {first:,} to {first + entry.batch_size:,}", "lower lr, or nonfinite: skip")
+        raise NotFiniteError(
+            what,
+            f"samples {first:,} to {first + entry.batch_size:,}",
+            "--set nonfinite=skip goes on without; a lower lr starts anew",
+        )
     life.skipped += 1
     progress.note(f"{what} at samples {first:,} to {first + entry.batch_size:,}; the step is skipped")
     return norm

@@ -36,14 +36,14 @@ class _Raw:
     """A run as the file says it: its settings and where they stand; the sweep that it belongs to.
 
     `inside` reaches into settings that may be another run's (`augmentation.scale`). `elsewhere` says of the settings
-    that a sweep gave it where they stand.
+    that a sweep or --set gave it where they stand.
     """
 
     fields: dict[str, Any]
     place: _Place
     sweep: str | None = None
     inside: dict[str, Any] = field(default_factory=dict)
-    elsewhere: dict[str, _Place] = field(default_factory=dict)
+    elsewhere: dict[str, _Place | str] = field(default_factory=dict)
 
     def set(self, key: str, value: Any) -> None:
         if "." in key:
@@ -79,6 +79,8 @@ def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
         for one in those:
             if "sweep" in one.fields or inner == "sweep":
                 one.fields = changed(one.fields, {inner: value})
+        if not any("sweep" in one.fields for one in those):
+            raise UsageError("there is no sweep to change", f"--set {key}")
     raw = _expand(document, raw)
     for key, value in later:
         _apply(raw, key, value)
@@ -149,7 +151,8 @@ def _taken_over(own: dict[str, Any], parents: dict[str, Any], parent: TrainEntry
     """Return a run's own settings, and from its parent those that it does not name."""
     fields = {**{k: v for k, v in parents.items() if k not in _OWN}, **own}
     if fields.get("schedule") == "continued":
-        fields.setdefault("continued_from", parent.steps * parent.batch_size)
+        begun = (parent.continued_from or 0) if parent.schedule == "continued" else 0
+        fields.setdefault("continued_from", begun + parent.steps * parent.batch_size)
     elif "warmup" not in own:
         fields.pop("warmup", None)
     return fields
@@ -241,7 +244,11 @@ def _apply(raw: dict[str, _Raw], key: str, value: Any) -> None:
     """Set `key`, or NAME.key, in every run, in one, or in those of one sweep."""
     named, inner = _named(raw, key)
     first, dot, _ = inner.partition(".")
+    if dot and inner == key and first not in TrainEntry.model_fields:
+        there = ", ".join(dict.fromkeys(n for name, one in raw.items() for n in (one.sweep, name) if n))
+        raise UsageError(f"{first!r} is no setting, and no run here", f"--set {key}", f"runs: {there}" if there else "")
     for one in named:
         # A run that takes the whole of a setting from another takes it as it is changed there.
-        if not (dot and inner == key and len(raw) > 1 and first not in one.fields):
+        if not (dot and inner == key and _parent_of(one) is not None and first not in one.fields):
             one.set(inner, value)
+            one.elsewhere[first] = f"--set {key}"

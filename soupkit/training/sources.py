@@ -55,7 +55,7 @@ def open_sources(
     """
     ranks = ranks or Ranks()
     found = []
-    for one in entry.sources:
+    for one in entry.data:
         source = ranks.together(lambda one=one: _open(one))  # type: ignore[misc]
         if source is None:
             keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
@@ -126,11 +126,13 @@ def _table(entry: DataEntry) -> Source:
     path = entry.csv
     assert path is not None
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            tabs = "\t" in file.readline()  # open_clip's own tables have them, whatever they are called
+            file.seek(0)
+            table = csv.DictReader(file, delimiter="\t" if tabs else ",")
             columns = list(table.fieldnames or ())
             there = entry.csv_image in columns and entry.csv_caption in columns
-            rows = [(row[entry.csv_image], row[entry.csv_caption] or "") for row in table] if there else []
+            rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if there else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read: {error}", path) from error
     if not rows:
@@ -150,7 +152,12 @@ def _paths(entry: DataEntry) -> list[str]:
     from braceexpand import braceexpand
 
     patterns = entry.shards if isinstance(entry.shards, list) else [entry.shards or ""]
-    return [path for pattern in patterns for path in braceexpand(pattern)]
+    try:
+        return [path for pattern in patterns for path in braceexpand(pattern)]
+    except ValueError as error:
+        raise DataError(
+            f"its braces cannot be expanded: {error}", str(entry.shards), "as in {0000..0999}.tar"
+        ) from error
 
 
 def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None) -> Source:

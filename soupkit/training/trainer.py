@@ -98,7 +98,8 @@ def train(
         gpu = choose_device(options.device, ranks.local).type == "cuda"
         cores = share_of_cores(options.workers, options.threads, options.cores, gpu=gpu)
         stack.enter_context(cores.threads_set())
-        if options.dry_run and not target.exists():
+        begun = None if options.fresh else read_training(partial_path(target))
+        if options.dry_run and not target.exists() and begun is None:
             ranks.together(lambda: _look(entry))
             return TrainResult(target, "planned", entry.steps * entry.batch_size, None, None, 0, 0, 0.0)
         start = ranks.together(lambda: find_start(entry, progress))
@@ -111,6 +112,10 @@ def train(
             progress.note(f"{target} is there already")
             return _result(done, target, "kept", started)
         if options.dry_run:
+            if begun is not None:
+                _refuse_another(begun, identity, partial_path(target))
+                after = Checkpoints(partial_path(target) / "checkpoints", entry.keep, ranks).newest() or 0
+                progress.note(f"would go on after {after:,} of {entry.steps * entry.batch_size:,} samples")
             return TrainResult(target, "planned", entry.steps * entry.batch_size, None, None, 0, 0, 0.0)
         partial = PartialDirectory(target)
         ranks.lead(lambda: _claim(stack.enter_context(partial), identity, options.fresh))
@@ -170,9 +175,14 @@ def _claim(partial: PartialDirectory, identity: dict[str, Any], fresh: bool) -> 
     if before is None:
         partial.clear()
         write_training(partial.path, {"schema": 1, "soupkit": __version__, "identity": identity})
-    elif before.get("identity") != identity:
+    else:
+        _refuse_another(before, identity, partial.path)
+
+
+def _refuse_another(begun: dict[str, Any], identity: dict[str, Any], place: Path) -> None:
+    if begun.get("identity") != identity:
         raise StorageError(
-            "was begun with other settings" + _difference(before, identity), partial.path,
+            "was begun with other settings" + _difference(begun, identity), place,
             "go on with those, choose another -o, or --fresh",
         )  # fmt: skip
 
@@ -194,7 +204,8 @@ def _train(
     data = ranks.together(lambda: TrainingData(entry, start.config, tokenizer, sources))
     _tell_notes(sources, progress)
     data_record = [{"place": s.place, "samples": len(s), **s.identity} for s in sources]
-    ranks.lead(lambda: _check_data(work, data_record, progress))
+    machine = _machine(device, ranks)
+    ranks.lead(lambda: _check_continuation(work, data_record, machine, progress))
     life = Life(model, build_optimizer(model, entry), start_average(model) if entry.ema is not None else None)
     checkpoints = Checkpoints(work / "checkpoints", entry.keep, ranks)
     newest = checkpoints.newest()
@@ -223,6 +234,7 @@ def _train(
         "parent": {"ref": entry.init, "fingerprint": start.fingerprint} if entry.init else None,
         "lineage": list(start.lineage),
         "data": data_record,
+        "machine": machine,
         "samples": life.step * entry.batch_size,
         "loss": life.loss if math.isfinite(life.loss) else None,
         "skipped": life.skipped,
@@ -243,14 +255,23 @@ def _tell_notes(sources: Sequence[Source], progress: Progress) -> None:
         progress.note(f"and {len(notes) - _NOTES:,} more shards that are damaged")
 
 
-def _check_data(work: Path, record: list[dict[str, Any]], progress: Progress) -> None:
-    """Remember which files a run reads; say it when a continuation finds others, and so another order."""
+def _machine(device: torch.device, ranks: Ranks) -> dict[str, Any]:
+    """Return what the last bits of a run's weights depend on beside its entry."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "ranks": ranks.size}
+    return {"device": "CPU", "threads": torch.get_num_threads(), "ranks": ranks.size}
+
+
+def _check_continuation(work: Path, data: list[dict[str, Any]], machine: dict[str, Any], progress: Progress) -> None:
+    """Remember what a run reads and where it computes; say what a continuation has otherwise."""
     document = read_training(work) or {}
-    before = document.get("data")
-    if before is None:
-        write_training(work, {**document, "data": record})
-    elif [{**r, "place": ""} for r in before] != [{**r, "place": ""} for r in record]:
+    before, there = document.get("data"), document.get("machine", machine)
+    if before is not None and [{**r, "place": ""} for r in before] != [{**r, "place": ""} for r in data]:
         progress.note("the data have changed since the run began: its samples come in another order from here on")
+    if there != machine:
+        was, now = (", ".join(f"{name} {value}" for name, value in m.items()) for m in (there, machine))
+        progress.note(f"it ran with {was}, and goes on with {now}: equal up to rounding, and not to the byte")
+    write_training(work, {**document, "data": before or data, "machine": machine})
 
 
 def _open_curves(entry: TrainEntry, work: Path, samples: int, ranks: Ranks) -> Curves | None:

@@ -74,9 +74,18 @@ def test_set_reaches_one_run_or_all(tmp_path: Path) -> None:
     runs = {run.name: run.entry for run in read_runs(recipe(tmp_path), settings)}
     assert [runs[n].lr for n in ("stage1", "a", "b")] == [2e-3, 1e-3, 5.5e-5]
     assert all(run.seed == 5 for run in runs.values())
-    assert runs["stage1"].sources[0].shuffle_shards == 3 and runs["stage1"].sources[0].shards
+    assert runs["stage1"].data[0].shuffle_shards == 3 and runs["stage1"].data[0].shards
     with pytest.raises(UsageError, match="not key=value"):
         read_runs(recipe(tmp_path), ["lr"])
+    scales = [run.entry.augmentation for run in read_runs(recipe(tmp_path), ["augmentation.scale=[0.9, 1]"])]
+    assert scales == [{"scale": [0.9, 1]}] * 3, "also of a setting that no run had named"
+    for slip, said in (("stage.lr=1", "'stage' is no setting, and no run"), ("sweep.count=3", "no sweep")):
+        with pytest.raises(UsageError, match=said):
+            read_runs(recipe(tmp_path), [slip])
+    for wrong, said in (("a.lr=-1", "lr: input"), ("a.rl=1", "no key 'rl'"), ("stage1.data.share=3", "data.*: input")):
+        with pytest.raises(UsageError, match=said) as caught:
+            read_runs(recipe(tmp_path), [wrong])
+        assert caught.value.where == f"--set {wrong.partition('=')[0]}"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +98,11 @@ def test_set_reaches_one_run_or_all(tmp_path: Path) -> None:
         ("    model: ViT-bigG-14", '    init: "${train.a}"', 4, "starts from itself"),
         ("    model: ViT-bigG-14\n", "", 5, "needs a model"),
         ('{shards: "laion/{00000..00003}.tar"}', "{}", 7, "either shards or csv"),
+        ('{shards: "laion/{00000..00003}.tar"}', "[{csv: a.csv, weight: 1}, {csv: b.csv}]", 5, "some have none"),
+        ('{shards: "laion/{00000..00003}.tar"}', "{csv: a.csv,\n      share: 2}", 8, r": data\.share: input should"),
+        ('{shards: "laion/{00000..00003}.tar"}', "[{csv: a.csv},\n      {cvs: b.csv}]", 8, r"no key 'data\.1\.cvs'"),
+        ('{shards: "laion/{00000..00003}.tar"}', "[]", 7, "at least 1 item"),
+        ("model: ViT-bigG-14", "model: 5", 6, ": model: input should be a valid string"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
@@ -101,7 +115,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str,
 def test_a_file_may_hold_one_entry_alone(tmp_path: Path) -> None:
     text = "model: ViT-B-32\ndata: {csv: x.csv}\nbatch_size: 8\nsamples: 64\nlr: 1e-3\n"
     (run,) = read_runs(recipe(tmp_path, text))
-    assert run.name == "" and run.entry.lr == 1e-3 and run.entry.sources[0].csv == Path("x.csv")
+    assert run.name == "" and run.entry.lr == 1e-3 and run.entry.data[0].csv == Path("x.csv")
 
 
 def model_of(run: TrainEntry) -> torch.nn.Module:

@@ -13,6 +13,7 @@ from soupkit.errors import UsageError
 from soupkit.progress import SILENT
 from soupkit.recipe.graph import read_recipe
 from soupkit.training.runs import Run, read_runs, select_runs
+from soupkit.training.schedule import schedule_of
 from tests.training.runs import IN_PROCESS, settings
 
 STAGE_2 = """\
@@ -68,10 +69,16 @@ def test_variants_are_runs_that_differ_in_what_they_say(tmp_path: Path) -> None:
     a, b, c = (runs[f"stage2-{name}"].entry for name in "abc")
     assert (a.lr, a.schedule, a.continued_from, a.warmup) == (4e-3, "continued", 32_000, 1_900)
     assert (b.lr, b.schedule, b.warmup, b.samples) == (5.5e-5, "cosine", 200, 4_000)
-    assert c.stop_at == 700 and c.sources[0].share == 0.5 and c.sources[0].shards == a.sources[0].shards
+    assert c.stop_at == 700 and c.data[0].share == 0.5 and c.data[0].shards == a.data[0].shards
     assert runs["stage2-a"].sweep == "stage2" and runs["last"].parent == "stage2-b" and runs["last"].entry.warmup == 0
     numbered = runs_of(tmp_path, RANDOM.partition("sweep:")[0] + "sweep: {variants: [{lr: 1.0}, {lr: 2.0}]}")
     assert {name: run.entry.lr for name, run in numbered.items()} == {"01": 1.0, "02": 2.0}
+
+
+def test_a_schedule_may_be_continued_again(tmp_path: Path) -> None:
+    again = STAGE_2.replace('stage2-b}", lr: 1.0e-6', 'stage2-c}", schedule: continued, lr: 4.0e-3, samples: 1e3')
+    entry = runs_of(tmp_path, again)["last"].entry
+    assert (entry.continued_from, entry.warmup, schedule_of(entry).total) == (32_700, 1_900, 33_700)
 
 
 def test_a_random_sweep_is_the_same_at_every_reading_and_holds_its_bounds(tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ def test_set_reaches_a_sweep_or_one_of_its_runs(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, STAGE_2, "stage2.weight_decay=0", "stage2-b.lr=1", "seed=3", "stage2-a.data.share=0.25")
     assert [r.entry.weight_decay for r in runs.values()] == [0.2, 0, 0, 0, 0]
     assert runs["stage2-b"].entry.lr == 1 and runs["stage2-a"].entry.lr == 4e-3
-    assert all(r.entry.seed == 3 for r in runs.values()) and runs["stage2-a"].entry.sources[0].share == 0.25
+    assert all(r.entry.seed == 3 for r in runs.values()) and runs["stage2-a"].entry.data[0].share == 0.25
     with pytest.raises(UsageError, match="model is no map"):
         read_runs(write(tmp_path, STAGE_2), ["stage1.model.layers=2"])
 

@@ -162,6 +162,8 @@ def test_a_shard_cut_short_gives_what_is_whole(tmp_path: Path) -> None:
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image with a caption"):
         source_of(shards=str(tmp_path / "{0..3}.tar"))
+    with pytest.raises(DataError, match="braces cannot be expanded"):
+        source_of(shards=str(tmp_path / "{0..3.tar"))
     with pytest.raises(DataError, match="no shards here"):
         source_of(shards="nowhere")
     everything = tuple(range(40))
@@ -179,6 +181,15 @@ def test_a_csv_names_images_and_captions(tmp_path: Path) -> None:
     assert [source.read(i) for i in range(3)] == [(png(i), (f"shade, {i}",)) for i in range(3)]
     with pytest.raises(DataError, match="lacks the columns"):
         source_of(csv=tmp_path / "t.csv")
+
+
+def test_a_table_may_be_open_clips_own_and_lack_a_value(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(png(0))
+    (tmp_path / "t.csv").write_text("title\tfilepath\na shade, dark\t0.png\nno image\n", "utf-8-sig")
+    source = source_of(csv=tmp_path / "t.csv")
+    assert source.read(0) == (png(0), ("a shade, dark",))
+    with pytest.raises(OSError, match="directory"):
+        source.read(1)
 
 
 def test_rand_augment_is_drawn_from_the_seed_alone(tmp_path: Path) -> None:

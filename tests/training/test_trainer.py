@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,19 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert planned.status == "planned" and planned.samples == 96 and not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_looks_at_what_was_begun_and_a_continuation_says_what_is_other(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(), tmp_path / "run", options=IN_PROCESS, progress=Interrupting(2))
+    dry, watched = replace(IN_PROCESS, dry_run=True), Interrupting(-1)
+    assert train(settings(nonfinite="skip"), tmp_path / "run", options=dry, progress=watched).status == "planned"
+    assert watched.notes == ["would go on after 32 of 96 samples"]
+    with pytest.raises(StorageError, match="begun with other settings: its lr differ"):
+        train(settings(lr=1), tmp_path / "run", options=dry)
+    train(settings(nonfinite="skip"), tmp_path / "run", options=replace(IN_PROCESS, threads=2), progress=watched)
+    (said,) = (note for note in watched.notes if "not to the byte" in note)
+    assert "ran with device CPU, threads 1, ranks 1, and goes on with device CPU, threads 2, ranks 1" in said
+
+
 def test_a_fine_tune_records_its_parent_and_starts_from_its_weights(whole: Path, tmp_path: Path) -> None:
     run = settings(model=None, init=str(whole), lr=1e-12, samples=16, warmup=0, ema=None, snapshots=[10])
     train(run, tmp_path / "child", options=IN_PROCESS)
@@ -208,11 +222,14 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_or_is_skipped(
         return result
 
     monkeypatch.setattr(loop, "contrastive_step", poisoned)
-    run = settings(nonfinite=choice)
+    run = settings(nonfinite=choice, checkpoint_every=16)
     watched = Interrupting(-1)
     if choice == "stop":
         with pytest.raises(NotFiniteError, match=f"samples 32 to 48: the {what} is not finite"):
             train(run, tmp_path / "run", options=IN_PROCESS, progress=watched)
+        assert {p.name for p in (tmp_path / "run.partial" / "checkpoints").iterdir()} == {"16", "32"}
+        train({**run, "nonfinite": "skip"}, tmp_path / "run", options=IN_PROCESS, progress=watched)
+        assert any("going on after 32" in note for note in watched.notes)
         return
     result = train(run, tmp_path / "run", options=IN_PROCESS, progress=watched)
     assert result.skipped == 1 and any("samples 32 to 48" in note for note in watched.notes)
@@ -263,17 +280,20 @@ def test_two_ranks_train_one_model_and_one_goes_on_where_they_stopped(tmp_path: 
             assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in one)
 
 
+TUNED = {"init": "${train.two}", "samples": 16, "warmup": 0, "evaluate": None}
+
+
 def test_two_sharded_ranks_score_and_write_whole_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUPKIT_CACHE", str(tmp_path / "cache"))
     points = {"tasks": ["digits:val"], "every": 32, "limit": 40}
     run = settings(
         samples=64, patch_dropout=0.0, shard=True, grad_checkpointing=True, snapshots=[32], evaluate=points
     )  # fmt: skip
-    (tmp_path / "run.yaml").write_text(json.dumps({"version": 1, "train": {"two": run, "three": run}}))
-    options = ["--only", "two", "--device", "cpu", "--workers", "0", "-o", tmp_path, "--json"]
+    (tmp_path / "run.yaml").write_text(json.dumps({"version": 1, "train": {"two": run, "tuned": TUNED, "other": run}}))
+    options = ["--only", "tuned", "--device", "cpu", "--workers", "0", "-o", tmp_path, "--json"]
     done = start_torchrun(2, "train", tmp_path / "run.yaml", *options).wait()
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["runs"][0]["samples"] == 64
+    assert [(r["run"], r["samples"]) for r in json.loads(done.stdout)["runs"]] == [("two", 64), ("tuned", 16)]
     train(run, tmp_path / "one", options=IN_PROCESS)
     for part in ("", "ema", "samples=32"):
         with open_checkpoint(tmp_path / "one" / part) as one, open_checkpoint(tmp_path / "two" / part) as two:
@@ -320,6 +340,8 @@ def test_compare_reads_the_lineage_that_runs_record(whole: Path, tmp_path: Path)
     assert siblings.related and f"common ancestor, {ancestor}" in (siblings.lineage or "")
     train(settings(samples=16, warmup=0, ema=None, seed=9), tmp_path / "stranger", options=IN_PROCESS)
     assert "no common ancestor" in (compare([tmp_path / "a", tmp_path / "stranger"], weights=True).lineage or "")
+    told = compare([tmp_path / "a", f"{whole}@ema"])
+    assert told.related is None and f"common ancestor, {ancestor}" in (told.lineage or "")
 
 
 @pytest.mark.parametrize(
