@@ -29,7 +29,7 @@ Run a recipe: trainings, soups and searches, their evaluation, a report, a push.
     soupkit run recipe.yaml --dry-run
     soupkit run recipe.yaml --until evaluate
     soupkit run recipe.yaml --jobs 3
-    soupkit run recipes/vit-bigg-14-laion2b.yaml --dry-run --world-size 512 --rate 150
+    soupkit run recipes/vit-bigg-14-laion2b.yaml --dry-run --world-size 500 --rate 150
 
 Everything lies in runs/NAME (or -o): train/NAME, soup/NAME, scores.json, report.html. Interrupted, the same command
 goes on; a step runs again when its inputs, its options or soupkit's version of it have changed. With --jobs N up to N

@@ -21,7 +21,7 @@ Train the runs of a recipe: contrastive training and fine-tuning of any open_cli
     soupkit train recipes/digits.yaml -o runs
     soupkit train recipes/digits.yaml --run a --set a.lr=1e-3 -o runs
     torchrun --nproc-per-node 4 -m soupkit train recipes/mine.yaml --only a -o runs
-    soupkit train recipes/vit-bigg-14-laion2b.yaml -o runs --dry-run --world-size 512 --rate 150
+    soupkit train recipes/vit-bigg-14-laion2b.yaml -o runs --dry-run --world-size 500 --rate 150
 
 A recipe holds named runs under [bold]train:[/bold], which are trained into DIR/NAME, or one entry alone, which is
 trained into DIR. A run with `init: ${train.x}` starts from what x ends with, and takes from it the settings that it

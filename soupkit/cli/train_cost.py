@@ -26,15 +26,14 @@ def cost_lines(name: str, cost: "RunCost") -> list[str]:
     from soupkit.cli.output import count
 
     rates = [rate for _, rate in cost.curve]
-    top = max(range(len(rates)), key=rates.__getitem__)
-    curve = "".join(_BARS[round(7 * rate / max(rates))] for rate in rates)
+    at, highest = cost.peak
+    curve = "".join(_BARS[round(7 * rate / highest)] for rate in rates)
     days = "" if cost.days is None else f", {cost.days:,.2f} days"
     whole, each = cost.state * cost.world, cost.operations_per_sample / 1e9
     return [
         f"{name or 'the run'}: {cost.steps:,} steps, {cost.samples:,} samples, "
         f"{cost.parameters / 1e6:,.2f} M parameters",
-        f"  learning rate {curve} from {rates[0]:.3g} over {rates[top]:.3g} (at {cost.curve[top][0]:,} samples) to "
-        f"{rates[-1]:.3g}",
+        f"  learning rate {curve} from {rates[0]:.3g} over {highest:.3g} (at {at:,} samples) to {rates[-1]:.3g}",
         f"  {f'{each:,.2f}' if each >= 1 else f'{each:.2g}'} GFLOP a sample, {cost.operations:.3g} FLOP in all{days} "
         f"on {cost.world:,} GPU{'s' * (cost.world > 1)}",
         f"  memory of each: {count(cost.state, 'B')} of weights, gradients and moments when sharded "

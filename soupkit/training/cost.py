@@ -38,7 +38,7 @@ class ModelCost:
 class RunCost:
     """`operations` of the whole run. Memory in bytes for each of `world` GPUs: `state` (parameters, gradients, Adam's
     moments, average) and `activations`. `days` at `rate` operations a second and GPU; None without a rate. `curve` is
-    (samples, learning rate) at 25 places."""
+    (samples, learning rate) at 25 places, `peak` the same where the rate is highest."""
 
     steps: int
     samples: int
@@ -51,6 +51,7 @@ class RunCost:
     activations: float
     days: float | None
     curve: tuple[tuple[int, float], ...]
+    peak: tuple[int, float]
 
 
 def model_cost(model_cfg: dict[str, Any], *, patch_dropout: float, checkpointing: bool, bf16: bool) -> ModelCost:
@@ -121,11 +122,12 @@ def run_cost(
     forwards, as the step has it. Not counted: the loss's tiles, blocks gathered from other GPUs, what the allocator
     wastes. Raises UsageError for a world that the batch cannot be shared by, and as reading the entry's model does.
     """
-    if world < 1 or entry.batch_size < world:
-        raise UsageError(f"a batch of {entry.batch_size:,} cannot be shared by {world:,} GPUs", "--world-size")
+    if world < 1 or entry.batch_size % world:
+        hint = "each takes as many of its samples as the others"
+        raise UsageError(f"a batch of {entry.batch_size:,} cannot be shared by {world:,} GPUs", "--world-size", hint)
     config = find_config(entry)
     bf16 = entry.precision == "bf16"
-    own = -(-entry.batch_size // world)
+    own = entry.batch_size // world
     micro = min(own, entry.micro_batch_size or own)
 
     def cost(checkpointing: bool) -> ModelCost:
@@ -142,6 +144,7 @@ def run_cost(
     steps, average = entry.steps, entry.ema is not None
     operations = float(per_sample) * steps * entry.batch_size
     schedule = schedule_of(entry)
+    highest = schedule.highest(steps)
     places = sorted({round(i * (steps - 1) / 24) * entry.batch_size for i in range(25)})
     return RunCost(
         steps=steps,
@@ -155,4 +158,5 @@ def run_cost(
         activations=float(kept * micro),
         days=None if rate is None else operations / (rate * world) / 86400,
         curve=tuple((place, schedule(place)) for place in places),
+        peak=(highest, schedule(highest)),
     )

@@ -31,6 +31,11 @@ class Schedule:
         done = (position - self.warmup) / max(1, self.total - self.warmup)
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
+    def highest(self, steps: int) -> int:
+        """Return before which of a run's samples, of `steps` steps, the rate is highest."""
+        end = (self.warmup - self.offset) // self.batch  # the rate rises until here, and falls from here on
+        return max((min(max(0, end + i), steps - 1) * self.batch for i in (-1, 0, 1)), key=self)
+
 
 def schedule_of(entry: TrainEntry) -> Schedule:
     """Return the schedule of a run; a continued one begins where the run before ended."""

@@ -40,7 +40,7 @@ def test_growth_tells_tokens_and_times_of_every_size(tiny_model: None, tmp_path:
     assert [row[:2] for row in rows] == [["10", "61,600"], ["20", "123,200"]]
     for _, padded, needed, ratio, theirs, _, ours, faster, _ in rows:
         assert float(ratio) == round(int(padded.replace(",", "")) / int(needed.replace(",", "")), 1)
-        assert float(theirs) >= 0 < float(ours) and float(faster.split()[0]) > 0
+        assert min(float(theirs), float(ours)) >= 0 < float(faster.split()[0])
     assert len((tmp_path / "rounds-evaluate.jsonl").read_text().splitlines()) == 4
     assert evaluate.growth(arguments) == text  # nothing again
 
@@ -62,7 +62,7 @@ def test_rounds_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert [r["a"] for r in run_rounds("mine", 1, one, place)] == [1]
     found = run_rounds("mine", 3, one, place)
     assert [r["a"] for r in found] == [1, 2, 3] and [r["before"] for r in found] == [0, 1, 2]
-    assert all(0 <= r["others"] < 1 for r in found)
+    assert all(0 <= r["others"] <= 1 for r in found)
     assert run_rounds("other", 1, one, place) == [{"a": 9.0}]
 
 

@@ -34,5 +34,5 @@ def test_the_whole_trainer_is_timed_step_by_step(tmp_path, monkeypatch):
     monkeypatch.setattr(train_whole, "IN_A_SHARD", 3)
     small = {**train_whole.MODEL, "text_cfg": {**train_whole.MODEL["text_cfg"], "width": 16, "heads": 1, "layers": 1}}
     monkeypatch.setattr(train_whole, "MODEL", small)
-    seconds = train_whole.one(SimpleNamespace(work=tmp_path, batch=4, steps=11, workers=0, clock="processor"))
+    seconds = train_whole.one(SimpleNamespace(work=tmp_path, batch=4, steps=11, one_workers="0", clock="processor"))
     assert len(seconds) == 11 and min(seconds) > 0

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import open_clip
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from soupkit.cli.train import train
 from soupkit.errors import UsageError
 from soupkit.training.cost import model_cost, run_cost
 from soupkit.training.entry import TrainEntry
 from soupkit.training.runs import read_runs
+from soupkit.training.schedule import Schedule
 from tests.processes import soupkit
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +73,15 @@ def test_a_run_costs_its_steps_and_is_shared_by_its_world() -> None:
     model = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False)
     assert accumulated.operations_per_sample - one.operations_per_sample == model.forward
     assert run_cost(entry(ema=0.9)).state == 20 * one.parameters and one.curve[0][0] == 0
-    with pytest.raises(UsageError, match="cannot be shared by 65 GPUs"):
-        run_cost(entry(), world=65)
+    for world in (65, 48):
+        with pytest.raises(UsageError, match=f"cannot be shared by {world} GPUs"):
+            run_cost(entry(), world=world)
+
+
+@given(st.integers(1, 40), st.integers(0, 3000), st.integers(0, 1500), st.integers(1, 64), st.booleans())
+def test_the_highest_rate_of_a_run_is_found(steps: int, warmup: int, offset: int, batch: int, constant: bool) -> None:
+    schedule = Schedule(1e-3, warmup, offset + steps * batch, batch, offset, constant)
+    assert schedule(schedule.highest(steps)) == max(schedule(i * batch) for i in range(steps))
 
 
 def test_the_recipe_of_the_literature_holds_its_figures() -> None:
@@ -85,13 +95,13 @@ def test_the_recipe_of_the_literature_holds_its_figures() -> None:
 
 
 def test_a_dry_run_says_what_the_literature_s_recipe_costs(tmp_path: Path) -> None:
-    options = ("--dry-run", "--world-size", 512, "--rate", 150, "--set", "model=ViT-B-32")
+    options = ("--dry-run", "--world-size", 500, "--rate", 150, "--set", "model=ViT-B-32")
     done = soupkit("train", RECIPE, "--run", "stage2-a", "-o", tmp_path / "runs", *options, "--json")
     assert done.returncode == 0, done.stderr
     cost = json.loads(done.stdout)["costs"]["stage2-a"]
     assert cost["steps"] == 12_500 and cost["parameters"] == 151_277_313
     assert cost["curve"][0][1] == pytest.approx(3.8e-5, rel=0.01)  # as published
-    assert cost["state"] == pytest.approx(16 * 151_277_313 / 512)
+    assert cost["state"] == pytest.approx(16 * 151_277_313 / 500)
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UsageError, match="belong to --dry-run"):
         train(RECIPE, tmp_path / "runs", rate=150)
