@@ -14,11 +14,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException
 
+from soupkit.checkpoint.dtypes import BY_TORCH_NAME
+from soupkit.checkpoint.writer import SINGLE_NAME, TensorWriter, lay_out, storage_error
 from soupkit.errors import StorageError
 from soupkit.ranks import Ranks
 
@@ -134,19 +137,24 @@ def _first_os_error(error: BaseException) -> str:
 def write_model(
     directory: Path, state: dict[str, Tensor], config: dict[str, Any], tokenizer_files: Sequence[Path] = ()
 ) -> None:
-    """Write an open_clip directory. Raises StorageError."""
-    from safetensors.torch import save
-
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    """Write an open_clip directory, tensor by tensor, its header last. Raises StorageError."""
+    specs = {n: (BY_TORCH_NAME[str(t.dtype).removeprefix("torch.")].name, tuple(t.shape)) for n, t in state.items()}
+    writer = TensorWriter(directory, lay_out(specs, {"format": "pt"}, None))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # `save_file` would make a file that only its owner may read.
-        (directory / "open_clip_model.safetensors").write_bytes(save(contiguous, {"format": "pt"}))
+        (directory / SINGLE_NAME).unlink(missing_ok=True)  # whose header would be whole before its tensors are
+        writer.open(create=True)
+        for name, tensor in state.items():
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            writer.write(name, 0, data.numpy())
+        writer.finish()
         (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
         for file in tokenizer_files:
             (directory / file.name).write_bytes(file.read_bytes())
     except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", directory) from error
+        raise storage_error(error, directory, 0) from error
+    finally:
+        writer.close()
 
 
 def read_training(directory: Path) -> dict[str, Any] | None:
