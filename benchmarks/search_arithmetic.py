@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from soupkit.search.reading import LONGEST
+from soupkit.merging.bench import CUDA_BLOCK
 
 BATCH = 512  # images that go through the model together on CUDA
 ACTIVATIONS = 2  # bytes: bfloat16
@@ -166,7 +166,7 @@ def resident(model: Model, stored: int) -> dict[str, float]:
         "the live model, bfloat16": 2.0 * model.parameters,
         "the running sum, twice as wide as the ingredients": float(accumulator * model.parameters),
         "of one run of elements: a copy of the sum, two ingredients, the soup": (accumulator + 3.0 * stored)
-        * LONGEST["cuda"],
+        * CUDA_BLOCK,
         f"activations of {BATCH} images (estimate)": float(
             BATCH * model.image_tokens * (2 * model.mlp + 3 * model.width) * ACTIVATIONS
         ),

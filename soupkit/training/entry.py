@@ -31,6 +31,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, dict | Entry) else value
 
 
+Precision = Literal["fp32", "tf32", "bf16"]
 Count = Annotated[int, BeforeValidator(_count), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_count), Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -108,7 +109,7 @@ class TrainEntry(Entry):
     lock_image: bool = False
     lock_text: bool = False
     loss: Literal["clip", "siglip"] = "clip"
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     snapshots: list[Positive] = []  # noqa: RUF012 - pydantic copies defaults
     nonfinite: Literal["stop", "skip"] = "stop"

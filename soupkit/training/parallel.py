@@ -7,7 +7,6 @@ takes by default.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -22,8 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
-
-Precision = Literal["fp32", "tf32", "bf16"]
+from soupkit.training.entry import Precision
 
 _BUCKET = 32 * 2**20  # elements that are summed over the ranks in one message
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
+from soupkit.training.entry import Precision
 from soupkit.training.loss import Loss, LossGradients, contrastive_gradients
-from soupkit.training.parallel import Precision, reduce_gradients
+from soupkit.training.parallel import reduce_gradients
 
 _KEYS = ("image_features", "text_features", "logit_scale", "logit_bias")
 
