@@ -173,7 +173,7 @@ def normalisation(arguments: argparse.Namespace) -> list[str]:
     """Time what folding the normalisation into the first convolution could save at most: a batch of 32 on its way."""
     import open_clip
 
-    from soupkit.evaluation.fused import Pass, normalise, scale_and_shift
+    from soupkit.evaluation.image_pass import Pass, normalise, scale_and_shift
 
     model = open_clip.create_model("ViT-B-32").eval()
     stored = torch.randint(0, 256, (32, 224, 224 * 3), dtype=torch.uint8)

@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.machine import machine, spread
 from benchmarks.rounds import Round, column, ratios, run_rounds
-from soupkit.evaluation.fused import Pass, classify
+from soupkit.evaluation.image_pass import Pass, classify
 from soupkit.evaluation.pixel_cache import BLOCK, Pixels
 
 CLASSES = 1000

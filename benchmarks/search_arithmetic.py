@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from soupkit.merging.bench import CUDA_BLOCK
+from soupkit.merging.blocks import CUDA_BLOCK
 
 BATCH = 512  # images that go through the model together on CUDA
 ACTIVATIONS = 2  # bytes: bfloat16
@@ -109,7 +109,7 @@ def measure_rates(work: Path, nbytes: int = 2 << 30) -> Rates:
 
     from soupkit.checkpoint import open_checkpoint
     from soupkit.merging.arithmetic import Arithmetic
-    from soupkit.search.reading import Reader, runs
+    from soupkit.merging.tensor_runs import Reader, runs
 
     work.mkdir(parents=True, exist_ok=True)
     path = work / "rates.safetensors"

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from soupkit.evaluation.data import Task
+from soupkit.evaluation.task import Task
 
 _BATCH = 32
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from soupkit.search.metric import hit_metric
+from soupkit.search.hit_score import hit_metric
 from soupkit.search.stopping import open_rule
 
 FIRST_SEED = 100

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from soupkit.training.data.shards import Keys, ShardReader, open_table
 from soupkit.training.order import order_of
-from soupkit.training.shards import Keys, ShardReader, open_table
 
 _IMAGE = 20_000  # bytes
 _KEYS = Keys(("jpg",), ("txt",))

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from soupkit.publishing import plot_scatter, read_results
-from soupkit.publishing.plots import Point
+from soupkit.publishing.reports.plots import Point
 
 SHIFTS = ("ImageNetV2", "ImageNetR", "ImageNetSketch", "ObjectNet", "ImageNetA")
 

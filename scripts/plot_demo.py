@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from soupkit.publishing import plot_scores
-from soupkit.publishing.style import DARK, Style
+from soupkit.publishing.reports.style import DARK, Style
 
 
 def main(source: str, directory: str) -> None:

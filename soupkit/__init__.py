@@ -15,7 +15,7 @@ _PUBLIC = {
     "Evaluator": "soupkit.evaluation",
     "greedy_search": "soupkit.search",
     "train": "soupkit.training",
-    "publish": "soupkit.publishing.push",
+    "publish": "soupkit.publishing.hub.push",
     "run_recipe": "soupkit.recipe.run",
     "SoupkitError": "soupkit.errors",
 }
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from soupkit.errors import SoupkitError
     from soupkit.evaluation import Evaluator, evaluate
     from soupkit.merging import merge
-    from soupkit.publishing.push import publish
+    from soupkit.publishing.hub.push import publish
     from soupkit.recipe.run import run_recipe
     from soupkit.search import greedy_search
     from soupkit.training import train

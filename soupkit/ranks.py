@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from soupkit.errors import SoupkitError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -39,12 +40,12 @@ class Ranks:
             ) from error
         return values
 
-    def together(self, work: Callable[[], T]) -> T:
-        """Run `work` on every rank; when it fails on one, raise that error on all of them."""
+    def together(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call `work` on every rank; when it fails on one, raise that error on all of them."""
         error: BaseException | None = None
         result: Any = None
         try:
-            result = work()
+            result = work(*arguments, **options)
         except (SoupkitError, OSError) as caught:
             error = caught
         for other in self.gather(error):
@@ -52,10 +53,13 @@ class Ranks:
                 raise error or other
         return result
 
-    def lead(self, work: Callable[[], T]) -> T:
-        """Run `work` on the first rank, and return its result on all of them."""
-        result = self.together(lambda: work() if self.leads else None)
-        return self.gather(result)[0]
+    def lead(self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call `work` on the first rank, and return its result on all of them; when it fails, raise that on all."""
+
+        def on_the_first() -> T | None:
+            return work(*arguments, **options) if self.leads else None
+
+        return self.gather(self.together(on_the_first))[0]
 
 
 @contextmanager

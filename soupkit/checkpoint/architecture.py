@@ -19,7 +19,7 @@ from typing import Any
 import xxhash
 
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.checkpoint.fingerprint import is_image, is_text
+from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
 
 KNOWN_MODELS = Path(__file__).with_name("known_models.json")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from soupkit.checkpoint.agreement import TensorDifferences, agree, config_differences, tensor_differences
 from soupkit.checkpoint.architecture import Architecture, architecture_of
+from soupkit.checkpoint.compatibility import TensorDifferences, agree, config_differences, tensor_differences
 from soupkit.checkpoint.lineage import Pair, compare_weights, recorded_lineage, verdict
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.errors import ArchitectureError, UsageError

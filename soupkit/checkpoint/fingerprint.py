@@ -14,6 +14,7 @@ import xxhash
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.tensors import TensorSpec
+from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.progress import SILENT, Progress
 
 CHUNK_BYTES = 16 << 20
@@ -29,14 +30,30 @@ class Fingerprint:
     text: str
 
 
-def is_image(name: str) -> bool:
-    """Whether a tensor belongs to the image tower, by the name that open_clip gives it."""
-    return name.startswith("visual.")
+class ChunkHashes:
+    """Digests of the chunks of one source's segments, fed in order."""
 
+    def __init__(self) -> None:
+        self._state = xxhash.xxh3_128()
+        self._fed = 0
+        self.digests: list[bytes] = []
 
-def is_text(name: str) -> bool:
-    """Whether a tensor belongs to the text tower. Logit scale and bias belong to neither."""
-    return not is_image(name) and name not in ("logit_scale", "logit_bias")
+    def feed(self, data: np.ndarray) -> None:
+        """Add the next bytes (1-D uint8)."""
+        while len(data):
+            room = CHUNK_BYTES - self._fed
+            piece, data = data[:room], data[room:]
+            self._state.update(piece)
+            self._fed += len(piece)
+            if self._fed == CHUNK_BYTES:
+                self.end()
+
+    def end(self) -> None:
+        """Close the chunk at hand, where there is one (the last of a tensor may be short)."""
+        if self._fed:
+            self.digests.append(self._state.digest())
+            self._state.reset()
+            self._fed = 0
 
 
 def chunk_count(spec: TensorSpec) -> int:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupkit.checkpoint.header import MAX_HEADER_BYTES
+from soupkit.checkpoint.formats.safetensors_header import MAX_HEADER_BYTES
+from soupkit.checkpoint.formats.shards import weight_map
+from soupkit.checkpoint.formats.weight_files import INDEX, PICKLES, WEIGHT_NAMES, choose_weights, companions
 from soupkit.checkpoint.hub_download import complete_blob
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.sha256 import sha256_of
-from soupkit.checkpoint.shards import weight_map
-from soupkit.checkpoint.weight_files import INDEX, PICKLES, WEIGHT_NAMES, choose_weights, companions
 from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
 from soupkit.progress import SILENT, Progress
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.checkpoint.fingerprint import is_image
+from soupkit.checkpoint.towers import is_image
 from soupkit.progress import SILENT, Progress
 
 UNRELATED = 1.0

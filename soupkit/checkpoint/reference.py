@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
-from soupkit.checkpoint.header import read_header
+from soupkit.checkpoint.formats.pickles import read_pickle
+from soupkit.checkpoint.formats.prefixes import strip_prefixes
+from soupkit.checkpoint.formats.safetensors_header import read_header
+from soupkit.checkpoint.formats.shards import read_shards
+from soupkit.checkpoint.formats.transformers_clip import convert_config, convert_tensors, is_transformers_clip
+from soupkit.checkpoint.formats.weight_files import CONFIG_NAME, INDEX, PICKLES, TOKENIZER_PATTERNS, choose_weights
 from soupkit.checkpoint.hub import HubRef, fetch, header_files, is_hub
-from soupkit.checkpoint.names import strip_prefixes
-from soupkit.checkpoint.pickles import read_pickle
-from soupkit.checkpoint.shards import read_shards
 from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.checkpoint.transformers_clip import convert_config, convert_tensors, is_transformers_clip
-from soupkit.checkpoint.weight_files import CONFIG_NAME, INDEX, PICKLES, TOKENIZER_PATTERNS, choose_weights
 from soupkit.errors import CheckpointError, UsageError
 from soupkit.progress import SILENT, Progress
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from soupkit.checkpoint.dtypes import DTYPES
-from soupkit.errors import StorageError, UsageError
+from soupkit.errors import UsageError
+from soupkit.files import storage_error
 
 SINGLE_NAME = "open_clip_model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -239,19 +240,3 @@ def _reserve(descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
     if os.fstat(descriptor).st_size != size:
         os.ftruncate(descriptor, size)
-
-
-def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
-    """Say what stopped the writing of `path`: a full disk, with the bytes that are `needed` (0: not known), or else."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        try:
-            status = os.statvfs(path.parent)
-            free = f", {status.f_bavail * status.f_frsize / 1e9:.2f} GB are free"
-        except OSError:
-            free = ""
-        return StorageError(
-            f"the disk is full: {f'{needed / 1e9:.2f} GB are needed' if needed else 'no more can be written'}{free}",
-            path,
-            "make room, then run the same command again",
-        )
-    return StorageError(f"cannot be written: {error.strerror}", path)

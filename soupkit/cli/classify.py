@@ -36,7 +36,7 @@ def classify(
     from rich.text import Text
 
     from soupkit.cli.output import plain_console, print_json
-    from soupkit.evaluation.label import label_images
+    from soupkit.evaluation.classify import label_images
 
     started = time.perf_counter()
     result = label_images(

@@ -7,7 +7,7 @@ import typer
 
 from soupkit.cli.options import AsJson, DocumentFile
 from soupkit.cli.scoring import Scoring, scores
-from soupkit.publishing.names import short_names
+from soupkit.publishing.short_names import short_names
 
 if TYPE_CHECKING:
     from soupkit.evaluation import Evaluation, EvaluationOptions

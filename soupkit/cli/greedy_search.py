@@ -84,7 +84,7 @@ def greedy_search(
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import first_rank, print_json, terminal_progress
     from soupkit.cli.search_output import show_plan, show_search
-    from soupkit.publishing.plots import plot_search
+    from soupkit.publishing.reports.plots import plot_search
     from soupkit.search import SearchOptions
     from soupkit.search import greedy_search as run_search
 

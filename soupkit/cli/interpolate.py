@@ -40,8 +40,8 @@ def interpolate(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import check_file, first_rank, print_json, say, terminal_progress, write_json
-    from soupkit.publishing.plots import plot_interpolation
-    from soupkit.publishing.style import check_format
+    from soupkit.publishing.reports.plots import plot_interpolation
+    from soupkit.publishing.reports.style import check_format
     from soupkit.search import interpolate as run_interpolation
 
     check_file(output)

@@ -8,7 +8,7 @@ import typer
 from soupkit.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from soupkit.publishing.push import PushResult
+    from soupkit.publishing.hub.push import PushResult
 
 HELP = """\
 Publish a soup on the Hugging Face Hub: weights, config, tokenizer, soup.json and a model card made from the facts, in
@@ -58,7 +58,7 @@ def push(
     from dataclasses import asdict
 
     from soupkit.cli.output import print_json, terminal_progress
-    from soupkit.publishing.push import PushOptions, publish
+    from soupkit.publishing.hub.push import PushOptions, publish
 
     options = PushOptions(
         private, revision, create_pr, tag, license_, message, scores, folder=folder, dry_run=dry_run

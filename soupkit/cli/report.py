@@ -54,7 +54,7 @@ def report(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import print_json, say, terminal_progress
-    from soupkit.publishing.report import make_report
+    from soupkit.publishing.reports.report import make_report
 
     started = time.monotonic()
     result = make_report(

@@ -19,18 +19,12 @@ from soupkit.checkpoint.hub import is_hub
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, UsageError
-from soupkit.evaluation.content import remembered
-from soupkit.evaluation.data import Score, Task
-from soupkit.evaluation.evaluator import (
-    EvaluationOptions,
-    Evaluator,
-    content_of,
-    default_cache,
-    precision_dtype,
-)
+from soupkit.evaluation.content_digest import remembered
+from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache, precision_dtype
 from soupkit.evaluation.metrics import mcnemar
 from soupkit.evaluation.outcomes import Hits, score_of
 from soupkit.evaluation.score_cache import Images, ScoreCache, score_key
+from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks

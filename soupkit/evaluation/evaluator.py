@@ -17,14 +17,14 @@ from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import StorageError, UsageError
-from soupkit.evaluation import fused
+from soupkit.evaluation import image_pass
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
 from soupkit.evaluation.classifier import zero_shot_classifier
-from soupkit.evaluation.content import digest_of_files
-from soupkit.evaluation.data import Score, Task
+from soupkit.evaluation.content_digest import digest_of_files
 from soupkit.evaluation.outcomes import Hits, Outcome, Ranking, Retrieval, score_of
 from soupkit.evaluation.pixel_cache import Pixels, open_pixels
 from soupkit.evaluation.prompts import PromptEncoder, fill_templates, tokenize
+from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.transform import open_transform
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
@@ -112,7 +112,7 @@ class Evaluator:
         self._prompts = [tokenize(tokenizer, _texts(t, p)) for t, p in zip(self.tasks, self.pixels, strict=True)]
         self.model: nn.Module = build_model(config, self.device, self.dtype, random=False)
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
-        self._how = fused.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
+        self._how = image_pass.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
         self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
         self._prompts_together = _PROMPTS
         # Whether a model's prompts go over their prefix tree: asked once, of the first weights it encodes with.
@@ -121,7 +121,7 @@ class Evaluator:
         if self.device.type == "cuda" and self.options.batch_size is None:
             # Found before anything is scored, so that all models are scored in batches of one size.
             size = transform.size
-            self._fitting(lambda: fused.rehearse(self.model, size, self._how), self._halve_images)
+            self._fitting(lambda: image_pass.rehearse(self.model, size, self._how), self._halve_images)
 
     def __enter__(self) -> "Evaluator":
         return self
@@ -163,7 +163,7 @@ class Evaluator:
         Raises CheckpointError where they are not finite.
         """
         side = self._fitting(lambda: self._text_side(task, model), self._halve_prompts)
-        fused.check_finite(side.isfinite().all(), "prompts", self.dtype)
+        image_pass.check_finite(side.isfinite().all(), "prompts", self.dtype)
         return side
 
     def _text_side(self, task: int, model: nn.Module | None) -> Tensor:
@@ -174,7 +174,7 @@ class Evaluator:
         rows = self._prompts[task].rows
         for part, features in encoder.parts():
             if captions is None:
-                captions = fused.on_disk(len(rows), features.shape[1])
+                captions = image_pass.on_disk(len(rows), features.shape[1])
             texts = torch.nonzero((rows >= part.start) & (rows < part.stop)).flatten()
             captions[texts] = features.cpu()[rows[texts] - part.start]
         assert captions is not None
@@ -198,11 +198,11 @@ class Evaluator:
         kind = self.tasks[task].kind
         rows = self._share(pixels.rows)
         if kind == "retrieval":
-            mine = self._on_all(lambda: fused.embed(live, pixels, rows, self._how, progress))
-            images = fused.joined([part for part in mine if len(part)])
+            mine = self._on_all(lambda: image_pass.embed(live, pixels, rows, self._how, progress))
+            images = image_pass.joined([part for part in mine if len(part)])
             owner = np.repeat(np.arange(len(images)), [len(pixels.captions[r]) for r in pixels.rows])
-            return [fused.match(images, captions, owner, self.device) for captions in text_sides]
-        work = fused.rank_labels if kind == "multilabel" else fused.classify
+            return [image_pass.match(images, captions, owner, self.device) for captions in text_sides]
+        work = image_pass.rank_labels if kind == "multilabel" else image_pass.classify
         parts: list[list[Outcome]] = self._on_all(
             lambda: work(live, text_sides, pixels, rows, self._how, progress)  # type: ignore[arg-type, return-value]
         )
@@ -225,7 +225,7 @@ class Evaluator:
         done = 0
         while done < len(rows):
             try:
-                for part, features in fused.image_features(model or self.model, pixels, rows[done:], self._how):
+                for part, features in image_pass.image_features(model or self.model, pixels, rows[done:], self._how):
                     chosen = (features @ classifier).argmax(dim=1)
                     hits = (chosen == labels[torch.from_numpy(part).to(self.device)]).cpu().numpy()
                     done += len(part)
@@ -241,7 +241,7 @@ class Evaluator:
     def hits(self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT) -> Hits:
         """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone."""
         return self._fitting(
-            lambda: fused.classify(self.model, [classifier], self.pixels[task], rows, self._how, progress),
+            lambda: image_pass.classify(self.model, [classifier], self.pixels[task], rows, self._how, progress),
             self._halve_images,
         )[0]
 

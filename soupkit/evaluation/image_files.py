@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import DataError
-from soupkit.evaluation.data import Sample
+from soupkit.evaluation.task import Sample
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 _PATH_COLUMNS = ("path", "filepath", "image", "file")

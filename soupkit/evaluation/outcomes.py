@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.metrics import mean_average_precision, mean_per_class_recall, mean_recall, wilson
+from soupkit.evaluation.task import Score, Task
 
 RECALLS = (1, 5, 10)
 

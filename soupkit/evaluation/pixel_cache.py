@@ -21,7 +21,7 @@ import xxhash
 
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.errors import DataError, StorageError
-from soupkit.evaluation.data import Dataset, Task
+from soupkit.evaluation.task import Dataset, Task
 from soupkit.evaluation.transform import Transform, decode
 from soupkit.progress import SILENT, Progress
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from soupkit.evaluation.content import write_whole
-from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.outcomes import Hits, Outcome
+from soupkit.evaluation.task import Score, Task
+from soupkit.files import write_cached
 
 _VERSION = 2  # of what a score means; raised when the arithmetic or a metric changes
 
@@ -51,7 +51,7 @@ class ScoreCache:
         if self._directory is None:
             return
         hits = base64.b64encode(np.packbits(outcome.top1)).decode() if isinstance(outcome, Hits) else None
-        write_whole(self._directory / f"{key}.json", json.dumps({"score": asdict(score), "hits": hits}))
+        write_cached(self._directory / f"{key}.json", json.dumps({"score": asdict(score), "hits": hits}))
 
     def images(self, content: str, settings: object) -> Images:
         """Return the images that scores of this content count; empty where they are not known."""
@@ -64,7 +64,7 @@ class ScoreCache:
     def put_images(self, content: str, settings: object, images: Images) -> None:
         """Keep which images were scored."""
         if self._directory is not None:
-            write_whole(self._images(content, settings), json.dumps(asdict(images)))
+            write_cached(self._images(content, settings), json.dumps(asdict(images)))
 
     def _images(self, content: str, settings: object) -> Path:
         assert self._directory is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import DataError, UsageError
-from soupkit.evaluation.suites import SUITES, find_known
+from soupkit.evaluation.known_tasks import SUITES, find_known
 from soupkit.evaluation.tasks import open_tasks, split_name
 
 _PUBLISHED = {  # images, classes (or captions), templates

@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from soupkit.errors import DataError, UsageError
-from soupkit.evaluation.data import Kind, Task
 from soupkit.evaluation.image_files import ImageFiles, image_folder, image_table
-from soupkit.evaluation.suites import KNOWN, SUITES, Known, find_known
+from soupkit.evaluation.known_tasks import KNOWN, SUITES, Known, find_known
+from soupkit.evaluation.task import Kind, Task
 from soupkit.evaluation.webdataset import WebDatasetFolder, read_lines
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits"

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from soupkit.errors import DataError, StorageError
-from soupkit.evaluation.data import Kind, Sample
+from soupkit.evaluation.task import Kind, Sample
 
 IMAGE_SUFFIXES = ("webp", "png", "jpg", "jpeg")  # in the order in which CLIP_benchmark looks for them
 _LABEL_SUFFIX: dict[Kind, str] = {"classification": "cls", "multilabel": "npy", "retrieval": "txt"}

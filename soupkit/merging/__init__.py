@@ -10,14 +10,14 @@ _NAMES = {
     "merge": "soupkit.merging.run_merge",
     "MergeResult": "soupkit.merging.run_merge",
     "RunOptions": "soupkit.merging.run_merge",
-    "SoupEntry": "soupkit.merging.recipe",
-    "read_soup": "soupkit.merging.recipe",
+    "SoupEntry": "soupkit.merging.entry",
+    "read_soup": "soupkit.merging.entry",
 }
 
 __all__ = ["MergeResult", "RunOptions", "SoupEntry", "merge", "read_soup"]
 
 if TYPE_CHECKING:
-    from soupkit.merging.recipe import SoupEntry, read_soup
+    from soupkit.merging.entry import SoupEntry, read_soup
     from soupkit.merging.run_merge import MergeResult, RunOptions, merge
 
 

@@ -1,4 +1,4 @@
-"""The engine: workers that take tasks to their benches until none is left. Memory is a few blocks per worker."""
+"""The engine: workers that take slabs to their buffers until none is left. Memory is a few blocks per worker."""
 
 import os
 import threading
@@ -15,10 +15,10 @@ import xxhash
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import CHUNK_BYTES
 from soupkit.checkpoint.writer import TensorWriter
-from soupkit.merging.bench import Bench
 from soupkit.merging.forks import can_fork, run_in_forks
-from soupkit.merging.journal import Journal, TaskKey, TaskResult
-from soupkit.merging.plan import Task
+from soupkit.merging.journal import Journal, SlabKey, SlabResult
+from soupkit.merging.plan import Slab
+from soupkit.merging.slab_worker import SlabWorker
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 
@@ -80,42 +80,42 @@ def one_thread_per_operation() -> Iterator[None]:
 
 
 class Engine:
-    """Runs the tasks of one merge in this process and its forks, and keeps their results."""
+    """Runs the slabs of one merge in this process and its forks, and keeps their results."""
 
     def __init__(
         self,
-        make_bench: Callable[[Executor], Bench],
+        make_worker: Callable[[Executor], SlabWorker],
         writer: TensorWriter,
         journal: Journal,
-        done: dict[TaskKey, TaskResult],
+        done: dict[SlabKey, SlabResult],
         progress: Progress,
     ) -> None:
-        self._make_bench = make_bench
+        self._make_bench = make_worker
         self._writer = writer
         self._journal = journal
         self._done = done
         self._progress = progress
         self._stop = threading.Event()
-        self._results: dict[TaskKey, TaskResult] = {}
+        self._results: dict[SlabKey, SlabResult] = {}
 
-    def run(self, tasks: Sequence[Task], workers: Workers) -> dict[TaskKey, TaskResult]:
-        """Work on `tasks`; the first error stops all workers and is raised."""
+    def run(self, slabs: Sequence[Slab], workers: Workers) -> dict[SlabKey, SlabResult]:
+        """Work on `slabs`; the first error stops all workers and is raised."""
 
         @contextmanager
-        def worker() -> Iterator[Callable[[int], TaskResult]]:
+        def worker() -> Iterator[Callable[[int], SlabResult]]:
             with ThreadPoolExecutor(1, thread_name_prefix="write") as writers:
-                bench = self._bench(writers)
-                yield lambda i: self._do(bench, tasks[i])
+                worker = self._bench(writers)
+                yield lambda i: self._do(worker, slabs[i])
 
         with one_thread_per_operation():
             if workers.forked:
-                run_in_forks(workers.count, len(tasks), worker, lambda i, result: self._record(tasks[i], result))
+                run_in_forks(workers.count, len(slabs), worker, lambda i, result: self._record(slabs[i], result))
             else:
-                self._run_in_threads(tasks, workers.count)
+                self._run_in_threads(slabs, workers.count)
         return self._results
 
-    def _run_in_threads(self, tasks: Sequence[Task], threads: int) -> None:
-        queue = deque(tasks)
+    def _run_in_threads(self, slabs: Sequence[Slab], threads: int) -> None:
+        queue = deque(slabs)
         with (
             ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as writers,
             ThreadPoolExecutor(threads, thread_name_prefix="merge") as pool,
@@ -132,31 +132,31 @@ class Engine:
             if errors:
                 raise errors[0]
 
-    def _work(self, queue: deque[Task], writers: Executor) -> None:
-        bench = self._bench(writers)
+    def _work(self, queue: deque[Slab], writers: Executor) -> None:
+        worker = self._bench(writers)
         while not self._stop.is_set():
             try:
-                task = queue.popleft()
+                slab = queue.popleft()
             except IndexError:
                 return
-            self._record(task, self._do(bench, task))
+            self._record(slab, self._do(worker, slab))
 
-    def _bench(self, writers: Executor) -> Bench:
+    def _bench(self, writers: Executor) -> SlabWorker:
         torch.set_flush_denormal(False)  # a setting of the thread; the numerics hold for subnormal weights too
         return self._make_bench(writers)
 
-    def _do(self, bench: Bench, task: Task) -> TaskResult:
-        result = self._done.get(task.key)
-        return result if result is not None and self._is_written(task, result) else bench.run(task)
+    def _do(self, worker: SlabWorker, slab: Slab) -> SlabResult:
+        result = self._done.get(slab.key)
+        return result if result is not None and self._is_written(slab, result) else worker.run(slab)
 
-    def _record(self, task: Task, result: TaskResult) -> None:
-        self._results[task.key] = result
-        self._journal.record(task, result)
-        self._progress.advance(sum((s.stop - s.start) * s.tensor.itemsize for s in task.segments))
+    def _record(self, slab: Slab, result: SlabResult) -> None:
+        self._results[slab.key] = result
+        self._journal.record(slab, result)
+        self._progress.advance(sum((s.stop - s.start) * s.tensor.itemsize for s in slab.segments))
 
-    def _is_written(self, task: Task, result: TaskResult) -> bool:
-        """Whether the output already holds what `result` says the task wrote."""
-        for segment, sources in zip(task.segments, result.digests, strict=True):
+    def _is_written(self, slab: Slab, result: SlabResult) -> bool:
+        """Whether the output already holds what `result` says the slab wrote."""
+        for segment, sources in zip(slab.segments, result.digests, strict=True):
             begin, end = (n * segment.tensor.itemsize for n in (segment.start, segment.stop))
             for start, digest in zip(range(begin, end, CHUNK_BYTES), sources[-1], strict=True):
                 data = np.empty(min(CHUNK_BYTES, end - start), dtype=np.uint8)

@@ -12,20 +12,20 @@ import xxhash
 
 from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, combine, fingerprint, tensor_digest
+from soupkit.checkpoint.formats.weight_files import TOKENIZER_PATTERNS
 from soupkit.checkpoint.hub import sha256_by_cache
 from soupkit.checkpoint.partial import PartialDirectory, remove_lock
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.checkpoint.weight_files import TOKENIZER_PATTERNS
 from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
-from soupkit.merging.bench import Bench
 from soupkit.merging.engine import Engine, choose_workers
-from soupkit.merging.journal import Journal, TaskKey, TaskResult, read_journals
+from soupkit.merging.journal import Journal, SlabKey, SlabResult, read_journals
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
-from soupkit.merging.soup import (
+from soupkit.merging.slab_worker import SlabWorker
+from soupkit.merging.soup_directory import (
     CONFIG_NAME,
     SOUP_NAME,
     read_config,
@@ -55,7 +55,7 @@ class Execution:
         self.progress = progress
         self.device = choose_device(device, ranks.local)
         self.workers = choose_workers(prepared.sources, self.device, threads, ranks)
-        self.tasks = cut(prepared.tensors, slab_bytes, whole=prepared.method.scope == "tensor")
+        self.slabs = cut(prepared.tensors, slab_bytes, whole=prepared.method.scope == "tensor")
         self.target = prepared.request.output
 
     def existing_output(self, *, fresh: bool) -> list[Fingerprint] | None:
@@ -146,7 +146,7 @@ class Execution:
             "finish": end - synced,
         }
 
-    def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[TaskKey, TaskResult]:
+    def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
         """On the first rank: find what an earlier run left, or make room for the output."""
         if foreign := _foreign(partial.path):
             remove_lock(partial.path)
@@ -171,20 +171,20 @@ class Execution:
                 partial.discard()
             raise
         if done:
-            self.progress.note(f"resuming: {len(done)} of {len(self.tasks)} slabs were finished before")
+            self.progress.note(f"resuming: {len(done)} of {len(self.slabs)} slabs were finished before")
         return done
 
     def _work(
-        self, writer: TensorWriter, journal: Journal, done: dict[TaskKey, TaskResult]
-    ) -> dict[TaskKey, TaskResult]:
+        self, writer: TensorWriter, journal: Journal, done: dict[SlabKey, SlabResult]
+    ) -> dict[SlabKey, SlabResult]:
         request = self.prepared.request
         journal.open()
-        mine = self.tasks[self.ranks.rank :: self.ranks.size]
-        total = sum((s.stop - s.start) * s.tensor.itemsize for task in mine for s in task.segments)
+        mine = self.slabs[self.ranks.rank :: self.ranks.size]
+        total = sum((s.stop - s.start) * s.tensor.itemsize for slab in mine for s in slab.segments)
         self.progress.start(f"merging {len(request.ingredients)} checkpoints", total, "B")
 
-        def make_bench(writers: Executor) -> Bench:
-            return Bench(
+        def make_worker(writers: Executor) -> SlabWorker:
+            return SlabWorker(
                 self.prepared.sources,
                 writer,
                 writers,
@@ -194,18 +194,18 @@ class Execution:
                 allow_nonfinite=request.allow_nonfinite,
             )
 
-        results = Engine(make_bench, writer, journal, done, self.progress).run(mine, self.workers)
+        results = Engine(make_worker, writer, journal, done, self.progress).run(mine, self.workers)
         self.progress.finish()
         for source in self.prepared.sources:
             source.check_unchanged()
         return results
 
-    def _fingerprints(self, results: dict[TaskKey, TaskResult]) -> list[Fingerprint]:
+    def _fingerprints(self, results: dict[SlabKey, SlabResult]) -> list[Fingerprint]:
         """Put the chunks' digests together: one fingerprint per source, and the output's."""
         count = len(self.prepared.sources) + 1
         chunks: list[dict[str, list[bytes]]] = [{t.name: [] for t in self.prepared.tensors} for _ in range(count)]
-        for task in self.tasks:
-            for segment, sources in zip(task.segments, results[task.key].digests, strict=True):
+        for slab in self.slabs:
+            for segment, sources in zip(slab.segments, results[slab.key].digests, strict=True):
                 for known, digests in zip(chunks, sources, strict=True):
                     known[segment.tensor.name].extend(digests)
         specs = [s.tensors for s in self.prepared.sources]

@@ -1,6 +1,6 @@
-"""What a merge has done so far, on disk: one line per finished task, so that a killed run resumes.
+"""What a merge has done so far, on disk: one line per finished slab, so that a killed run resumes.
 
-A line holds the digests of the chunks that the task read and wrote. The written ones are checked against the output
+A line holds the digests of the chunks that the slab read and wrote. The written ones are checked against the output
 before a line is believed, so a line that outlived its data (a power cut) does no harm.
 """
 
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from soupkit.checkpoint.writer import storage_error
 from soupkit.errors import StorageError
-from soupkit.merging.plan import Task
+from soupkit.files import storage_error
+from soupkit.merging.plan import Slab
 
-TaskKey = tuple[tuple[str, int, int], ...]
+SlabKey = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class TaskResult:
-    """The chunk digests of one task: for each segment, a list per source (the output last) of its chunks' digests."""
+class SlabResult:
+    """The chunk digests of one slab: for each segment, a list per source (the output last) of its chunks' digests."""
 
     digests: tuple[tuple[tuple[bytes, ...], ...], ...]
 
 
-def read_journals(directory: Path, plan_key: str) -> dict[TaskKey, TaskResult]:
-    """Return the finished tasks of every journal in `directory`. A line cut short by a kill ends its journal.
+def read_journals(directory: Path, plan_key: str) -> dict[SlabKey, SlabResult]:
+    """Return the finished slabs of every journal in `directory`. A line cut short by a kill ends its journal.
 
     Raises StorageError when a journal belongs to another merge.
     """
-    done: dict[TaskKey, TaskResult] = {}
+    done: dict[SlabKey, SlabResult] = {}
     for path in sorted(directory.glob("journal-*.jsonl")):
         lines = path.read_text("utf-8", errors="replace").splitlines()
         try:
@@ -45,14 +45,14 @@ def read_journals(directory: Path, plan_key: str) -> dict[TaskKey, TaskResult]:
                 digests = tuple(
                     tuple(tuple(bytes.fromhex(c) for c in chunks) for chunks in sources) for sources in entry["digests"]
                 )
-                done[tuple((n, a, b) for n, a, b in entry["task"])] = TaskResult(digests)
+                done[tuple((n, a, b) for n, a, b in entry["task"])] = SlabResult(digests)
         except (ValueError, KeyError, TypeError):
             continue
     return done
 
 
 class Journal:
-    """The journal of one process, appended to after each task. Safe to use from several threads."""
+    """The journal of one process, appended to after each slab. Safe to use from several threads."""
 
     def __init__(self, directory: Path, rank: int, plan_key: str) -> None:
         self._path = directory / f"journal-{rank}.jsonl"
@@ -68,10 +68,10 @@ class Journal:
             raise storage_error(error, self._path, 0) from error
         self._append({"plan": self._plan_key})
 
-    def record(self, task: Task, result: TaskResult) -> None:
-        """Append a finished task."""
+    def record(self, slab: Slab, result: SlabResult) -> None:
+        """Append a finished slab."""
         digests = [[[c.hex() for c in chunks] for chunks in sources] for sources in result.digests]
-        self._append({"task": task.key, "digests": digests})
+        self._append({"task": slab.key, "digests": digests})
 
     def _append(self, entry: dict[str, object]) -> None:
         with self._lock:

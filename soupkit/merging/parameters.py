@@ -5,44 +5,16 @@ from tensor-name patterns to any of these (the first pattern that matches counts
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from soupkit.checkpoint.fingerprint import is_image
+from soupkit.checkpoint.towers import depths
 from soupkit.errors import UsageError
 from soupkit.merging.registry import MergeMethod, Parameter
 
 Resolved = dict[str, float | tuple[float, ...]]
-
-_LAYER = re.compile(r"\.(?:resblocks|layers?|blocks|stages)\.(\d+)\.|\blayer(\d)\.")
-_BEFORE_BLOCKS = ("conv1", "class_embedding", "positional_embedding", "token_embedding", "ln_pre", "patch_embed",
-                  "bn1", "bn2", "bn3", "conv2", "conv3", "embeddings", "pos_embed", "cls_token", "cls_emb")  # fmt: skip
-
-
-def depths(names: Sequence[str]) -> dict[str, float]:
-    """Return each tensor's depth in its own tower: 0 before the first block, 1 after the last, layers in between."""
-    last: dict[bool, int] = {True: 0, False: 0}
-    layer = {name: _layer(name) for name in names}
-    for name, index in layer.items():
-        if index is not None:
-            last[is_image(name)] = max(last[is_image(name)], index)
-
-    def depth(name: str) -> float:
-        index = layer[name]
-        if index is not None:
-            return index / last[is_image(name)] if last[is_image(name)] else 0.0
-        part = name.removeprefix("visual.").removeprefix("text.").removeprefix("trunk.").split(".")[0]
-        return 0.0 if part in _BEFORE_BLOCKS else 1.0
-
-    return {name: depth(name) for name in names}
-
-
-def _layer(name: str) -> int | None:
-    found = _LAYER.search(name)
-    return int(found.group(1) or found.group(2)) if found else None
 
 
 def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Resolved]:

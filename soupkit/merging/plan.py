@@ -56,14 +56,14 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Slab:
     """A slab: segments of like tensors, one after the other in the output. The unit of work, and of resuming."""
 
     segments: tuple[Segment, ...]
 
     @property
     def key(self) -> tuple[tuple[str, int, int], ...]:
-        """What names the task in a journal."""
+        """What names the slab in a journal."""
         return tuple((s.tensor.name, s.start, s.stop) for s in self.segments)
 
 
@@ -108,20 +108,20 @@ def _check_copy(name: str, inputs: tuple[str, ...], ingredients: Sequence[Checkp
         raise ArchitectureError(f"the ingredients hold different kinds of numbers ({kinds})", where)
 
 
-def cut(plans: Sequence[TensorPlan], slab_bytes: int, *, whole: bool) -> list[Task]:
-    """Cut the work into tasks of about `slab_bytes` of output.
+def cut(plans: Sequence[TensorPlan], slab_bytes: int, *, whole: bool) -> list[Slab]:
+    """Cut the work into slabs of about `slab_bytes` of output.
 
     A tensor is only cut where every source has a chunk of its fingerprint end, so that each chunk is hashed by one
     worker while its bytes pass. With `whole`, float tensors are not cut at all (methods that see a tensor at a time).
     """
-    tasks: list[Task] = []
+    slabs: list[Slab] = []
     run: list[Segment] = []
     filled = 0
 
     def flush() -> None:
         nonlocal run, filled
         if run:
-            tasks.append(Task(tuple(run)))
+            slabs.append(Slab(tuple(run)))
         run, filled = [], 0
 
     for plan in plans:
@@ -134,7 +134,7 @@ def cut(plans: Sequence[TensorPlan], slab_bytes: int, *, whole: bool) -> list[Ta
             if filled >= slab_bytes or alone:
                 flush()
     flush()
-    return tasks
+    return slabs
 
 
 def _segments(plan: TensorPlan, slab_bytes: int, alone: bool) -> Iterator[Segment]:

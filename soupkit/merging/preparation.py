@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.checkpoint.agreement import Agreement, agree, check_before_download
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.writer import OutputLayout, lay_out
@@ -18,7 +18,7 @@ from soupkit.merging.methods import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import MergeMethod, find_method
-from soupkit.merging.soup import SoupRecord, check_tokenizers
+from soupkit.merging.soup_directory import SoupRecord, check_tokenizers
 from soupkit.progress import SILENT, Progress
 
 assert methods  # importing the module registers the methods

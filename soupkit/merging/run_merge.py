@@ -20,7 +20,7 @@ from soupkit.ranks import Ranks, joined_ranks
 class RunOptions:
     """How a merge is carried out; none of it changes a byte of the result.
 
-    `device` is "auto", "cpu", "cuda" or "cuda:N"; `threads` None chooses; `slab_bytes` is the output of one task.
+    `device` is "auto", "cpu", "cuda" or "cuda:N"; `threads` None chooses; `slab_bytes` is the output of one slab.
     """
 
     device: str = "auto"

@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
-    "plot_search": "soupkit.publishing.plots",
-    "plot_interpolation": "soupkit.publishing.plots",
-    "plot_scores": "soupkit.publishing.plots",
-    "plot_scatter": "soupkit.publishing.plots",
-    "plot_differences": "soupkit.publishing.plots",
-    "ReportEntry": "soupkit.publishing.report",
-    "make_report": "soupkit.publishing.report",
-    "read_results": "soupkit.publishing.material",
+    "plot_search": "soupkit.publishing.reports.plots",
+    "plot_interpolation": "soupkit.publishing.reports.plots",
+    "plot_scores": "soupkit.publishing.reports.plots",
+    "plot_scatter": "soupkit.publishing.reports.plots",
+    "plot_differences": "soupkit.publishing.reports.plots",
+    "ReportEntry": "soupkit.publishing.reports.report",
+    "make_report": "soupkit.publishing.reports.report",
+    "read_results": "soupkit.publishing.reports.report_inputs",
 }
 
 __all__ = [
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from soupkit.publishing.material import read_results
-    from soupkit.publishing.plots import (
+    from soupkit.publishing.reports.plots import (
         plot_differences,
         plot_interpolation,
         plot_scatter,
         plot_scores,
         plot_search,
     )
-    from soupkit.publishing.report import ReportEntry, make_report
+    from soupkit.publishing.reports.report import ReportEntry, make_report
+    from soupkit.publishing.reports.report_inputs import read_results
 
 
 def __getattr__(name: str) -> Any:

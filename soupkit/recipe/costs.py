@@ -11,7 +11,7 @@ from soupkit.checkpoint.dtypes import BY_TORCH_NAME
 from soupkit.errors import ArchitectureError, SoupkitError, UsageError
 from soupkit.evaluation.sizes import TaskSize, task_sizes
 from soupkit.recipe.graph import Step
-from soupkit.recipe.work import Work
+from soupkit.recipe.steps import Work
 from soupkit.training.cost import RunCost, model_cost, run_cost
 from soupkit.training.entry import TrainEntry
 from soupkit.training.model import find_config

@@ -8,9 +8,9 @@ from typing import Any
 
 from soupkit.errors import UsageError
 from soupkit.evaluation.entry import EvaluateEntry
-from soupkit.merging.recipe import SoupEntry
-from soupkit.publishing.push_entry import PushEntry
-from soupkit.publishing.report import ReportEntry
+from soupkit.merging.entry import SoupEntry
+from soupkit.publishing.entry import PushEntry
+from soupkit.publishing.reports.report import ReportEntry
 from soupkit.schema import Document, Entry
 from soupkit.search.entry import SearchEntry
 from soupkit.training.runs import expand_sweeps, read_runs, sweeps_of

@@ -16,8 +16,8 @@ from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
 from soupkit.recipe.costs import StepCost, step_costs
 from soupkit.recipe.graph import Step, read_recipe
-from soupkit.recipe.trainings import Trainings
-from soupkit.recipe.work import Means, StepResult, Work
+from soupkit.recipe.parallel_trainings import Trainings
+from soupkit.recipe.steps import Resources, StepResult, Work
 from soupkit.training import TrainOptions
 from soupkit.training.entry import TrainEntry
 
@@ -61,7 +61,7 @@ def run_recipe(
     graph = read_recipe(recipe)
     steps = graph.until(until)
     root = output or Path("runs") / graph.name
-    means = Means.of(training, evaluation, fresh=fresh)
+    means = Resources.of(training, evaluation, fresh=fresh)
     if jobs < 1:
         raise UsageError("at least one training is made at a time", "--jobs")
     if dry_run:

@@ -14,17 +14,17 @@ from torch import nn
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
-from soupkit.evaluation.data import Score, Task
 from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache
 from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.score_cache import ScoreCache, score_key
+from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.tasks import open_tasks
+from soupkit.merging.live_model import fill_by
 from soupkit.merging.preparation import Prepared, SoupRequest, prepare
+from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
-from soupkit.search.live import fill_by
-from soupkit.search.pool import look
-from soupkit.search.reading import Reader
+from soupkit.search.ingredients import look
 
 
 @dataclass(frozen=True, slots=True)

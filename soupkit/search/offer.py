@@ -4,8 +4,8 @@ import json
 import shlex
 from pathlib import Path
 
-from soupkit.search.pool import Pool
-from soupkit.search.soups import Soup
+from soupkit.search.candidate import Soup
+from soupkit.search.ingredients import Pool
 
 
 def merge_command(pool: Pool, soup: Soup, output: Path, model: str | None, preprocess: Path | None) -> str:

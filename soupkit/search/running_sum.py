@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, StorageError
 from soupkit.merging.arithmetic import Arithmetic
+from soupkit.merging.live_model import fill_by, flattened, put
 from soupkit.merging.parameters import resolve
 from soupkit.merging.plan import TensorPlan, plan_tensors
 from soupkit.merging.registry import find_method
-from soupkit.search.live import fill_by, flattened, put
-from soupkit.search.reading import Reader, runs
-from soupkit.search.soups import Soup
+from soupkit.merging.tensor_runs import Reader, runs
+from soupkit.search.candidate import Soup
 
 _SPARE = 2 << 30  # bytes of the device's memory that are left to activations
 

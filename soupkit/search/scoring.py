@@ -11,23 +11,23 @@ import numpy as np
 import xxhash
 from torch import Tensor
 
-from soupkit.evaluation.content import write_whole
-from soupkit.evaluation.data import Score
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.outcomes import Hits, score_of
 from soupkit.evaluation.score_cache import ScoreCache
+from soupkit.evaluation.task import Score
+from soupkit.files import write_cached
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
-from soupkit.search.bits import AMONG_FIVE, RIGHT, KnownHits
-from soupkit.search.metric import hit_metric, is_sum_of_hits
-from soupkit.search.pool import Pool
+from soupkit.search.candidate import Soup, uniform
+from soupkit.search.hit_score import hit_metric, is_sum_of_hits
+from soupkit.search.hits_file import AMONG_FIVE, RIGHT, KnownHits
+from soupkit.search.ingredients import Pool
 from soupkit.search.running_sum import RunningSum
-from soupkit.search.soups import Soup, uniform
 from soupkit.search.stopping import Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Measured:
     """What came of scoring a soup.
 
     `worth` is its score in units of the metric, None where the trial ended early; `hits` are bool [N], None for scores
@@ -61,7 +61,7 @@ class Scorer:
     ) -> None:
         self.pool, self.evaluator, self.ranks, self.progress = pool, evaluator, ranks, progress
         self.tasks = evaluator.tasks[:selecting]
-        self.core = RunningSum(evaluator.model, pool.checkpoints)
+        self.running_sum = RunningSum(evaluator.model, pool.checkpoints)
         self._directory, self._cache, self._keys = directory, cache, keys
         self._rows = [p.rows for p in evaluator.pixels[:selecting]]
         self._labels = [p.labels[p.rows] for p in evaluator.pixels[:selecting]]
@@ -83,7 +83,7 @@ class Scorer:
     def fill(self, soup: Soup) -> None:
         """Write `soup` into the live model, if it is not there, on every rank."""
         if self._filled != soup:
-            self.ranks.together(lambda: self.core.fill(soup))  # no rank waits for one that cannot read
+            self.ranks.together(lambda: self.running_sum.fill(soup))  # no rank waits for one that cannot read
             self._filled, self._sides = soup, {}
 
     def key(self, soup: Soup) -> str:
@@ -92,7 +92,7 @@ class Scorer:
         named = prints if soup.shares is None else [prints, soup.shares]
         return xxhash.xxh3_128_hexdigest(json.dumps(named).encode())
 
-    def individual(self, m: int) -> Seen:
+    def individual(self, m: int) -> Measured:
         """Score ingredient `m` alone; the cache may know it."""
         if not self.by_hits:
             return self.whole(uniform([m]))
@@ -107,7 +107,7 @@ class Scorer:
                 self._cache.put(self._keys[m][t], score, self._outcome(known, t))
         return seen
 
-    def _from_cache(self, m: int) -> Seen | None:
+    def _from_cache(self, m: int) -> Measured | None:
         found = [self._cache.get(self._keys[m][t], self.pool.refs[m], task) for t, task in enumerate(self.tasks)]
         parts = [f[1] for f in found if f is not None and f[1] is not None]
         if len(parts) < len(self.tasks) or sum(map(len, parts)) != self.n:
@@ -115,9 +115,9 @@ class Scorer:
         assert self.metric is not None
         hits = np.concatenate(parts)
         scores = tuple(f[0] for f in found if f is not None)
-        return Seen(self.metric.worth(hits), hits, int(hits.sum()), self.n, 0, scores)
+        return Measured(self.metric.worth(hits), hits, int(hits.sum()), self.n, 0, scores)
 
-    def examine(self, soup: Soup, rule: Rule | None, known: KnownHits | None = None) -> Seen:
+    def examine(self, soup: Soup, rule: Rule | None, known: KnownHits | None = None) -> Measured:
         """Score `soup` until `rule` rejects it (None: every image); `known` is its file, if open."""
         assert self.metric is not None
         known = known or self._open(soup)
@@ -139,9 +139,9 @@ class Scorer:
         # The journal is never to say more than what is on disk here.
         self.ranks.together(known.sync)
         if ended:
-            return Seen(None, None, count, images, scored)
+            return Measured(None, None, count, images, scored)
         hits = (known.flags & RIGHT).astype(bool)
-        return Seen(self.metric.worth(hits), hits, count, images, scored, self._scores(soup, known))
+        return Measured(self.metric.worth(hits), hits, count, images, scored, self._scores(soup, known))
 
     def _open(self, soup: Soup) -> KnownHits:
         """Open what is known of a soup: what the first rank's disk says counts on all of them."""
@@ -186,7 +186,7 @@ class Scorer:
             return self.pool.refs[soup.members[0]], self.pool.fingerprints[soup.members[0]].value
         return " + ".join(self.pool.refs[m] for m in soup.members), None
 
-    def whole(self, soup: Soup) -> Seen:
+    def whole(self, soup: Soup) -> Measured:
         """Score `soup` by full passes: for scores that are no sums of hits."""
         path = self._directory / "scores" / f"{self.key(soup)}.json"
         scores = self.ranks.lead(lambda: _read_scores(path, len(self.tasks)))
@@ -200,19 +200,19 @@ class Scorer:
             ]
             scores = tuple(score_of(o, task, ref, print_) for o, task in zip(found, self.tasks, strict=True))
             if self.ranks.leads:
-                write_whole(path, json.dumps([asdict(score) for score in scores]))
+                write_cached(path, json.dumps([asdict(score) for score in scores]))
         first = self.key(soup) not in self._counted
         self._counted[self.key(soup)] = np.ones(0, dtype=bool)
         mean = sum(score.value for score in scores) / len(scores)
-        return Seen(mean, None, None, self.n, self.n if first else 0, scores)
+        return Measured(mean, None, None, self.n, self.n if first else 0, scores)
 
-    def value(self, seen: Seen) -> float | None:
+    def value(self, seen: Measured) -> float | None:
         """Return the score as a fraction, None where the trial ended early."""
         if seen.worth is None or self.metric is None:
             return seen.worth
         return seen.worth / self.metric.scale
 
-    def combined(self, seen: Seen) -> Score:
+    def combined(self, seen: Measured) -> Score:
         """Return one Score of all selecting tasks together: the task's own, or the mean with its tasks as metrics."""
         if len(seen.scores) == 1:
             return seen.scores[0]

@@ -18,19 +18,19 @@ from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
-from soupkit.search.experts import choose_experts, correlations, group_tasks, mix_experts, most_groups
-from soupkit.search.findings import describe, reports
-from soupkit.search.job import Job
+from soupkit.search.candidate import ScoredSoup
+from soupkit.search.document import describe, reports
+from soupkit.search.ingredients import open_pool
 from soupkit.search.journal import Journal
-from soupkit.search.mixing import all_blocks, mix
 from soupkit.search.offer import so_far
 from soupkit.search.options import SearchOptions
-from soupkit.search.place import JOURNAL, SOUP, Picture, check_place, publish, take_place
-from soupkit.search.pool import open_pool
+from soupkit.search.output import JOURNAL, SOUP, Picture, check_place, publish, take_place
+from soupkit.search.prepared import Job
 from soupkit.search.scoring import Scorer
-from soupkit.search.shapley import known_subsets, shapley_shares
-from soupkit.search.soups import Standing
-from soupkit.search.strategies import backward, greedy, random_orders, swap
+from soupkit.search.strategies.cma_es import all_blocks, mix
+from soupkit.search.strategies.experts import choose_experts, correlations, group_tasks, mix_experts, most_groups
+from soupkit.search.strategies.greedy import backward, greedy, random_orders, swap
+from soupkit.search.strategies.shapley import known_subsets, shapley_shares
 from soupkit.search.trials import SearchTrials, tasks_by_ingredients
 
 
@@ -169,11 +169,11 @@ def _run(
 
 def _check_written(soup: Path, scorer: Scorer) -> None:
     with open_checkpoint(soup) as file:
-        if odd := scorer.core.differences(file):
+        if odd := scorer.running_sum.differences(file):
             raise SoupkitError("the soup on disk is not the one that was scored", f"{soup}, tensor {odd[0]!r}")
 
 
-def _searched(job: Job, trials: SearchTrials, blocks: tuple[str, ...]) -> tuple[list[int], Standing, dict[str, Any]]:
+def _searched(job: Job, trials: SearchTrials, blocks: tuple[str, ...]) -> tuple[list[int], ScoredSoup, dict[str, Any]]:
     """Score the ingredients and search. Interrupted, the best soup so far is offered."""
     speaks = job.progress if job.ranks.leads else SILENT
     try:
@@ -189,7 +189,7 @@ def _searched(job: Job, trials: SearchTrials, blocks: tuple[str, ...]) -> tuple[
     return order, found, more
 
 
-def _found(trials: SearchTrials, order: list[int], blocks: tuple[str, ...]) -> tuple[Standing, dict[str, Any]]:
+def _found(trials: SearchTrials, order: list[int], blocks: tuple[str, ...]) -> tuple[ScoredSoup, dict[str, Any]]:
     """Search by the strategy of the options; returns the soup, and what else the strategy has to say."""
     options = trials.options
     if options.strategy == "weights":
@@ -201,7 +201,7 @@ def _found(trials: SearchTrials, order: list[int], blocks: tuple[str, ...]) -> t
     return {"greedy": greedy, "backward": backward, "swap": swap}[options.strategy](trials, order), {}
 
 
-def _experts(trials: SearchTrials, order: list[int]) -> tuple[Standing, dict[str, Any]]:
+def _experts(trials: SearchTrials, order: list[int]) -> tuple[ScoredSoup, dict[str, Any]]:
     options, refs = trials.options, trials.pool.refs
     values = tasks_by_ingredients(trials.ingredients)
     correlation = correlations(values)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from soupkit.search.metric import HitMetric
+from soupkit.search.hit_score import HitMetric
 
 _BETS = np.linspace(
     0.02, 0.98, 25

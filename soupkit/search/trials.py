@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from soupkit.evaluation.data import Score
 from soupkit.evaluation.metrics import wilson
+from soupkit.evaluation.task import Score
+from soupkit.search.candidate import ScoredSoup, Soup, uniform
 from soupkit.search.journal import Journal
 from soupkit.search.options import SearchOptions
-from soupkit.search.outlook import Outlook
-from soupkit.search.scoring import Scorer, Seen
-from soupkit.search.soups import Soup, Standing, uniform
+from soupkit.search.scoring import Measured, Scorer
 from soupkit.search.stopping import Rule, open_rule
+from soupkit.search.time_left import Outlook
 
 T = TypeVar("T")
 
@@ -47,10 +47,10 @@ class SearchTrials:
     def __init__(self, scorer: Scorer, journal: Journal, options: SearchOptions, after: int = 0) -> None:
         self.scorer, self.journal, self.options = scorer, journal, options
         self.pool = scorer.pool
-        self.ingredients: list[Seen] = []
+        self.ingredients: list[Measured] = []
         self.decisions: list[Decision] = []
-        self.best: Standing | None = None
-        self._seen: dict[Soup, Seen] = {}
+        self.best: ScoredSoup | None = None
+        self._seen: dict[Soup, Measured] = {}
         self._disagreement = np.zeros(scorer.n)
         self._outlook = Outlook(scorer.n, after)
 
@@ -96,7 +96,7 @@ class SearchTrials:
         """Return the first rank's `value` on every rank."""
         return self.scorer.ranks.gather(value)[0]
 
-    def start(self, soup: Soup) -> Standing:
+    def start(self, soup: Soup) -> ScoredSoup:
         """Score a soup in full and begin with it."""
         known = soup in self._seen
         seen = self.seen(soup, "all ingredients")
@@ -105,8 +105,8 @@ class SearchTrials:
         return self._stands(soup, seen)
 
     def trial(
-        self, current: Standing, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
-    ) -> Standing | None:
+        self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
+    ) -> ScoredSoup | None:
         """Score a soup as far as the rule needs; what becomes of it if it is accepted, else None."""
         strict = strict or self.options.accept == "gt"
         brings = candidate if action in ("add", "swap") else None
@@ -117,14 +117,14 @@ class SearchTrials:
         self._note(action, candidate, soup, seen, accepted=accepted)
         return self._accepted(soup, seen) if accepted else None
 
-    def measure(self, current: Standing, soup: Soup, action: str) -> Standing:
+    def measure(self, current: ScoredSoup, soup: Soup, action: str) -> ScoredSoup:
         """Score a soup in full; it is accepted if its score is higher than the current one's."""
         seen = self._tried(current, soup, action, None, None)
         accepted = _known(seen) > current.worth
         self._note(action, None, soup, seen, accepted=accepted)
-        return self._accepted(soup, seen) if accepted else Standing(soup, _known(seen), seen.hits)
+        return self._accepted(soup, seen) if accepted else ScoredSoup(soup, _known(seen), seen.hits)
 
-    def _rule(self, current: Standing, pulls_to: np.ndarray | None, *, strict: bool) -> Rule:
+    def _rule(self, current: ScoredSoup, pulls_to: np.ndarray | None, *, strict: bool) -> Rule:
         assert current.hits is not None and self.scorer.metric is not None
         return open_rule(
             self.options.stopping,
@@ -137,7 +137,9 @@ class SearchTrials:
             pulls_to=pulls_to,
         )
 
-    def _tried(self, current: Standing, soup: Soup, action: str, candidate: int | None, rule: Rule | None) -> Seen:
+    def _tried(
+        self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, rule: Rule | None
+    ) -> Measured:
         """Score a soup for a trial; what is known of it already is not scored again."""
         self._outlook.begin(self.scorer.learned)
         if (known := self._seen.get(soup)) is not None:
@@ -150,7 +152,7 @@ class SearchTrials:
             self._seen[soup] = seen
         return seen
 
-    def _label(self, current: Standing, soup: Soup, action: str, candidate: int | None) -> str:
+    def _label(self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None) -> str:
         """Say how far the search is: the trial, the soup so far, what is tried, and what is left of it all."""
         value = current.worth / self.scorer.metric.scale if self.scorer.metric else current.worth
         words = {"add": "adding ", "remove": "without ", "swap": "with ", "mix": f"a mixture of {len(soup.members)}"}
@@ -160,13 +162,13 @@ class SearchTrials:
             f"{self._outlook.left()}"
         )
 
-    def _scored(self, soup: Soup, label: str, rule: Rule | None = None) -> Seen:
+    def _scored(self, soup: Soup, label: str, rule: Rule | None = None) -> Measured:
         self.scorer.progress.start(label, self.scorer.n, "images")
         seen = self.scorer.examine(soup, rule) if self.scorer.by_hits else self.scorer.whole(soup)
         self.scorer.progress.finish()
         return seen
 
-    def seen(self, soup: Soup, label: str = "") -> Seen:
+    def seen(self, soup: Soup, label: str = "") -> Measured:
         """Return all of a soup's scores, of one that was accepted or of any other."""
         if soup not in self._seen:
             self._seen[soup] = self._scored(soup, label or f"soup of {len(soup.members)}")
@@ -191,7 +193,7 @@ class SearchTrials:
             best[members] = max(best.get(members, 0.0), value)
         return best
 
-    def _accepted(self, soup: Soup, seen: Seen) -> Standing:
+    def _accepted(self, soup: Soup, seen: Measured) -> ScoredSoup:
         if self._outlook.fresh and self.scorer.ranks.leads:
             names = ", ".join(self.pool.refs[m] for m in soup.members)
             kind = "soup" if soup.shares is None else "mixture"
@@ -200,13 +202,13 @@ class SearchTrials:
             self.scorer.progress.note(f"accepted, {100 * value:.2f} %: the {kind} of {names}")
         return self._stands(soup, seen)
 
-    def _stands(self, soup: Soup, seen: Seen) -> Standing:
-        standing = Standing(soup, _known(seen), seen.hits)
+    def _stands(self, soup: Soup, seen: Measured) -> ScoredSoup:
+        standing = ScoredSoup(soup, _known(seen), seen.hits)
         if self.best is None or standing.worth >= self.best.worth:
             self.best = standing
         return standing
 
-    def _note(self, action: str, candidate: int | None, soup: Soup, seen: Seen, *, accepted: bool) -> None:
+    def _note(self, action: str, candidate: int | None, soup: Soup, seen: Measured, *, accepted: bool) -> None:
         low, high = self._interval(seen)
         decision = Decision(
             n=len(self.decisions),
@@ -228,7 +230,7 @@ class SearchTrials:
     def _record(self, line: dict[str, Any]) -> None:
         self.scorer.ranks.lead(lambda: self.journal.record(line))
 
-    def _interval(self, seen: Seen) -> tuple[float | None, float | None]:
+    def _interval(self, seen: Measured) -> tuple[float | None, float | None]:
         """Return the 95 % interval of a score: its task's own, or the root of the tasks' summed squares."""
         if not seen.scores:
             return None, None
@@ -239,21 +241,21 @@ class SearchTrials:
         return score.low, score.high
 
 
-def _known(seen: Seen) -> int | float:
+def _known(seen: Measured) -> int | float:
     assert seen.worth is not None
     return seen.worth
 
 
-def _without_images(seen: Seen) -> Seen:
+def _without_images(seen: Measured) -> Measured:
     """What was seen before, as a trial that scores no image."""
-    return Seen(seen.worth, seen.hits, seen.count, seen.images, 0, seen.scores)
+    return Measured(seen.worth, seen.hits, seen.count, seen.images, 0, seen.scores)
 
 
-def spread(seen: Seen) -> float:
+def spread(seen: Measured) -> float:
     """Return half the width of the 95 % interval of a score."""
     return sqrt(sum(((s.high - s.low) / 2) ** 2 for s in seen.scores)) / len(seen.scores)
 
 
-def tasks_by_ingredients(ingredients: Sequence[Seen]) -> np.ndarray:
+def tasks_by_ingredients(ingredients: Sequence[Measured]) -> np.ndarray:
     """Return the ingredients' scores on each selecting task, float64 [tasks, ingredients]."""
     return np.array([[score.value for score in seen.scores] for seen in ingredients]).T

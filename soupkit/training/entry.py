@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from soupkit.schema import Entry
 
 # What may change between a run and its continuation, because it does not decide what the run is.
-NEUTRAL = frozenset(
+NOT_IDENTITY = frozenset(
     {
         "micro_batch_size", "log_every", "checkpoint_every", "keep", "grad_checkpointing", "shard", "compile",
         "evaluate", "report_to", "nonfinite",

@@ -15,7 +15,7 @@ from soupkit.errors import SoupkitError
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 from soupkit.training.curves import Curves
-from soupkit.training.data import Batch
+from soupkit.training.data.batches import Batch
 from soupkit.training.entry import TrainEntry
 from soupkit.training.evaluation_points import EvaluationPoints, score_text
 from soupkit.training.model import Start
@@ -36,7 +36,7 @@ class NotFiniteError(SoupkitError):
 
 
 @dataclass
-class Life:
+class TrainState:
     """What changes while a run goes on: all of it is in a checkpoint."""
 
     model: nn.Module
@@ -76,42 +76,42 @@ class Loop:
     stop: Stop
     progress: Progress
 
-    def run(self, life: Life, batches: Iterable[Batch]) -> None:
+    def run(self, state: TrainState, batches: Iterable[Batch]) -> None:
         """Take the steps that are left.
 
         Raises KeyboardInterrupt, after a checkpoint, when the run is asked to stop; NotFiniteError; StorageError.
         """
         entry, size = self.entry, self.entry.batch_size
-        schedule, clock = schedule_of(entry), _Clock(life.step * size)
+        schedule, clock = schedule_of(entry), _Clock(state.step * size)
         checkpoint_every = entry.checkpoint_every or _CHECKPOINT_STEPS * size
-        if self._missed_scores(life):
-            self._evaluate(life)
+        if self._missed_scores(state):
+            self._evaluate(state)
         for batch in batches:
-            before = life.step * size
+            before = state.step * size
             lr = schedule(before)
             try:
-                norm = take_step(entry, life, batch, lr, self.ranks, self.progress)
+                norm = take_step(entry, state, batch, lr, self.ranks, self.progress)
             except NotFiniteError:  # on all ranks: what is being written is what the run will go on from
                 self.checkpoints.finish()
                 raise
-            samples = life.step * size
-            self._measure(before, samples, {"loss": life.loss, "lr": lr, "grad_norm": norm}, clock)
+            samples = state.step * size
+            self._measure(before, samples, {"loss": state.loss, "lr": lr, "grad_norm": norm}, clock)
             self.progress.advance(size)
             for wanted in entry.snapshots:
                 if before < wanted <= samples:
-                    whole = full_state(life.model.state_dict(), self.ranks)
+                    whole = full_state(state.model.state_dict(), self.ranks)
                     self.ranks.lead(lambda w=wanted, s=whole: self._snapshot(w, s))  # type: ignore[misc]
-            last = life.step == entry.steps
+            last = state.step == entry.steps
             if self.stop.on(self.ranks) and not last:
-                self.checkpoints.write(life.state(), samples, wait=True)
+                self.checkpoints.write(state.state(), samples, wait=True)
                 self.progress.note(f"stopped after {samples:,} samples, with a checkpoint")
                 raise KeyboardInterrupt
             # Before the checkpoint, so that none is there whose scores a kill could have lost.
             if self.evaluation is not None and (last or _crossed(before, samples, self._every)):
                 with clock:
-                    self._evaluate(life)
+                    self._evaluate(state)
             if _crossed(before, samples, checkpoint_every) and not last:
-                self.checkpoints.write(life.state(), samples)
+                self.checkpoints.write(state.state(), samples)
             self.checkpoints.poll()
         self.checkpoints.finish()
 
@@ -120,18 +120,18 @@ class Loop:
         assert self.entry.evaluate is not None
         return self.entry.evaluate.every
 
-    def _missed_scores(self, life: Life) -> bool:
+    def _missed_scores(self, state: TrainState) -> bool:
         """Whether the run was stopped at a point where it was to be scored: the wish to stop goes first."""
         size = self.entry.batch_size
-        samples = life.step * size
-        if self.evaluation is None or not life.step or not _crossed(samples - size, samples, self._every):
+        samples = state.step * size
+        if self.evaluation is None or not state.step or not _crossed(samples - size, samples, self._every):
             return False
         return self.ranks.lead(lambda: self.curves is not None and not self.curves.scored(samples))
 
-    def _evaluate(self, life: Life) -> None:
+    def _evaluate(self, state: TrainState) -> None:
         assert self.evaluation is not None
-        samples = life.step * self.entry.batch_size
-        scores = self.evaluation.score(life.model, life.average)
+        samples = state.step * self.entry.batch_size
+        scores = self.evaluation.score(state.model, state.average)
         self.ranks.lead(lambda: self.curves.write_scores(samples, scores) if self.curves is not None else None)
         self.progress.note(f"{samples:,} samples: {score_text(scores)}")
 
@@ -177,38 +177,38 @@ def _crossed(before: int, after: int, every: int) -> bool:
     return before // every < after // every
 
 
-def take_step(entry: TrainEntry, life: Life, batch: Batch, lr: float, ranks: Ranks, progress: Progress) -> float:
+def take_step(entry: TrainEntry, state: TrainState, batch: Batch, lr: float, ranks: Ranks, progress: Progress) -> float:
     """Take one step and return the norm of its gradient. Raises NotFiniteError where the run is to stop then."""
-    first = life.step * entry.batch_size
+    first = state.step * entry.batch_size
     damaged = [d for part in ranks.gather(batch.damaged) for d in part] if ranks.size > 1 else list(batch.damaged)
-    if damaged and not life.damaged:
+    if damaged and not state.damaged:
         progress.note(f"damaged: {damaged[0]}; another sample takes its place, and the rest is only counted")
-    life.damaged += len(damaged)
+    state.damaged += len(damaged)
     # The step's random numbers depend on the seed and the step alone: none need to be in a checkpoint.
-    torch.manual_seed(seed_of(entry.seed, "step", life.step, ranks.rank))
+    torch.manual_seed(seed_of(entry.seed, "step", state.step, ranks.rank))
     result = contrastive_step(
-        life.model, batch.images, batch.texts, loss=entry.loss,
+        state.model, batch.images, batch.texts, loss=entry.loss,
         micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
     )  # fmt: skip
-    found = clip_gradients(life.model, entry.grad_clip)
-    life.loss, norm = torch.stack([result.loss, found.to(result.loss)]).tolist()  # a GPU is waited for once
-    life.step += 1
-    if math.isfinite(life.loss) and math.isfinite(norm):
-        set_lr(life.optimizer, lr)
-        life.optimizer.step()
+    found = clip_gradients(state.model, entry.grad_clip)
+    state.loss, norm = torch.stack([result.loss, found.to(result.loss)]).tolist()  # a GPU is waited for once
+    state.step += 1
+    if math.isfinite(state.loss) and math.isfinite(norm):
+        set_lr(state.optimizer, lr)
+        state.optimizer.step()
         with torch.no_grad():
-            scale: Any = life.model.logit_scale
+            scale: Any = state.model.logit_scale
             scale.clamp_(0, math.log(100))
-        if life.average is not None and entry.ema is not None:
-            update_average(life.average, life.model, entry.ema)
+        if state.average is not None and entry.ema is not None:
+            update_average(state.average, state.model, entry.ema)
         return norm
-    what = f"the {'gradient' if math.isfinite(life.loss) else 'loss'} is not finite"
+    what = f"the {'gradient' if math.isfinite(state.loss) else 'loss'} is not finite"
     if entry.nonfinite == "stop":
         raise NotFiniteError(
             what,
             f"samples {first:,} to {first + entry.batch_size:,}",
             "--set nonfinite=skip goes on without; a lower lr starts anew",
         )
-    life.skipped += 1
+    state.skipped += 1
     progress.note(f"{what} at samples {first:,} to {first + entry.batch_size:,}; the step is skipped")
     return norm

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from soupkit.merging.parameters import depths
+from soupkit.checkpoint.towers import depths
 from soupkit.training.entry import TrainEntry
 
 

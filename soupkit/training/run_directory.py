@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException
 
 from soupkit.checkpoint.dtypes import BY_TORCH_NAME
-from soupkit.checkpoint.writer import SINGLE_NAME, TensorWriter, lay_out, storage_error
+from soupkit.checkpoint.writer import SINGLE_NAME, TensorWriter, lay_out
 from soupkit.errors import StorageError
+from soupkit.files import storage_error
 from soupkit.ranks import Ranks
 
 # torch says so at every checkpoint of a run in one process, where it is meant.

@@ -22,18 +22,18 @@ from soupkit.errors import StorageError, UsageError
 from soupkit.evaluation import default_cache
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
-from soupkit.training.cores import Cores, products_rounded, share_of_cores
+from soupkit.training.cpu_share import Cores, products_rounded, share_of_cores
 from soupkit.training.curves import Curves, check_trackers
-from soupkit.training.data import TrainingData, batches, killed_workers_said
-from soupkit.training.entry import NEUTRAL, TrainEntry
+from soupkit.training.data.batches import TrainingData, batches, killed_workers_said
+from soupkit.training.data.sources import Source, open_sources
+from soupkit.training.entry import NOT_IDENTITY, TrainEntry
 from soupkit.training.evaluation_points import EvaluationPoints
-from soupkit.training.loop import Life, Loop
+from soupkit.training.loop import Loop, TrainState
 from soupkit.training.model import Start, build, find_config, find_start
 from soupkit.training.optimizer import build_optimizer
 from soupkit.training.parallel import full_state, parallelize, start_average
 from soupkit.training.run_directory import Checkpoints, read_training, write_model, write_training
 from soupkit.training.signals import Stop, stop_signals
-from soupkit.training.sources import Source, open_sources
 from soupkit.version import __version__
 
 _NOTES = 20  # about damaged shards that are told one by one
@@ -156,8 +156,8 @@ def _result(document: dict[str, Any], target: Path, status: str, started: float)
 
 
 def _identity(entry: TrainEntry, start: Start) -> dict[str, Any]:
-    """Everything that decides the weights: the entry but for what is NEUTRAL, and the parent by its fingerprint."""
-    fields = entry.model_dump(mode="json", exclude=set(NEUTRAL) | {"init", "model", "preprocess"})
+    """What decides the weights: the entry without what is NOT_IDENTITY, and the parent by its fingerprint."""
+    fields = entry.model_dump(mode="json", exclude=set(NOT_IDENTITY) | {"init", "model", "preprocess"})
     return {**fields, "parent": start.fingerprint, "config": start.config}
 
 
@@ -206,11 +206,11 @@ def _train(
     data_record = [{"place": s.place, "samples": len(s), **s.identity} for s in sources]
     machine = _machine(device, ranks)
     ranks.lead(lambda: _check_continuation(work, data_record, machine, progress))
-    life = Life(model, build_optimizer(model, entry), start_average(model) if entry.ema is not None else None)
+    state = TrainState(model, build_optimizer(model, entry), start_average(model) if entry.ema is not None else None)
     checkpoints = Checkpoints(work / "checkpoints", entry.keep, ranks)
     newest = checkpoints.newest()
     if newest is not None:
-        life.restore(checkpoints, newest)
+        state.restore(checkpoints, newest)
         progress.note(f"going on after {newest:,} of {entry.steps * entry.batch_size:,} samples")
     with ExitStack() as stack:
         stack.enter_context(products_rounded(entry.precision, device))
@@ -218,15 +218,15 @@ def _train(
         if entry.evaluate is not None:
             evaluation = EvaluationPoints(entry.evaluate, start, ranks, options.device, options.cache, progress)
             stack.callback(evaluation.close)
-        curves = _open_curves(entry, work, life.step * entry.batch_size, ranks)
+        curves = _open_curves(entry, work, state.step * entry.batch_size, ranks)
         if curves is not None:
             stack.callback(curves.close)
         progress.start("training", entry.steps * entry.batch_size, "samples")
         stack.callback(progress.finish)
-        progress.advance(life.step * entry.batch_size)
+        progress.advance(state.step * entry.batch_size)
         loop = Loop(entry, start, work, ranks, checkpoints, curves, evaluation, stop, progress)
         pin = device.type == "cuda"
-        loop.run(life, batches(data, entry, ranks, life.step, cores.workers, by_turns=cores.by_turns, pin=pin))
+        loop.run(state, batches(data, entry, ranks, state.step, cores.workers, by_turns=cores.by_turns, pin=pin))
     document = {
         "schema": 1,
         "soupkit": __version__,
@@ -235,15 +235,15 @@ def _train(
         "lineage": list(start.lineage),
         "data": data_record,
         "machine": machine,
-        "samples": life.step * entry.batch_size,
-        "loss": life.loss if math.isfinite(life.loss) else None,
-        "skipped": life.skipped,
-        "damaged": life.damaged,
+        "samples": state.step * entry.batch_size,
+        "loss": state.loss if math.isfinite(state.loss) else None,
+        "skipped": state.skipped,
+        "damaged": state.damaged,
         "identity": identity,
     }
     # Shards are gathered by all ranks, and written by the first.
-    whole = full_state(life.model.state_dict(), ranks)
-    average = full_state({**life.model.state_dict(), **life.average}, ranks) if life.average is not None else None
+    whole = full_state(state.model.state_dict(), ranks)
+    average = full_state({**state.model.state_dict(), **state.average}, ranks) if state.average is not None else None
     return ranks.lead(lambda: _finish(whole, average, start, work, document))
 
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.checkpoint.agreement import agree
 from soupkit.checkpoint.architecture import (
     Architecture,
     architecture_of,
@@ -20,6 +19,7 @@ from soupkit.checkpoint.architecture import (
     known_models,
     named_config,
 )
+from soupkit.checkpoint.compatibility import agree
 from soupkit.errors import ArchitectureError, UsageError
 from tests.conftest import CONFIG, random_state, save
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from soupkit.checkpoint.header import read_header
+from soupkit.checkpoint.formats.safetensors_header import read_header
 from soupkit.errors import CheckpointError
 
 

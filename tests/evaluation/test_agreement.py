@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.evaluation import Evaluator, open_tasks
-from soupkit.evaluation.fused import image_features
+from soupkit.evaluation.image_pass import image_features
 from soupkit.evaluation.outcomes import Hits
 from soupkit.evaluation.tasks import DIGITS
 from soupkit.evaluation.transform import decode

@@ -18,7 +18,7 @@ from soupkit.checkpoint import open_checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError, UsageError
 from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, evaluator, open_tasks, prompts
-from soupkit.evaluation.fused import image_features
+from soupkit.evaluation.image_pass import image_features
 from soupkit.evaluation.outcomes import Hits
 from soupkit.progress import Silent
 from tests.conftest import random_state, save

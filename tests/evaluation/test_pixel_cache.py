@@ -18,10 +18,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from soupkit.errors import DataError, StorageError
 from soupkit.evaluation import pixel_cache
-from soupkit.evaluation.content import digest_of_files
-from soupkit.evaluation.data import Task
-from soupkit.evaluation.fused import on_disk
+from soupkit.evaluation.content_digest import digest_of_files
+from soupkit.evaluation.image_pass import on_disk
 from soupkit.evaluation.pixel_cache import Pixels, open_pixels
+from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.evaluation.transform import open_transform
 from tests.evaluation.conftest import encoded, picture, write_lists, write_shards

@@ -10,7 +10,7 @@ import pytest
 from soupkit.checkpoint import open_checkpoint
 from soupkit.errors import DataError, SoupkitError, UsageError
 from soupkit.evaluation import EvaluationOptions, Evaluator, evaluate, open_tasks
-from soupkit.evaluation.suites import KNOWN, SUITES
+from soupkit.evaluation.known_tasks import KNOWN, SUITES
 from tests.evaluation.conftest import encoded, picture, write_lists, write_shards
 
 HEADER = (

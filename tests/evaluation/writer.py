@@ -27,7 +27,7 @@ class Loud:
 def write_cache(folder: str, cache: str, out: Connection) -> None:
     """Make the pixel cache of `folder`, in small blocks, with one thread; the last line is the sum of all pixels."""
     from soupkit.evaluation import open_tasks, pixel_cache
-    from soupkit.evaluation.content import digest_of_files
+    from soupkit.evaluation.content_digest import digest_of_files
     from soupkit.evaluation.transform import open_transform
 
     pixel_cache.BLOCK = 8

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 import soupkit
-from soupkit.publishing.push import PushOptions, publish
+from soupkit.publishing.hub.push import PushOptions, publish
 from tests import processes
 from tests.conftest import CONFIG, bytes_of, random_state, save
 from tests.hub.conftest import Run, files_of, hub_environment

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from soupkit.checkpoint.towers import depths
 from soupkit.errors import UsageError
 from soupkit.merging import merge
 from soupkit.merging.methods import interpolate, linear, task_arithmetic
-from soupkit.merging.parameters import depths, resolve
+from soupkit.merging.parameters import resolve
 from soupkit.merging.registry import METHODS, find_method
 
 NAMES = [

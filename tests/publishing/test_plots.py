@@ -9,9 +9,9 @@ from PIL import Image
 
 from soupkit.errors import DataError, StorageError, UsageError
 from soupkit.publishing import plot_interpolation, plot_scores, plot_search
-from soupkit.publishing.documents import InterpolationShape, SearchShape
-from soupkit.publishing.plots import Point, draw_differences, draw_interpolation, draw_scatter, draw_search
-from soupkit.publishing.style import DARK, LIGHT, Style, Theme
+from soupkit.publishing.reports.documents import InterpolationShape, SearchShape
+from soupkit.publishing.reports.plots import Point, draw_differences, draw_interpolation, draw_scatter, draw_search
+from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme
 from tests.publishing.conftest import score
 
 

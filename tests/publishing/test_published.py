@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import soupkit
 from soupkit.errors import StorageError, UsageError
-from soupkit.publishing.names import end_names
-from soupkit.publishing.published import published
-from soupkit.publishing.push import PushOptions, PushResult, publish
+from soupkit.publishing.hub.push import PushOptions, PushResult, publish
+from soupkit.publishing.hub.without_local_paths import published
+from soupkit.publishing.short_names import end_names
 from tests.conftest import bytes_of
 from tests.publishing.conftest import score
 

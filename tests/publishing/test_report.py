@@ -14,9 +14,9 @@ import pytest
 
 from soupkit.errors import DataError, StorageError, UsageError
 from soupkit.publishing import ReportEntry, make_report, read_results
-from soupkit.publishing.material import Material, gather
-from soupkit.publishing.selection import differences, find_model, scatter_points
-from soupkit.publishing.style import DARK, LIGHT
+from soupkit.publishing.reports.report_inputs import Material, gather
+from soupkit.publishing.reports.selection import differences, find_model, scatter_points
+from soupkit.publishing.reports.style import DARK, LIGHT
 from soupkit.schema import Document
 from tests.conftest import soupkit
 from tests.publishing.browser import look, needs_chromium
@@ -136,7 +136,7 @@ def test_of_two_results_that_differ_the_later_counts_and_that_is_said() -> None:
 
 
 def read(row: dict[str, Any]) -> Any:
-    from soupkit.publishing.documents import ScoreShape
+    from soupkit.publishing.reports.documents import ScoreShape
 
     return ScoreShape.model_validate(row)
 

@@ -9,8 +9,8 @@ import yaml
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.errors import UsageError
+from soupkit.evaluation.known_tasks import SUITES
 from soupkit.evaluation.sizes import task_sizes
-from soupkit.evaluation.suites import SUITES
 from soupkit.recipe.costs import most_trials
 from soupkit.recipe.run import RunResult, run_recipe
 from soupkit.training.cost import model_cost

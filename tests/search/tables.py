@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from soupkit.search.metric import HitMetric
-from soupkit.search.soups import Soup, Standing, uniform
+from soupkit.search.candidate import ScoredSoup, Soup, uniform
+from soupkit.search.hit_score import HitMetric
 from soupkit.search.stopping import open_rule
 
 
@@ -41,17 +41,17 @@ class Tables:
     def worth(self, soup: Soup) -> int:
         return self.metric.worth(self.hits(soup))
 
-    def start(self, soup: Soup) -> Standing:
-        return Standing(soup, self.worth(soup), self.hits(soup))
+    def start(self, soup: Soup) -> ScoredSoup:
+        return ScoredSoup(soup, self.worth(soup), self.hits(soup))
 
-    def measure(self, current: Standing, soup: Soup, action: str) -> Standing:
+    def measure(self, current: ScoredSoup, soup: Soup, action: str) -> ScoredSoup:
         self.trials += 1
         self.soups.append(soup)
         return self.start(soup)
 
     def trial(
-        self, current: Standing, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
-    ) -> Standing | None:
+        self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
+    ) -> ScoredSoup | None:
         hits, strict = self.hits(soup), strict or self.strict
         assert current.hits is not None
         rule = open_rule(

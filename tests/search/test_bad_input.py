@@ -11,14 +11,7 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 
-from soupkit.errors import (
-    ArchitectureError,
-    CheckpointError,
-    DataError,
-    SoupkitError,
-    StorageError,
-    UsageError,
-)
+from soupkit.errors import ArchitectureError, CheckpointError, DataError, SoupkitError, StorageError, UsageError
 from soupkit.evaluation import EvaluationOptions
 from soupkit.search.scoring import Scorer
 from tests.evaluation.conftest import encoded, picture, write_lists, write_shards

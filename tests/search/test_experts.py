@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupkit.search.experts import (
+from soupkit.search.candidate import uniform
+from soupkit.search.hit_score import hit_metric
+from soupkit.search.strategies.experts import (
     choose_experts,
     compositions,
     correlations,
@@ -19,9 +21,7 @@ from soupkit.search.experts import (
     most_groups,
     subsets,
 )
-from soupkit.search.metric import hit_metric
-from soupkit.search.shapley import known_subsets, shapley_shares
-from soupkit.search.soups import uniform
+from soupkit.search.strategies.shapley import known_subsets, shapley_shares
 from tests.search.tables import Tables
 
 

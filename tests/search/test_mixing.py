@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupkit.errors import UsageError
-from soupkit.search.metric import hit_metric
-from soupkit.search.mixing import all_blocks, mix, nearest_shares
-from soupkit.search.soups import Soup, Standing, mixture, uniform
-from soupkit.search.strategies import greedy
+from soupkit.search.candidate import ScoredSoup, Soup, mixture, uniform
+from soupkit.search.hit_score import hit_metric
+from soupkit.search.strategies.cma_es import all_blocks, mix, nearest_shares
+from soupkit.search.strategies.greedy import greedy
 from tests.search.tables import Tables
 
 
@@ -76,7 +76,7 @@ def test_no_more_mixtures_are_tried_than_the_budget_and_the_seed_decides_which()
 def test_it_ends_before_its_budget_when_steps_no_longer_matter() -> None:
     trials = pool(5, models=3)
     found = mix(trials, trials.order(), ("*",), 5000, 0)
-    assert len(trials.soups) < 4000 and isinstance(found, Standing)
+    assert len(trials.soups) < 4000 and isinstance(found, ScoredSoup)
 
 
 def test_blocks_cover_every_tensor_and_each_has_some() -> None:

@@ -10,9 +10,9 @@ import pytest
 import soupkit
 from soupkit.cli.merge import parse_parameters
 from soupkit.evaluation import EvaluationOptions
+from soupkit.search.candidate import Soup, mixture, uniform
+from soupkit.search.ingredients import Pool
 from soupkit.search.offer import merge_command
-from soupkit.search.pool import Pool
-from soupkit.search.soups import Soup, mixture, uniform
 
 WEIGHTS = "open_clip_model.safetensors"
 

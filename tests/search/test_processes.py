@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from soupkit.search.bits import _HEAD, _RECORD
+from soupkit.search.hits_file import _HEAD, _RECORD
 from tests.conftest import bytes_of
 from tests.processes import Started, soupkit, start, start_ranks, start_torchrun
 

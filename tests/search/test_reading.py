@@ -13,11 +13,12 @@ import soupkit.merging.methods  # noqa: F401 - registers what soups are made by
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import CheckpointError
 from soupkit.evaluation import EvaluationOptions, Evaluator
-from soupkit.merging.bench import CPU_BLOCK, Bench, block_size
+from soupkit.merging.blocks import CPU_BLOCK, block_size
+from soupkit.merging.slab_worker import SlabWorker
 from soupkit.search import interpolate
+from soupkit.search.candidate import Soup, uniform
 from soupkit.search.running_sum import RunningSum
 from soupkit.search.scoring import Scorer
-from soupkit.search.soups import Soup, uniform
 from tests.processes import call
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -118,7 +119,7 @@ def test_an_ingredient_that_is_cut_short_while_the_soup_is_written_leaves_the_jo
 ) -> None:
     refs = [shutil.copytree(path, tmp_path / path.name) for path in fine_tunes[:2]]
     with monkeypatch.context() as patch:
-        whole = cut_when(0, refs[0], patch, (Bench, "run"))
+        whole = cut_when(0, refs[0], patch, (SlabWorker, "run"))
         with pytest.raises(CheckpointError, match=refs[0].name):
             search(refs=refs)
     (refs[0] / WEIGHTS).write_bytes(whole[0])

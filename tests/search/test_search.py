@@ -18,10 +18,10 @@ from soupkit.cli.search_output import show_search
 from soupkit.errors import StorageError
 from soupkit.evaluation import EvaluationOptions
 from soupkit.search import SearchEntry, SearchOptions
-from soupkit.search.bits import KnownHits
+from soupkit.search.hits_file import KnownHits
 from soupkit.search.journal import Journal
-from soupkit.search.outlook import Outlook, duration
 from soupkit.search.scoring import Scorer
+from soupkit.search.time_left import Outlook, duration
 from tests.conftest import bytes_of
 from tests.search.conftest import Told
 
@@ -196,7 +196,7 @@ def test_progress_says_where_the_search_is_and_what_is_left_of_it(search: Any) -
 
 def test_time_left_counts_the_trials_to_come_and_what_is_scored_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("soupkit.search.outlook.time.monotonic", lambda: now)
+    monkeypatch.setattr("soupkit.search.time_left.time.monotonic", lambda: now)
     outlook = Outlook(images=100, after=50)
     assert outlook.left() == "" and outlook.place == "trial 1 of 1"
     outlook.begin(0)

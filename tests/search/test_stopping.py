@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soupkit.search.metric import hit_metric
+from soupkit.search.hit_score import hit_metric
 from soupkit.search.stopping import open_rule
-from soupkit.search.strategies import backward, greedy, random_orders, swap
+from soupkit.search.strategies.greedy import backward, greedy, random_orders, swap
 from tests.search.tables import Tables
 
 

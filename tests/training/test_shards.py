@@ -8,8 +8,8 @@ import pytest
 
 from soupkit.errors import DataError
 from soupkit.ranks import Ranks
-from soupkit.training import shards
-from soupkit.training.shards import Keys, ShardReader, Table, open_table
+from soupkit.training.data import shards
+from soupkit.training.data.shards import Keys, ShardReader, Table, open_table
 from soupkit.training.signals import Stop
 from tests.training.processes import in_processes
 from tests.training.shards import png, write_shard

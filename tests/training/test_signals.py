@@ -13,7 +13,7 @@ from soupkit.errors import DataError
 from soupkit.evaluation.adapter import open_tokenizer
 from soupkit.ranks import Ranks
 from soupkit.training import TrainOptions, signals, train
-from soupkit.training.data import TrainingData, batches, killed_workers_said
+from soupkit.training.data.batches import TrainingData, batches, killed_workers_said
 from soupkit.training.entry import TrainEntry
 from soupkit.training.signals import stop_signals
 from tests.conftest import CONFIG

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.adapter import open_tokenizer
 from soupkit.ranks import Ranks
-from soupkit.training.data import TrainingData, batches
+from soupkit.training.data.batches import TrainingData, batches
+from soupkit.training.data.sources import Source, open_sources
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import Mixture, Shuffled, order_of
-from soupkit.training.sources import Source, open_sources
 from tests.conftest import CONFIG, TINY_MODEL
 from tests.training.shards import png, write_shard
 

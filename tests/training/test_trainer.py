@@ -21,7 +21,7 @@ from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.errors import CheckpointError, StorageError, UsageError
 from soupkit.ranks import Ranks
 from soupkit.training import NotFiniteError, TrainOptions, train
-from soupkit.training.cores import products_rounded, share_of_cores
+from soupkit.training.cpu_share import products_rounded, share_of_cores
 from tests.conftest import TINY_MODEL
 from tests.processes import start_ranks, start_torchrun
 from tests.training.runs import IN_PROCESS, WEIGHTS, Interrupting, settings, start_train, wait_until, weights

@@ -1,0 +1,43 @@
+"""Which tower a tensor belongs to, and how deep it lies in it, by the name that open_clip gives it."""
+
+import re
+from collections.abc import Sequence
+
+_LAYER = re.compile(r"\.(?:resblocks|layers?|blocks|stages)\.(\d+)\.|\blayer(\d)\.")
+_BEFORE_BLOCKS = frozenset({
+    "conv1", "conv2", "conv3", "bn1", "bn2", "bn3", "class_embedding", "positional_embedding", "token_embedding",
+    "embeddings", "patch_embed", "pos_embed", "cls_token", "cls_emb", "ln_pre",
+})  # fmt: skip
+
+
+def is_image(name: str) -> bool:
+    """Whether a tensor belongs to the image tower, by the name that open_clip gives it."""
+    return name.startswith("visual.")
+
+
+def is_text(name: str) -> bool:
+    """Whether a tensor belongs to the text tower. Logit scale and bias belong to neither."""
+    return not is_image(name) and name not in ("logit_scale", "logit_bias")
+
+
+def depths(names: Sequence[str]) -> dict[str, float]:
+    """Return each tensor's depth in its own tower: 0 before the first block, 1 after the last, layers in between."""
+    last: dict[bool, int] = {True: 0, False: 0}
+    layer = {name: _layer(name) for name in names}
+    for name, index in layer.items():
+        if index is not None:
+            last[is_image(name)] = max(last[is_image(name)], index)
+
+    def depth(name: str) -> float:
+        index = layer[name]
+        if index is not None:
+            return index / last[is_image(name)] if last[is_image(name)] else 0.0
+        part = name.removeprefix("visual.").removeprefix("text.").removeprefix("trunk.").split(".")[0]
+        return 0.0 if part in _BEFORE_BLOCKS else 1.0
+
+    return {name: depth(name) for name in names}
+
+
+def _layer(name: str) -> int | None:
+    found = _LAYER.search(name)
+    return int(found.group(1) or found.group(2)) if found else None

@@ -1,0 +1,84 @@
+"""What files hold, as a digest (xxh3-128), remembered while the files stay unchanged."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import xxhash
+
+from soupkit.errors import DataError
+from soupkit.files import write_cached
+from soupkit.progress import SILENT, Progress
+
+_READ_BYTES = 4 << 20
+
+
+def digest_of_files(
+    paths: Sequence[str], memory: Path | None, label: str, progress: Progress = SILENT, threads: int = 8
+) -> str:
+    """Return xxh3-128, in hex, over the contents of `paths` in their order; names and places do not count.
+
+    Raises DataError for a file that cannot be read or changes meanwhile.
+    """
+
+    def digest(path: str) -> bytes:
+        state = xxhash.xxh3_128()
+        try:
+            with Path(path).open("rb", buffering=0) as file:
+                while block := file.read(_READ_BYTES):
+                    state.update(block)
+                    progress.advance(len(block))
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", path) from error
+        return state.digest()
+
+    def compute() -> dict[str, str]:
+        progress.start(f"digest of {label}", sum(Path(p).stat().st_size for p in paths), "B")
+        with ThreadPoolExecutor(threads) as pool:
+            value = xxhash.xxh3_128_hexdigest(b"".join(pool.map(digest, paths)))
+        progress.finish()
+        return {"digest": value}
+
+    return remembered(paths, memory, label, ("digest",), compute)["digest"]
+
+
+def remembered(
+    paths: Sequence[str], memory: Path | None, label: str, keys: tuple[str, ...], compute: Callable[[], dict[str, str]]
+) -> dict[str, str]:
+    """Return what `compute` says of the files `paths`, a string for each of `keys`.
+
+    What was computed before is kept in the directory `memory` (None for nowhere) and believed while every path, size,
+    modification time and inode are the same. Raises DataError when a file changes while it is computed.
+    """
+    before = _states(paths)
+    place = memory / f"{xxhash.xxh3_128_hexdigest(before + repr(keys).encode())}.json" if memory is not None else None
+    if place is not None and (known := _recall(place, keys)) is not None:
+        return known
+    value = compute()
+    if _states(paths) != before:
+        raise DataError("changed while it was being read", label, "let whatever writes it finish, then run again")
+    if place is not None:
+        write_cached(place, json.dumps(value))
+    return value
+
+
+def _states(paths: Sequence[str]) -> bytes:
+    lines = []
+    for path in paths:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - 50,000 of them, and pathlib takes three times as long
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", path) from error
+        where = os.path.realpath(path)
+        lines.append(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}\n")
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _recall(path: Path, keys: tuple[str, ...]) -> dict[str, str] | None:
+    try:
+        value = json.loads(path.read_text())
+        return {key: str(value[key]) for key in keys}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

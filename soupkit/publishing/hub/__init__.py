@@ -1,0 +1,1 @@
+"""The Hub: the model card, the repository and the push."""

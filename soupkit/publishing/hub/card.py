@@ -1,0 +1,303 @@
+"""The model card, from facts alone: what the soup is made of, how to load it, what it scores, whose licences count.
+
+soupkit's parts of a README stand between markers; whatever a person writes around them, or adds to the metadata, stays.
+Metadata follow https://huggingface.co/docs/hub/model-cards and https://huggingface.co/docs/hub/eval-results.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from soupkit.errors import UsageError
+from soupkit.publishing.hub.scores import Scores
+from soupkit.publishing.hub.verify import VerifiedSoup
+
+_PIPELINE = "zero-shot-image-classification"
+_TAGS = ["open_clip", "clip", "model-soup", "merge", "soupkit"]
+_CITED = """\
+```bibtex
+@inproceedings{wortsman2022soups,
+  title     = {Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
+               inference time},
+  author    = {Wortsman, Mitchell and others},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2022},
+  url       = {https://arxiv.org/abs/2203.05482}
+}
+```"""
+_METRICS = {
+    "acc1": "accuracy",
+    "acc5": "top-5 accuracy",
+    "mean_per_class_recall": "recall",
+    "mean_average_precision": "map",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A repository on the Hub that a soup is made of: its name, the revision that was used, and its licence."""
+
+    repo: str
+    revision: str | None
+    license: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """Everything that a card says. `license` is the soup's own; `figures` maps paths in the repository to what they
+    show. The soup's record and the scores name local weights as they are to be published."""
+
+    repo: str
+    soup: VerifiedSoup
+    scores: Scores
+    parents: tuple[Parent, ...]
+    license: str
+    figures: dict[str, str]
+
+
+def choose_license(given: str | None, parents: tuple[Parent, ...], existing: str | None) -> str:
+    """Return the soup's licence: as given, as its README says, or the one that all parents share.
+
+    Raises UsageError where nothing says it: a card without a licence lets nobody use the model.
+    """
+    if given or existing:
+        return given or existing or ""
+    known = {p.license for p in parents}
+    if len(known) == 1 and (only := known.pop()) is not None:
+        return only
+    said = ", ".join(f"{p.repo}: {p.license or 'none'}" for p in parents) or "no ingredient is on the Hub"
+    raise UsageError(f"nothing says the soup's licence ({said})", "--license", "name it, as in --license apache-2.0")
+
+
+def metadata(facts: CardFacts) -> dict[str, Any]:
+    """Return the card's metadata in the Hub's terms, with every score of the soup in `model-index`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type=_PIPELINE,
+            task_name="Zero-shot image classification",
+            dataset_type=dataset_id(s["task"]) or s["task"],
+            dataset_name=s["task"],
+            dataset_split=s["split"],
+            metric_type=_METRICS.get(name, name),
+            metric_name=name,
+            metric_value=value,
+        )
+        for s in facts.scores.soup
+        for name, value in _values(s)
+    ]
+    repos = list(dict.fromkeys(p.repo for p in facts.parents))
+    data = ModelCardData(
+        license=facts.license,
+        library_name="open_clip",
+        pipeline_tag=_PIPELINE,
+        base_model=repos or None,
+        tags=_TAGS,
+        model_name=facts.repo.split("/")[1] if results else None,
+        eval_results=results or None,
+    )
+    return {**data.to_dict(), **({"base_model_relation": "merge"} if repos else {})}
+
+
+def _values(score: dict[str, Any]) -> list[tuple[str, float]]:
+    metrics = {score["metric"]: score["value"], **(score.get("metrics") or {})}
+    return [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
+
+
+def dataset_id(task: str) -> str | None:
+    """Return the Hub's dataset of a task of CLIP_benchmark (`wds/...`), where it keeps them; None for other tasks."""
+    return f"clip-benchmark/wds_{task.removeprefix('wds/').replace('/', '-')}" if task.startswith("wds/") else None
+
+
+def eval_results_file(scores: Scores) -> bytes | None:
+    """Return `.eval_results/soupkit.yaml`: the scores on datasets that the Hub has; None where there is none."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries = [
+        EvalResultEntry(
+            dataset_id=hub,
+            task_id="default",
+            value=s["value"],
+            notes=f"zero-shot {s['metric']}, {s['split']} split, n = {s['n']}, 95 % interval {s['low']} to {s['high']}",
+        )
+        for s in scores.soup
+        if (hub := dataset_id(s["task"])) is not None
+    ]
+    text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+    return text.encode() if entries else None
+
+
+def sections(facts: CardFacts) -> dict[str, str]:
+    """Return soupkit's parts of the README, Markdown by name, in their order."""
+    parts = {
+        "summary": _summary(facts),
+        "usage": _usage(facts.repo),
+        "scores": _score_table(facts),
+        "making": _making(facts.soup.record, facts.scores.search),
+        "limits": _limits(facts),
+        "licence": _licence(facts),
+    }
+    return {name: text for name, text in parts.items() if text}
+
+
+def _summary(facts: CardFacts) -> str:
+    record, n = facts.soup.record, len(facts.soup.record["ingredients"])
+    size = facts.soup.parameters
+    shown = f"{size / 1e9:.2f} B" if size >= 1e9 else f"{size / 1e6:.1f} M"
+    return (
+        f"# {facts.repo.split('/')[1]}\n\n"
+        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.get('dtype')}): the weights of {n} "
+        f"model{'s' if n != 1 else ''}, merged into one by soupkit "
+        f"{record.get('soupkit')}, method `{record.get('method')}`. It costs at inference what one of them does."
+    )
+
+
+def _usage(repo: str) -> str:
+    return f"""## Use
+
+```python
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("hf-hub:{repo}")
+tokenizer = open_clip.get_tokenizer("hf-hub:{repo}")
+```"""
+
+
+def _score_table(facts: CardFacts) -> str:
+    scores = facts.scores
+    if not scores.soup:
+        return "## Scores\n\nNone were recorded beside this soup."
+    refs = [i["ref"] for i in facts.soup.record["ingredients"]]
+    by_place = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
+    shown = [r for r in dict.fromkeys(refs) if any(s["ref"] == r for s in scores.others)]
+    lines = [
+        "## Scores\n\nZero-shot, in percent, with 95 % intervals.\n",
+        "| " + " | ".join(["task", "metric", "n", "this soup", *(_code(r) for r in shown)]) + " |",
+        "|" + "---|" * (4 + len(shown)),
+    ]
+    for s in scores.soup:
+        place = (s["task"], s["split"], s["metric"])
+        cells = [_score(by_place.get((r, *place))) for r in shown]
+        mark = " *" if (s["task"], s["split"]) in scores.selected else ""
+        row = [f"{s['task']}:{s['split']}{mark}", s["metric"], f"{s['n']:,}", f"**{_score(s)}**", *cells]
+        lines.append("| " + " | ".join(row) + " |")
+    if any((s["task"], s["split"]) in scores.selected for s in scores.soup):
+        lines.append("\n\\* The soup was chosen on these images: its score on them is likely to be too good.")
+    lines += [f"\n![{text}]({path})" for path, text in facts.figures.items()]
+    return "\n".join(lines)
+
+
+def _score(score: dict[str, Any] | None) -> str:
+    if score is None:
+        return "–"
+    return f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
+
+
+def _making(record: dict[str, Any], search: str | None) -> str:
+    lines = ["## How it was made\n", f"- method: `{record.get('method')}`"]
+    if search is not None:
+        lines.append(f"- its ingredients were chosen by a search: {search} (`search.json` has every decision)")
+    if record.get("parameters"):
+        lines.append(f"- parameters: `{record['parameters']}`")
+    lines += [f"- dtype: {record.get('dtype')}", f"- fingerprint of the weights: `{record['output']['fingerprint']}`"]
+    lines += [f"- sha256 of the file: `{record['output']['sha256']}`", ""]
+    lines += ["| ingredient | weight | fingerprint | sha256 |", "|---|---|---|---|"]
+    things = [(i, i.get("weight")) for i in record["ingredients"]]
+    for thing, weight in [*things, *([(record["base"], "base")] if record.get("base") else [])]:
+        share = weight if isinstance(weight, str) else f"{weight:.6g}" if weight is not None else "by tensor"
+        digest = f"`{thing['sha256']}`" if thing.get("sha256") else "–"
+        lines.append(f"| {_code(thing['ref'])} | {share} | `{thing['fingerprint']}` | {digest} |")
+    return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        "## Limits\n",
+        "- A soup inherits what its ingredients learned: their data, their biases, their blind spots.",
+        "- Zero-shot classes are chosen by their words; other words, languages and domains give other accuracies.",
+    ]
+    if not facts.scores.soup:
+        lines.append("- Nothing measured travels with this soup: measure it before you rely on it.")
+    if facts.scores.why:
+        lines.append(f"- The search that chose it says: {facts.scores.why}")
+    return "\n".join(lines)
+
+
+def _licence(facts: CardFacts) -> str:
+    lines = ["## Licence and citation\n", f"This soup: {facts.license}. Its parents on the Hub:\n"]
+    for parent in dict.fromkeys(facts.parents):
+        at = f", revision `{parent.revision}`" if parent.revision else ""
+        link = f"[{parent.repo}](https://huggingface.co/{parent.repo})"
+        lines.append(f"- {link}{at}: {parent.license or 'no licence named'}; cite it as its card says")
+    if not facts.parents:
+        lines[1] = f"This soup: {facts.license}. None of its ingredients is named by a repository on the Hub."
+    return "\n".join([*lines, "", "The method:", "", _CITED])
+
+
+def render(facts: CardFacts, existing: str | None) -> str:
+    """Return the README: a new one, or `existing` with soupkit's metadata and marked parts renewed.
+
+    A part whose markers somebody removed stays away; a README without any marker gets all parts at its end. Raises
+    UsageError for a README whose metadata cannot be read, or whose markers do not pair.
+    """
+    from huggingface_hub import ModelCard
+
+    parts = sections(facts)
+    body, data = "\n\n".join(_marked(n, t) for n, t in parts.items()) + "\n", metadata(facts)
+    if existing is not None:
+        body, kept = _renewed(existing, parts)
+        tags = list(dict.fromkeys([*(kept.get("tags") or []), *data["tags"]]))
+        ours = {"model-index", "base_model", "base_model_relation"}
+        theirs = {k: v for k, v in kept.items() if k not in data and k not in ours}
+        data = {**data, "tags": tags, **theirs}  # in an order that the next push finds again
+    front = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text = f"---\n{front}---\n\n{body}"
+    try:
+        ModelCard(text)  # the Hub's own reading of metadata and model-index
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"would not be a valid model card: {error}", "README.md", "correct its metadata") from error
+    return text
+
+
+def _marked(name: str, text: str) -> str:
+    return f"<!-- soupkit: {name} -->\n{text}\n<!-- /soupkit: {name} -->"
+
+
+def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
+    """Return the metadata and the body of a README. Raises UsageError for metadata that are not a YAML map."""
+    found = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
+    if not found:
+        return {}, text
+    try:
+        data = yaml.safe_load(found.group(1)) or {}
+    except yaml.YAMLError as error:
+        raise UsageError("has metadata that are not valid YAML", "README.md", "correct them") from error
+    if not isinstance(data, dict):
+        raise UsageError("has metadata that are not a map", "README.md", "correct them")
+    return data, text[found.end() :]
+
+
+def _renewed(existing: str, parts: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    kept, body = split_front_matter(existing)
+    body = body.lstrip("\n")
+    opened = re.findall(r"<!-- soupkit: (\w+) -->", body)
+    if sorted(opened) != sorted(re.findall(r"<!-- /soupkit: (\w+) -->", body)) or len(set(opened)) < len(opened):
+        raise UsageError(
+            "has markers of soupkit that do not pair",
+            "README.md",
+            "each <!-- soupkit: X --> needs <!-- /soupkit: X -->",
+        )
+    if not opened:
+        return body.rstrip() + "\n\n" + "\n\n".join(_marked(n, t) for n, t in parts.items()) + "\n", kept
+    for name in opened:
+        new = _marked(name, parts[name]) if name in parts else ""
+        pattern = rf"<!-- soupkit: {name} -->.*?<!-- /soupkit: {name} -->"
+        body = re.sub(pattern, lambda _, new=new: new, body, flags=re.DOTALL)  # type: ignore[misc]
+    return body, kept

@@ -1,0 +1,100 @@
+"""Whether a directory is a soup that may be published: what `soup.json` says of it holds, and open_clip can open it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soupkit.checkpoint import Checkpoint, fingerprint, open_checkpoint
+from soupkit.checkpoint.architecture import architecture_of
+from soupkit.checkpoint.lineage import read_float32
+from soupkit.checkpoint.sha256 import sha256_of
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
+from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME, read_soup_json
+from soupkit.progress import SILENT, Progress
+
+WEIGHTS_NAME = "open_clip_model.safetensors"
+_BLOCK = 1 << 20  # elements
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSoup:
+    """A soup that is what it says it is. `record` is its `soup.json` with the sha256 of the weights filled in;
+    `companions` are the tokenizer's files."""
+
+    directory: Path
+    record: dict[str, Any]
+    model: str
+    parameters: int
+    companions: tuple[Path, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the weights."""
+        return self.record["output"]["fingerprint"]
+
+
+def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
+    """Read every weight of the soup in `directory` and check it: its fingerprint, that all of it is finite, that it
+    has the tensors of the open_clip model its config describes.
+
+    Raises UsageError for a directory that is no soup or is sharded; CheckpointError for weights that are not those
+    that were written or not finite; ArchitectureError where open_clip would not open it.
+    """
+    record = read_soup_json(directory)
+    output = record.get("output") if record is not None else None
+    if record is None or not isinstance(output, dict) or not isinstance(output.get("fingerprint"), str):
+        raise UsageError(f"holds no {SOUP_NAME}", directory, "name a directory that `soupkit merge` has written")
+    if not isinstance(record.get("ingredients"), list):
+        raise UsageError("does not say what the soup is made of", directory / SOUP_NAME, "make the soup again")
+    weights = directory / WEIGHTS_NAME
+    if not weights.is_file():
+        if any(directory.glob("*.index.json")):
+            raise UsageError("is in shards, which open_clip does not open", directory, "merge without --max-shard-size")
+        raise UsageError(f"holds no {WEIGHTS_NAME}", directory, "make the soup again")
+    if not (directory / CONFIG_NAME).is_file():
+        raise ArchitectureError(
+            f"holds no {CONFIG_NAME}: open_clip could not open it", directory, "merge with --model NAME"
+        )
+    with open_checkpoint(directory) as soup:
+        architecture = architecture_of(soup)  # refuses tensors that are not those of the config's model
+        print_ = fingerprint(soup, progress=progress)
+        if print_.value != output["fingerprint"]:
+            raise CheckpointError(
+                f"has the fingerprint {print_.value}; {SOUP_NAME} says {output['fingerprint']}",
+                weights,
+                "the weights are not those that were written; make the soup again with --fresh",
+            )
+        _check_finite(soup, progress)
+        digest = sha256_of(weights)
+        soup.check_unchanged()
+        known = output.get("sha256")
+        if known not in (None, digest):
+            raise CheckpointError(f"has the sha256 {digest}; {SOUP_NAME} says {known}", weights, "make the soup again")
+        return VerifiedSoup(
+            directory,
+            {**record, "output": {**output, "sha256": digest}},
+            architecture.model or record.get("model") or "of its own config",
+            architecture.parameters,
+            soup.tokenizer_files,
+        )
+
+
+def _check_finite(soup: Checkpoint, progress: Progress) -> None:
+    progress.start("checking that all weights are finite", sum(s.nbytes for s in soup.tensors.values()), "B")
+    for name, start, stop in _blocks(soup):
+        if not np.isfinite(read_float32(soup, name, start, stop)).all():
+            raise CheckpointError(
+                "holds NaN or infinity", f"{soup.path}, tensor {name!r}", "it is not worth publishing"
+            )
+        progress.advance((stop - start) * soup.tensors[name].itemsize)
+    progress.finish()
+
+
+def _blocks(soup: Checkpoint) -> Iterator[tuple[str, int, int]]:
+    for name, spec in soup.tensors.items():
+        if spec.is_float:
+            for start in range(0, spec.numel, _BLOCK):
+                yield name, start, min(start + _BLOCK, spec.numel)

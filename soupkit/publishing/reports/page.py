@@ -1,0 +1,215 @@
+"""The page of a report: plain HTML with its style and its figures inside, for paper, phones and dark rooms."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+from statistics import fmean
+
+from soupkit.publishing.reports.documents import ScoreShape
+from soupkit.publishing.reports.figures import ReportFigure, interval, percent
+from soupkit.publishing.reports.report_inputs import Material, PairShape, SoupShape
+from soupkit.publishing.reports.selection import models, places
+from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme, rendered
+from soupkit.version import __version__
+
+# Nothing is fetched from anywhere: the browser is told so, whatever the inputs hold.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def _colours(theme: Theme) -> str:
+    return (
+        f"--page:{theme.page};--ink:{theme.ink};--soft:{theme.soft};--line:{theme.grid};--soup:{theme.soup};"
+        f"--link:{theme.ingredient}"
+    )
+
+
+_STYLE = (
+    ":root{color-scheme:light dark;" + _colours(LIGHT) + "}"
+    "@media(prefers-color-scheme:dark){:root{" + _colours(DARK) + "}}"
+    """
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--page);color:var(--ink);font:1.0625rem/1.6 Charter,"Bitstream Charter","Sitka Text",
+Cambria,Georgia,serif}
+main{display:grid;grid-template-columns:minmax(1rem,1fr) minmax(0,44rem) minmax(1rem,1fr);padding:3.5rem 0 5rem}
+main>*{grid-column:2;min-width:0}
+main>.wide{grid-column:1/-1;justify-self:center;width:max-content;min-width:min(44rem,calc(100% - 2rem));
+max-width:min(calc(100% - 2rem),78rem)}
+h1{font-size:clamp(1.7rem,5vw,2.3rem);line-height:1.2;font-weight:600;letter-spacing:-.01em;margin:0 0 .6rem;
+text-wrap:balance;overflow-wrap:anywhere}
+h2{font-size:1.3rem;line-height:1.3;font-weight:600;margin:3.2rem 0 .7rem;overflow-wrap:anywhere}
+p{margin:0 0 .9rem;overflow-wrap:anywhere}
+.lead{color:var(--soft);margin-bottom:0}
+figure{margin:0}
+figure img{display:block;width:100%;height:auto}
+figcaption,.note,summary,footer,nav{font:.875rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
+color:var(--soft);overflow-wrap:anywhere}
+figcaption{margin-top:.6rem}
+details{margin-top:.5rem}
+summary{cursor:pointer;width:fit-content}
+summary:hover{color:var(--ink)}
+:focus-visible{outline:2px solid var(--link);outline-offset:2px}
+a{color:var(--link);text-underline-offset:.15em}
+nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;list-style:none;margin:1.4rem 0 0;padding:.7rem 0 0;
+border-top:1px solid var(--line)}
+.scroll{overflow-x:auto;max-width:100%;max-height:36rem;overflow-y:auto}
+table{border-collapse:collapse;font:.875rem/1.4 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
+font-variant-numeric:tabular-nums;width:100%}
+caption{text-align:left;color:var(--soft);padding-bottom:.6rem;caption-side:top}
+th,td{padding:.38rem .9rem .38rem 0;text-align:right;vertical-align:baseline;border-bottom:1px solid var(--line)}
+thead th{position:sticky;top:0;z-index:1;vertical-align:bottom;font-weight:600;background:var(--page);
+border-bottom:1.5px solid var(--ink);min-width:4.6em}
+th:first-child,td.text,th.text{text-align:left}
+tbody th{font-weight:400;min-width:9em;max-width:22em;overflow-wrap:anywhere}
+tbody tr:last-child>*{border-bottom:1.5px solid var(--ink)}
+.scores th:first-child{position:sticky;left:0;background:var(--page)}
+.scores thead th:first-child{z-index:2}
+@media(min-width:40.01rem){.scores th:first-child{min-width:17em}}
+.soup th{color:var(--soup);font-weight:600}
+.ci{display:block;color:var(--soft);font-size:.78em;white-space:nowrap}
+.text{overflow-wrap:anywhere}
+footer{margin-top:4rem;border-top:1px solid var(--line);padding-top:.8rem}
+@media(max-width:40rem){main{padding-top:2rem}.scores th:first-child{max-width:40vw;min-width:8.5em}}
+@media print{.scroll{max-height:none;overflow:visible}nav{display:none}}
+"""
+)
+
+
+def page(title: str, material: Material, figures: Sequence[ReportFigure]) -> str:
+    """Return the whole page. The same material gives the same text."""
+    sections = []
+    if material.scores:
+        sections.append(("scores", "Models and tasks", _score_table(material), True))
+    for figure in figures:
+        sections.append((f"figure-{figure.key}", figure.title, _figure(figure), False))
+    if material.pairs:
+        sections.append(("pairs", "Image by image", _pairs(material.pairs), True))
+    for i, (ref, soup) in enumerate(material.soups, 1):
+        sections.append((f"soup-{i}", f"How {ref} was made", _soup(soup), False))
+    if material.notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in material.notes)
+        sections.append(("notes", "Notes", f"<ul class=note>{items}</ul>", False))
+    links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _, _ in sections)
+    body = "".join(
+        f'<h2 id="{key}">{escape(name)}</h2><div{" class=wide" if wide else ""}>{inner}</div>'
+        for key, name, inner, wide in sections
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="generator" content="soupkit {__version__}"><link rel="icon" href="data:,">'
+        f"<style>{_STYLE}</style></head><body><main>"
+        f"<header><h1>{escape(title)}</h1><p class=lead>{escape(_summary(material))}</p>"
+        f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>{body}'
+        f"<footer>soupkit {__version__}. Intervals are 95 %: Wilson&#8217;s for shares of images, bootstrap for other "
+        "metrics; published tables give none.</footer></main></body></html>\n"
+    )
+
+
+def _summary(material: Material) -> str:
+    refs, tasks = models(material), places(material)
+    parts = [f"{len(refs)} model{'s' * (len(refs) != 1)} on {len(tasks)} task{'s' * (len(tasks) != 1)}"] if refs else []
+    soups = [ref for ref in refs if material.role(ref) != "ingredient"]
+    if soups:
+        parts.append(f"{len(soups)} of the models {'is a soup' if len(soups) == 1 else 'are soups'}")
+    for _, search in material.searches:
+        gain = 100 * (search.score.value - search.best_ingredient.value)
+        parts.append(f"the search ends {gain:+.2f} points from its best ingredient on {search.score.place}")
+    text = "; ".join(parts) or "What was found"
+    return text[0].upper() + text[1:] + "."
+
+
+def _figure(figure: ReportFigure) -> str:
+    """A picture in four variants, of which the browser takes the one that fits, and the table behind it."""
+    sources = []
+    for style, media in (
+        (Style(DARK, True), "(max-width:40rem) and (prefers-color-scheme:dark)"),
+        (Style(LIGHT, True), "(max-width:40rem)"),
+        (Style(DARK), "(prefers-color-scheme:dark)"),
+    ):
+        sources.append(f'<source media="{media}" srcset="{_svg(figure, style)}">')
+    return (
+        f'<figure><picture>{"".join(sources)}<img src="{_svg(figure, Style())}" alt="{escape(figure.alt)}"></picture>'
+        f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
+        f"<details><summary>The numbers</summary>{_plain_table(figure.title, figure.head, figure.rows)}</details>"
+    )
+
+
+def _svg(figure: ReportFigure, style: Style) -> str:
+    return "data:image/svg+xml;base64," + b64encode(rendered(figure.draw(style), "svg")).decode()
+
+
+def _scrolling(label: str, table: str) -> str:
+    # A region that scrolls must be reachable by keyboard, hence the tabindex.
+    return f'<div class=scroll role=region tabindex=0 aria-label="{escape(label)}">{table}</div>'
+
+
+def _plain_table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    columns = "".join(f"<th scope=col>{escape(name)}</th>" for name in head)
+    lines = "".join(
+        f"<tr><th scope=row>{escape(row[0])}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        for row in rows
+    )
+    table = f"<table><caption>{escape(label)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>"
+    return _scrolling(label, table)
+
+
+def _score_table(material: Material) -> str:
+    tasks = places(material)
+    refs = sorted(models(material), key=lambda ref: material.role(ref) == "ingredient")  # soups first
+    by_place = {(s.ref, s.place): s for s in material.scores}
+    best = {t: max(by_place[r, t].value for r in refs if (r, t) in by_place) for t in tasks}
+    means = len(tasks) > 1 and all((r, t) in by_place for r in refs for t in tasks)
+    head = "<th scope=col>model</th>" + ("<th scope=col>mean</th>" if means else "")
+    head += "".join(f"<th scope=col>{escape(t)}{_metric(material.scores, t)}</th>" for t in tasks)
+    lines = []
+    for ref in refs:
+        cells = [f"<td>{percent(fmean(by_place[ref, t].value for t in tasks))}</td>"] if means else []
+        for task in tasks:
+            score = by_place.get((ref, task))
+            cells.append("<td>–</td>" if score is None else _cell(score, len(refs) > 1 and score.value == best[task]))
+        soup = " class=soup" if material.role(ref) != "ingredient" else ""
+        lines.append(f"<tr{soup}><th scope=row>{_breakable(ref)}</th>{''.join(cells)}</tr>")
+    intervals = " with 95 % intervals" if any(s.low is not None for s in material.scores) else ""
+    table = (
+        f"<table class=scores><caption>Scores in percent{intervals}; the best of each task in bold, soups in colour."
+        f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+    return _scrolling("Models and tasks", table)
+
+
+def _breakable(ref: str) -> str:
+    """A reference that a narrow column may break after its slashes and underscores."""
+    return escape(ref).replace("/", "/<wbr>").replace("_", "_<wbr>")
+
+
+def _metric(scores: Sequence[ScoreShape], place: str) -> str:
+    first = next(s for s in scores if s.place == place)
+    words = ", ".join(filter(None, (first.metric, f"n = {first.n:,}" if first.n else "")))
+    return f"<span class=ci>{escape(words)}</span>" if words else ""
+
+
+def _cell(score: ScoreShape, best: bool) -> str:
+    value = f"<strong>{percent(score.value)}</strong>" if best else percent(score.value)
+    return f"<td>{value}" + (f"<span class=ci>{interval(score)}</span>" if interval(score) else "") + "</td>"
+
+
+def _pairs(pairs: Sequence[PairShape]) -> str:
+    rows = [
+        (p.second, p.first, f"{p.task}:{p.split}" if p.split else p.task, f"{p.only_second:,}", f"{p.only_first:,}",
+         f"{p.p:.2g}")
+        for p in pairs
+    ]  # fmt: skip
+    head = ("model", "against", "task", "right here only", "right there only", "p")
+    return _plain_table("Images that only one of two models gets right; p of McNemar's exact test.", head, rows)
+
+
+def _soup(soup: SoupShape) -> str:
+    facts = [f"Method {soup.method}"]
+    facts += [f"{key} = {value}" for key, value in soup.parameters.items()]
+    facts += [f"{name} {value}" for name, value in (("model", soup.model), ("weights in", soup.dtype)) if value]
+    if fingerprint := soup.output.get("fingerprint"):
+        facts.append(f"fingerprint {fingerprint}")
+    rows = [(i.ref, "" if i.weight is None else f"{i.weight:.4g}", i.fingerprint[:21]) for i in soup.ingredients]
+    return f"<p>{escape('; '.join(facts))}.</p>" + _plain_table("Ingredients", ("ingredient", "weight", "print"), rows)

@@ -1,0 +1,101 @@
+"""From inputs to a report: the page, and PNGs of its figures for a model card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from soupkit.errors import StorageError, UsageError
+from soupkit.progress import SILENT, Progress
+from soupkit.publishing.reports.figures import report_figures
+from soupkit.publishing.reports.page import page
+from soupkit.publishing.reports.report_inputs import gather
+from soupkit.publishing.reports.selection import keep_only, models, places
+from soupkit.publishing.reports.style import Style, rendered
+from soupkit.schema import Entry
+
+
+class ReportEntry(Entry):
+    """A report in a recipe; the words of the command's options. Without `inputs` the recipe's own results."""
+
+    inputs: list[Path] = []  # noqa: RUF012 - pydantic copies defaults
+    title: str | None = None
+    held_out: str | None = None
+    difference: list[str] = []  # noqa: RUF012
+    only: list[str] = []  # noqa: RUF012
+    png: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written, or would be: `written` are those files that were not there already."""
+
+    output: Path
+    pngs: tuple[Path, ...]
+    written: tuple[Path, ...]
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    figures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def make_report(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    title: str | None = None,
+    held_out: str | None = None,
+    difference: Sequence[str] = (),
+    only: Sequence[str] = (),
+    png: Path | None = None,
+    dry_run: bool = False,
+    fresh: bool = False,
+    progress: Progress = SILENT,
+) -> Report:
+    """Write the report on `inputs` to `output`, and with `png` its figures into that directory.
+
+    Files that are there with the same bytes are left alone; with others they are an error unless `fresh`, and then
+    nothing is written. Raises UsageError, DataError for inputs, StorageError.
+    """
+    if len(difference) not in (0, 2):
+        raise UsageError("takes two models", "--difference")
+    material = gather(inputs)
+    keep_only(material, only)
+    figures = report_figures(material, held_out, difference)
+    heading = title or (f"Report on {inputs[0].name}" if len(inputs) == 1 else f"Report on {len(inputs)} results")
+    files: dict[Path, bytes] = {}
+    pictures = tuple(png / f"{figure.key}.png" for figure in figures) if png is not None else ()
+    written: tuple[Path, ...] = ()
+    if not dry_run:
+        progress.start("drawing", len(figures), "figures")
+        for path, figure in zip(pictures, figures, strict=False):
+            files[path] = rendered(figure.draw(Style()), "png")
+        files[output] = page(heading, material, figures).encode()
+        progress.advance(len(figures))
+        progress.finish()
+        written = _place(files, fresh)
+    return Report(
+        output,
+        pictures,
+        written,
+        tuple(models(material)),
+        tuple(places(material)),
+        tuple(figure.key for figure in figures),
+        tuple(material.notes),
+    )
+
+
+def _place(files: dict[Path, bytes], fresh: bool) -> tuple[Path, ...]:
+    """Write `files`, each whole or not at all, after a look at what is there; return those that were not there."""
+    try:
+        missing = {path: data for path, data in files.items() if not (path.is_file() and path.read_bytes() == data)}
+        for path in missing:
+            if path.is_dir() or (path.exists() and not fresh):
+                raise StorageError("is something else", path, "name another with -o, or replace it with --fresh")
+        for path, data in missing.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + ".partial")
+            partial.write_bytes(data)
+            partial.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot be written: {error.strerror}", error.filename or "") from error
+    return tuple(missing)

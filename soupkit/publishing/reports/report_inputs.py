@@ -1,0 +1,232 @@
+"""What a report is made of: scores, searches, interpolations and soups, read from the files that hold them."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from pydantic import Field, FiniteFloat
+
+from soupkit.errors import DataError, UsageError
+from soupkit.publishing.reports.documents import InterpolationShape, ScoreShape, SearchShape, Shape, parse
+
+IN_A_DIRECTORY = ("soup.json", "scores.json", "search.json", "interpolation.json")
+_ABOUT_A_MODEL = {"name", "pretrained", "params (m)", "flops (b)", "average perf. on 38 datasets", "train dataset"}
+
+
+class IngredientShape(Shape):
+    """One line of a soup's recipe."""
+
+    ref: str
+    fingerprint: str = ""
+    weight: FiniteFloat | None = None
+
+
+class SoupShape(Shape):
+    """A soup.json, as far as it is shown."""
+
+    method: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    base: Any = None
+    dtype: str | None = None
+    model: str | None = None
+    ingredients: Annotated[list[IngredientShape], Field(min_length=1)]
+    output: dict[str, Any] = Field(default_factory=dict)
+
+
+class PairShape(Shape):
+    """A paired comparison of two models on one task, as `soupkit evaluate` writes it."""
+
+    first: str
+    second: str
+    task: str
+    split: str = ""
+    only_first: int
+    only_second: int
+    p: FiniteFloat
+
+
+@dataclass
+class Material:
+    """All that was read, in order. `roles` says which references are soups, and of which kind."""
+
+    scores: list[ScoreShape] = field(default_factory=list)
+    pairs: list[PairShape] = field(default_factory=list)
+    searches: list[tuple[str, SearchShape]] = field(default_factory=list)
+    interpolations: list[tuple[str, InterpolationShape]] = field(default_factory=list)
+    soups: list[tuple[str, SoupShape]] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def role(self, ref: str) -> str:
+        """Return `uniform`, `greedy`, `soup` or `ingredient`: from what was read, else from the words of its name."""
+        if ref in self.roles:
+            return self.roles[ref]
+        words = re.split(r"[^a-z0-9]+", Path(ref).name.lower())
+        named = [w for w in ("greedy", "uniform") if w in words]
+        return named[0] if named else "soup" if {"soup", "soups"} & set(words) else "ingredient"
+
+    def add_scores(self, scores: Iterable[ScoreShape], source: object) -> None:
+        """Add scores; of two that differ about one model and task the later counts, and that is noted."""
+        known = {(s.ref, s.place): i for i, s in enumerate(self.scores)}
+        for score in scores:
+            i = known.get((score.ref, score.place))
+            if i is None:
+                known[score.ref, score.place] = len(self.scores)
+                self.scores.append(score)
+                continue
+            if self.scores[i].value != score.value:
+                was, now = (f"{100 * v:.2f}" for v in (self.scores[i].value, score.value))
+                self.notes.append(f"{score.ref} on {score.place}: {was} % before, {now} % in {source}, which counts")
+            self.scores[i] = score
+
+
+def gather(inputs: Sequence[Path]) -> Material:
+    """Read every input: a directory (a soup, a search), or a JSON, JSON lines or CSV file.
+
+    Raises UsageError without inputs, DataError, with the line where there is one, for what is no input of a report.
+    """
+    if not inputs:
+        raise UsageError("names nothing to report on", "soupkit report", "for example: soupkit report scores.json")
+    material = Material()
+    for path in inputs:
+        if path.is_dir():
+            found = [path / name for name in IN_A_DIRECTORY if (path / name).is_file()]
+            if not found:
+                raise DataError(f"holds none of {', '.join(IN_A_DIRECTORY)}", path)
+            for file in found:
+                _read_json(file, material, str(path))
+        elif path.suffix == ".csv" or path.suffix in (".jsonl", ".ndjson"):
+            material.add_scores(read_results(path), path)
+        elif path.suffix == ".json":
+            _read_json(path, material, str(path))
+        elif path.exists():
+            raise DataError("is no input of a report", path, "give a directory, or a .json, .jsonl or .csv file")
+        else:
+            raise DataError("does not exist", path)
+    return material
+
+
+def read_results(path: Path) -> list[ScoreShape]:
+    """Return the scores of a published table: a CSV as open_clip's, or JSON lines as those of model-soups.
+
+    A CSV has a column `name`, perhaps `pretrained`, and a column per task; a line of JSON has `model_name` and a number
+    per task. Fractions; a cell may be empty. Raises DataError with the line of the first thing wrong.
+    """
+    scores = _csv_scores(path) if path.suffix == ".csv" else _line_scores(path)
+    if not scores:
+        raise DataError("holds no scores", path)
+    return scores
+
+
+def _csv_scores(path: Path) -> list[ScoreShape]:
+    reader = csv.DictReader(_text(path).splitlines(), strict=True)
+    scores = []
+    try:
+        header = reader.fieldnames or []
+        if "name" not in header:
+            raise DataError(
+                "has no column `name`", f"{path}, line 1", "open_clip's openclip_results.csv shows the form"
+            )
+        tasks = [c for c in header if c.lower() not in _ABOUT_A_MODEL]
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(f"has not the {len(header)} cells of the header", where)
+            ref = "/".join(filter(None, (row["name"], row.get("pretrained"))))
+            cells = {task: row[task].strip() for task in tasks}
+            scores += _scores_of(ref, {t: c for t, c in cells.items() if c}, where)
+    except csv.Error as error:
+        raise DataError(f"is not valid CSV: {error}", f"{path}, line {reader.line_num}") from error
+    return scores
+
+
+def _line_scores(path: Path) -> list[ScoreShape]:
+    scores = []
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        row = _decode(line, path, number)
+        if not isinstance(row, dict) or not isinstance(row.get("model_name"), str):
+            raise DataError("has no `model_name`", where, "model-soups' *_results.jsonl show the form")
+        numbers = {k: v for k, v in row.items() if k != "model_name" and v is not None}
+        scores += _scores_of(row["model_name"], numbers, where)
+    return scores
+
+
+def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreShape]:
+    scores = []
+    for task, cell in cells.items():
+        try:
+            value = float(cell)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(f"{task}: {cell!r} is no finite number", where)
+        scores.append(parse(ScoreShape, {"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
+    return scores
+
+
+def _read_json(path: Path, material: Material, ref: str) -> None:
+    """Read one document, recognised by what it holds; `ref` is the directory or file that the user named."""
+    data = _decode(_text(path), path)
+    where = str(path)
+    if not isinstance(data, dict):
+        raise DataError("is no document of soupkit", path)
+    if "decisions" in data:
+        search = parse(SearchShape, data, where)
+        material.searches.append((ref, search))
+        material.roles[search.score.ref] = "greedy" if "greedy" in search.strategy else "soup"
+        scores = [*search.ingredients, search.score, *search.report]
+        if search.uniform is not None:
+            material.roles[search.uniform.ref] = "uniform"
+            scores.append(search.uniform)
+        material.add_scores(scores, path)
+    elif "points" in data:
+        material.interpolations.append((ref, parse(InterpolationShape, data, where)))
+    elif "scores" in data:
+        rows = data["scores"]
+        if not isinstance(rows, list) or not rows:
+            raise DataError("holds no scores", path)
+        material.add_scores([parse(ScoreShape, row, f"{where}, scores.{i}") for i, row in enumerate(rows)], path)
+        pairs = data.get("pairs") or []
+        material.pairs += [parse(PairShape, row, f"{where}, pairs.{i}") for i, row in enumerate(pairs)]
+    elif "method" in data and "ingredients" in data:
+        soup = parse(SoupShape, data, where)
+        material.soups.append((ref, soup))
+        material.roles.setdefault(ref, "uniform" if soup.method == "uniform" else "soup")
+    else:
+        raise DataError(
+            "is no document of soupkit", path, "those of evaluate, greedy-search and interpolate are, and soup.json"
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", path) from error
+    if not text.strip():
+        raise DataError("is empty", path)
+    return text
+
+
+def _decode(text: str, path: Path, line: int = 1) -> Any:
+    """Return the JSON of `text`, which begins on `line`. NaN and infinities, which JSON has not, are refused."""
+
+    def refuse(constant: str) -> NoReturn:
+        found = re.search(rf"(?<![\w\"]){constant}(?![\w\"])", text)
+        place = line + text.count("\n", 0, found.start() if found else 0)
+        raise DataError(f"holds {constant}, which is no number", f"{path}, line {place}")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise DataError(f"is not valid JSON: {error.msg}", f"{path}, line {line + error.lineno - 1}") from error
+    except RecursionError as error:
+        raise DataError("is nested too deeply", path) from error

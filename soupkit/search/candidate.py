@@ -1,0 +1,104 @@
+"""Soups as a search sees them: who is in, in which order they are summed, with which shares; and what is known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+SHARE_DIGITS = 4  # of every share that is tried, so that what is read is what was scored
+_ALL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Soup:
+    """`members` are numbers of ingredients, in the order of the sum.
+
+    `shares` is None for the uniform soup; else, for each block of tensors (a pattern of names, as `merge` takes them,
+    the first that matches counts), one weight per member.
+    """
+
+    members: tuple[int, ...]
+    shares: tuple[tuple[str, tuple[float, ...]], ...] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `merge` is given beside the members, with method `linear`; empty for the uniform soup."""
+        if self.shares is None:
+            return {}
+        if len(self.shares) == 1:
+            return {"weight": list(self.shares[0][1])}
+        return {"weight": {pattern: list(weights) for pattern, weights in self.shares}}
+
+    @property
+    def method(self) -> str:
+        """The merge method that writes it."""
+        return "uniform" if self.shares is None else "linear"
+
+    @property
+    def weights(self) -> list[float] | dict[str, list[float]]:
+        """One weight per member, or those of each block."""
+        if self.shares is None:
+            return [1 / len(self.members)] * len(self.members)
+        return self.parameters["weight"]
+
+
+def uniform(members: Sequence[int]) -> Soup:
+    """Return the mean of `members`."""
+    return Soup(tuple(members))
+
+
+def mixture(members: Sequence[int], blocks: Mapping[str, Sequence[float]]) -> Soup:
+    """Return the soup of `members` with the shares of `blocks` (pattern -> one per member), in its simplest form.
+
+    Shares are rounded. Who has none in any block is left out; what is the same in all blocks is said once; equal shares
+    are the uniform soup.
+    """
+    rounded = {pattern: [round(float(s), SHARE_DIGITS) for s in shares] for pattern, shares in blocks.items()}
+    kept = [i for i in range(len(members)) if any(shares[i] for shares in rounded.values())]
+    chosen = {pattern: tuple(shares[i] for i in kept) for pattern, shares in rounded.items()}
+    distinct = set(chosen.values())
+    left = tuple(members[i] for i in kept)
+    if all(len(set(shares)) == 1 for shares in distinct):
+        return Soup(left)
+    if len(distinct) == 1:
+        return Soup(left, ((_ALL, distinct.pop()),))
+    return Soup(left, tuple(chosen.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSoup:
+    """A soup whose score is known: in the metric's units, with its hits (bool [N], None where it has none)."""
+
+    soup: Soup
+    worth: int | float
+    hits: np.ndarray | None
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The ingredients in it, in the order of the sum."""
+        return self.soup.members
+
+
+class Trials(Protocol):
+    """What a strategy may ask for."""
+
+    def expect(self, n: int) -> None:
+        """So many more trials are to come, as far as the strategy knows."""
+
+    def agree(self, value: T) -> T:
+        """Return the first rank's `value` on every rank."""
+
+    def start(self, soup: Soup) -> ScoredSoup:
+        """Score a soup in full and begin with it."""
+
+    def trial(
+        self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
+    ) -> ScoredSoup | None:
+        """Score a soup as far as the rule needs; what becomes of it if it is accepted, else None. With `strict` only a
+        higher score is accepted, whatever the options say."""
+
+    def measure(self, current: ScoredSoup, soup: Soup, action: str) -> ScoredSoup:
+        """Score a soup in full; it is accepted if its score is higher than the current one's."""

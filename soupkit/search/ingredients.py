@@ -1,0 +1,117 @@
+"""The ingredients of a search: open, mergeable, finite, all different; checked before an image is scored."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from soupkit.checkpoint.architecture import Config
+from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
+from soupkit.checkpoint.finite import all_finite
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
+from soupkit.evaluation.content_digest import remembered
+from soupkit.merging.preparation import SoupRequest, prepare
+from soupkit.merging.tensor_runs import Reader, runs
+from soupkit.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Ingredients that can be merged, in the order they were given."""
+
+    refs: tuple[str, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    fingerprints: tuple[Fingerprint, ...]
+    config: Config
+    tokenizer_files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+
+def open_pool(
+    refs: Sequence[str],
+    output: Path,
+    opened: ExitStack,
+    *,
+    model: str | None,
+    preprocess: Path | None,
+    keep_going: bool,
+    memory: Path | None,
+    progress: Progress,
+) -> Pool:
+    """Open and check the ingredients. `memory` remembers fingerprints of files that did not change.
+
+    Raises UsageError for fewer than two, or for two that are the same; what `merge` raises for those that do not fit
+    together; CheckpointError for one with NaN or infinity, unless `keep_going` leaves it out.
+    """
+    if len(set(refs)) < len(refs):
+        raise UsageError("names an ingredient twice", "REF", "give each once")
+    request = _request(refs, output, model, preprocess)
+    prepared = prepare(request, opened)
+    notes = list(prepared.notes)
+    kept: list[int] = []
+    prints: dict[int, Fingerprint] = {}
+    for i, checkpoint in enumerate(prepared.sources):
+        looked = look(checkpoint, memory, progress)
+        prints[i] = Fingerprint(looked["value"], looked["image"], looked["text"])
+        if not looked["nonfinite"]:
+            kept.append(i)
+        elif keep_going:
+            notes.append(f"left out: {refs[i]} has NaN or infinity in {looked['nonfinite']!r}")
+        else:
+            raise CheckpointError(
+                "has non-finite weights (NaN or infinity)",
+                f"{refs[i]}, tensor {looked['nonfinite']!r}",
+                "leave this ingredient out; --keep-going leaves it out by itself",
+            )
+    if len(kept) < 2:
+        raise UsageError(f"{len(kept)} ingredient is left", "REF", "a search needs at least two")
+    if len(kept) < len(refs):
+        prepared = prepare(_request([refs[i] for i in kept], output, model, preprocess), opened)
+    values = [prints[i].value for i in kept]
+    for at, value in enumerate(values):
+        if (first := values.index(value)) != at:
+            raise UsageError(
+                f"has the same weights as {refs[kept[first]]}", refs[kept[at]], "give each ingredient once"
+            )
+    if prepared.agreement.config is None:
+        raise ArchitectureError("is no model that open_clip builds", refs[0], "say which it is with --model NAME")
+    return Pool(
+        tuple(refs[i] for i in kept),
+        prepared.sources,
+        tuple(prints[i] for i in kept),
+        prepared.agreement.config,
+        prepared.tokenizer_files,
+        tuple(notes),
+    )
+
+
+def _request(refs: Sequence[str], output: Path, model: str | None, preprocess: Path | None) -> SoupRequest:
+    return SoupRequest(tuple(refs), output, "uniform", None, None, {}, None, model, preprocess, None, False)
+
+
+def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dict[str, str]:
+    """Return the fingerprint's parts and the first tensor that is not finite, "" where all are."""
+
+    def compute() -> dict[str, str]:
+        value = fingerprint(checkpoint, progress=progress)
+        reader = Reader(torch.device("cpu"))
+        odd = next((n for n in checkpoint if not _is_finite(checkpoint, n, reader)), "")
+        return {"value": value.value, "image": value.image, "text": value.text, "nonfinite": odd}
+
+    paths = [str(path) for path in checkpoint.files]
+    return remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
+
+
+def _is_finite(checkpoint: Checkpoint, name: str, reader: Reader) -> bool:
+    """Whether a tensor holds no NaN and no infinity; other numbers than floats always do not."""
+    spec = checkpoint.tensors[name]
+    return not spec.is_float or all(
+        all_finite(reader.read(0, checkpoint, name, run).view(torch.uint8).numpy(), spec.dtype)
+        for run in runs([checkpoint], name, reader.device, together=1)
+    )

@@ -1,0 +1,1 @@
+"""The strategies of a search: which soup is tried next, and nothing else."""

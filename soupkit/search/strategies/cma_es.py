@@ -1,0 +1,91 @@
+"""Mixing weights by CMA-ES (Hansen 2016, "The CMA evolution strategy: a tutorial", https://arxiv.org/abs/1604.00772).
+
+One weight per ingredient, or per ingredient and block of tensors, from the simplex. The search begins at the greedy
+soup with its equal weights. A point that CMA-ES draws off the simplex means the nearest point on it, in which weak
+ingredients have no share at all.
+"""
+
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from soupkit.errors import UsageError
+from soupkit.search.candidate import ScoredSoup, Soup, Trials, mixture
+from soupkit.search.strategies.greedy import greedy
+
+# Only ranks are told, so nothing that compares scores of different generations may end the search; steps may.
+_OPTIONS = {
+    "verbose": -9, "tolfun": 0, "tolfunhist": 0, "tolfunrel": 0, "tolflatfitness": math.inf,
+    "tolstagnation": math.inf, "tolx": 1e-3,
+}  # fmt: skip
+
+
+def mix(trials: Trials, order: Sequence[int], blocks: Sequence[str], budget: int, seed: int) -> ScoredSoup:
+    """Try `budget` mixtures of the ingredients in `order`, at most, with weights for each of `blocks`.
+
+    Returns the first best soup among the greedy one and the mixtures. Every mixture is scored in full: CMA-ES ranks
+    them all. It ends early when its steps become smaller than a thousandth of the soup.
+    """
+    import cma
+
+    best = greedy(trials, order, budget)
+    k = len(best.members)
+    start = np.tile([1 / k if m in best.members else 0.0 for m in order], len(blocks))
+    generator = np.random.default_rng(seed)
+    drawn = {"randn": lambda n, size: generator.standard_normal((n, size)), "seed": math.nan}
+    evolution = cma.CMAEvolutionStrategy(start, 0.5 / max(k, 2), {**_OPTIONS, **drawn})
+    tried = 0
+    while tried < budget and not evolution.stop():
+        points = trials.agree(evolution.ask())
+        ranked: list[tuple[int | float, float]] = []
+        for point in points[: budget - tried]:
+            soup, distance = meaning(point, order, blocks)
+            found = trials.measure(best, soup, "mix")
+            ranked.append((-found.worth, distance))
+            best = found if found.worth > best.worth else best
+        tried += len(ranked)
+        if len(ranked) == len(points):
+            # Scores that count hits are often equal: then the point nearer to the simplex counts as the better one.
+            places = {pair: place for place, pair in enumerate(sorted(set(ranked)))}
+            evolution.tell(points, [places[pair] for pair in ranked])
+    return best
+
+
+def meaning(point: np.ndarray, order: Sequence[int], blocks: Sequence[str]) -> tuple[Soup, float]:
+    """Return the soup that `point` (float64 [blocks x ingredients]) stands for, and how far that is from it."""
+    drawn = point.reshape(len(blocks), len(order))
+    shares = np.stack([nearest_shares(row) for row in drawn])
+    return mixture(order, dict(zip(blocks, shares.tolist(), strict=True))), float(np.linalg.norm(drawn - shares))
+
+
+def nearest_shares(x: np.ndarray) -> np.ndarray:
+    """Return the point of the simplex nearest to `x`, float64 [n] (Held, Wolfe and Crowder 1974,
+    https://doi.org/10.1007/BF01580223): a number is taken off all of `x` and what is below zero cut."""
+    falling = np.sort(x)[::-1]
+    off = (np.cumsum(falling) - 1) / np.arange(1, len(x) + 1)
+    return np.maximum(x - off[np.flatnonzero(falling > off)[-1]], 0)
+
+
+def all_blocks(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return `patterns` and, where they leave some of the tensors `names` out, `*` for the rest.
+
+    Raises UsageError for a pattern that is left no tensor.
+    """
+    if len(set(patterns)) < len(patterns):
+        raise UsageError("names a pattern twice", "--block", "give each once")
+    blocks = [*patterns, *(["*"] if any(_first_match(name, patterns) is None for name in names) else [])]
+    taken = {_first_match(name, blocks) for name in names}
+    for pattern in blocks:
+        if pattern not in taken:
+            raise UsageError(
+                f"pattern {pattern!r} matches no tensor that is left for it",
+                "--block",
+                "`soupkit inspect --tensors` lists the names; the first pattern that matches counts",
+            )
+    return tuple(blocks)
+
+
+def _first_match(name: str, patterns: Sequence[str]) -> str | None:
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)

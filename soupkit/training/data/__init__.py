@@ -1,0 +1,1 @@
+"""Training data: where samples lie, and batches of them for each rank."""

@@ -1,0 +1,174 @@
+"""Where training images and captions come from: tar shards of WebDataset, a CSV, or a classification task.
+
+WebDataset's own library streams; here any sample can be read by its number, so that the order of the data depends on
+the seed and the count of samples alone and a run may go on with another number of ranks.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache as once
+from pathlib import Path
+
+import numpy as np
+
+from soupkit.errors import DataError
+from soupkit.evaluation.prompts import fill_templates
+from soupkit.evaluation.task import Task
+from soupkit.evaluation.tasks import open_tasks, split_name
+from soupkit.progress import SILENT, Progress
+from soupkit.ranks import Ranks
+from soupkit.training.data.shards import Keys, ShardReader, Table, open_table
+from soupkit.training.entry import DataEntry, TrainEntry
+from soupkit.training.signals import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Images with captions. `sizes` int64 are the samples of each shard, in order.
+
+    `read(i)` returns the image file's bytes and its captions, and raises OSError or DataError for a sample that is
+    damaged. `labels()` are the classes [N] of a task, None elsewhere. `identity` says which files these are, by their
+    number, bytes and a digest of names and sizes. `notes` say what could not be read.
+    """
+
+    place: str
+    sizes: np.ndarray
+    read: Callable[[int], tuple[bytes, tuple[str, ...]]]
+    identity: dict[str, int | str]
+    labels: Callable[[], np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+
+def open_sources(
+    entry: TrainEntry, cache: Path | None = None, *, ranks: Ranks | None = None, workers: int = 0,
+    stop: Stop | None = None, progress: Progress = SILENT,
+) -> list[Source]:  # fmt: skip
+    """Open the data of a run; every rank must call it. Raises DataError when nothing in one of them can be read.
+
+    The index of shards is kept in `cache`, and made by `workers` processes per rank. Asked to stop meanwhile, it raises
+    KeyboardInterrupt.
+    """
+    ranks = ranks or Ranks()
+    found = []
+    for one in entry.data:
+        source = ranks.together(lambda one=one: _open(one))  # type: ignore[misc]
+        if source is None:
+            keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
+            table = open_table(
+                _paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress
+            )  # fmt: skip
+            source = _from_shards(one, table, keys, cache)
+        found.append(source)
+    return found
+
+
+def _open(entry: DataEntry) -> Source | None:
+    """Open what is no list of shards."""
+    if entry.csv is not None:
+        return _table(entry)
+    if isinstance(entry.shards, str) and (task := _task(entry.shards)) is not None:
+        return _from_task(task)
+    if entry.balanced:
+        raise DataError("balanced needs classes", entry.shards, "it is for tasks of classification")
+    return None
+
+
+def _identity(files: Iterable[tuple[str, int]]) -> dict[str, int | str]:
+    digest, number, size = hashlib.blake2b(digest_size=16), 0, 0
+    for name, length in files:
+        digest.update(f"{name}:{length}\n".encode())
+        number, size = number + 1, size + max(0, length)
+    return {"files": number, "bytes": size, "digest": digest.hexdigest()}
+
+
+def _task(text: str) -> Task | None:
+    if text.endswith((".tar", "}")) or ".tar" in text:
+        return None
+    if split_name(text)[0] != "digits" and not Path(split_name(text)[0]).is_dir():
+        raise DataError("there are no shards here", text, "name .tar files, a folder or digits:train")
+    (task,) = open_tasks([text], split="train")
+    if task.kind == "multilabel":
+        raise DataError("its images have several labels and no caption", text, "use shards with captions")
+    return task
+
+
+def _from_task(task: Task) -> Source:
+    dataset = task.dataset
+    files = _identity((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
+    sizes = np.array([len(dataset)])
+    if task.kind == "retrieval":
+
+        def read_captions(index: int) -> tuple[bytes, tuple[str, ...]]:
+            sample = dataset.read(index)
+            return sample.data, sample.captions
+
+        return Source(dataset.place, sizes, read_captions, files)
+    texts = list(fill_templates(task.classnames, task.templates, dataset.place))
+    n = len(task.templates)
+
+    def read(index: int) -> tuple[bytes, tuple[str, ...]]:
+        sample = dataset.read(index)
+        return sample.data, tuple(texts[sample.label * n : (sample.label + 1) * n])
+
+    @once  # only asked for where an order depends on them: to know them, everything is read
+    def labels() -> np.ndarray:
+        return np.array([dataset.read(i).label for i in range(len(dataset))])
+
+    return Source(dataset.place, sizes, read, files, labels)
+
+
+def _table(entry: DataEntry) -> Source:
+    path = entry.csv
+    assert path is not None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            tabs = "\t" in file.readline()  # open_clip's own tables have them, whatever they are called
+            file.seek(0)
+            table = csv.DictReader(file, delimiter="\t" if tabs else ",")
+            columns = list(table.fieldnames or ())
+            there = entry.csv_image in columns and entry.csv_caption in columns
+            rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if there else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot be read: {error}", path) from error
+    if not rows:
+        raise DataError(
+            f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}" if not there else "holds no rows", path,
+            f"it has {', '.join(columns) or 'none'}; name them with csv_image and csv_caption",
+        )  # fmt: skip
+
+    def read(index: int) -> tuple[bytes, tuple[str, ...]]:
+        image, caption = rows[index]
+        return (path.parent / image).read_bytes(), (caption,)
+
+    return Source(str(path), np.array([len(rows)]), read, _identity([(path.name, path.stat().st_size)]))
+
+
+def _paths(entry: DataEntry) -> list[str]:
+    from braceexpand import braceexpand
+
+    patterns = entry.shards if isinstance(entry.shards, list) else [entry.shards or ""]
+    try:
+        return [path for pattern in patterns for path in braceexpand(pattern)]
+    except ValueError as error:
+        raise DataError(
+            f"its braces cannot be expanded: {error}", str(entry.shards), "as in {0000..0999}.tar"
+        ) from error
+
+
+def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None) -> Source:
+    notes = tuple(
+        f"{table.paths[i]}: {p}; {table.counts[i]} of its samples can be read" for i, p in table.problems.items()
+    )
+    first = entry.shards if isinstance(entry.shards, str) else (entry.shards or [""])[0]
+    if not table.counts.sum():
+        hint = notes[0] if notes else f"looked for .{entry.image_key} with .{entry.caption_key}"
+        raise DataError("holds no image with a caption", first, hint)
+    identity = _identity((Path(p).name, int(size)) for p, size in zip(table.paths, table.stamps[:, 0], strict=True))
+    # The shards of one group of the order, and of the next, whose first samples may be wanted before.
+    read = ShardReader(table, keys, cache, together=2 * entry.shuffle_shards)
+    return Source(first, table.counts, read, identity, notes=notes)
