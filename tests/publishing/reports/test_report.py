@@ -19,10 +19,10 @@ from soupkit.publishing.reports.selection import differences, find_model, scatte
 from soupkit.publishing.reports.style import DARK, LIGHT
 from soupkit.schema import Document
 from tests.conftest import soupkit
-from tests.publishing.browser import look, needs_chromium
 from tests.publishing.conftest import score
+from tests.publishing.reports.browser import look, needs_chromium
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Copies of the tables that open_clip and model-soups publish: openclip_results.csv and model_soups/*_results.jsonl.
 PUBLISHED = Path(os.environ.get("SOUPKIT_PUBLISHED_DATA", ROOT / "published"))
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs SOUPKIT_PUBLISHED_DATA")
