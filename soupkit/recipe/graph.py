@@ -9,8 +9,7 @@ from typing import Any
 from soupkit.errors import UsageError
 from soupkit.evaluation.entry import EvaluateEntry
 from soupkit.merging.entry import SoupEntry
-from soupkit.publishing.entry import PushEntry
-from soupkit.publishing.reports.report import ReportEntry
+from soupkit.publishing.entry import PushEntry, ReportEntry
 from soupkit.schema import Document, Entry
 from soupkit.search.entry import SearchEntry
 from soupkit.training.runs import expand_sweeps, read_runs, sweeps_of

@@ -16,6 +16,7 @@ from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, HubError, StorageError, UsageError
+from soupkit.files import storage_error
 from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.card import CardFacts, Parent, choose_license, eval_results_file, render, split_front_matter
@@ -198,7 +199,7 @@ def write_repository(contents: Contents, folder: Path, files: list[PlannedFile],
                 progress.advance(place.stat().st_size if path in contents else 0)
             progress.finish()
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", error.filename or folder) from error
+            raise storage_error(error, Path(error.filename or folder), 0) from error
         for file in files:
             if sha256_of(partial.path / file.path) != file.sha256:
                 raise CheckpointError("is not what was to be written", partial.path / file.path, "run this again")
