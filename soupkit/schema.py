@@ -6,6 +6,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from soupkit.errors import UsageError
 
@@ -17,6 +18,11 @@ class Entry(BaseModel):
 
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
+
+
+def refusal(error: UsageError, place: tuple[str, ...] = ()) -> PydanticCustomError:
+    """Return what a validator of an entry raises to say `error` of its field, or of what stands at `place` in it."""
+    return PydanticCustomError("refused", "{what}", {"what": error.what, "hint": error.hint, "place": place})
 
 
 class Document:
@@ -75,10 +81,13 @@ class Document:
             first = error.errors()[0]
             found = (elsewhere or {}).get(str(first["loc"][0]) if first["loc"] else "", place)
             place = place if isinstance(found, str) else found
-            loc = self._keys_of(first["loc"], place, lacking=first["type"] in ("extra_forbidden", "missing"))
+            said_at = (*first["loc"], *first["ctx"]["place"]) if first["type"] == "refused" else first["loc"]
+            loc = self._keys_of(said_at, place, lacking=first["type"] in ("extra_forbidden", "missing"))
             name = ".".join(str(p) for p in loc)
             said = first["msg"].removeprefix("Value error, ")
             what, hint = f"{name}: {said[:1].lower()}{said[1:]}".removeprefix(": "), ""
+            if first["type"] == "refused":
+                what, hint = first["ctx"]["what"], first["ctx"]["hint"]
             if first["type"] == "extra_forbidden":
                 what, hint = f"there is no key {name!r} here", f"the keys are {', '.join(_keys(schema, loc))}"
             if isinstance(found, str):

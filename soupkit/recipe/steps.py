@@ -177,9 +177,9 @@ class Work:
         assert place is not None
         if "search" not in entry:
             merge(
-                entry["ingredients"], place, method=entry["method"], weights=entry["weight"], base=entry["base"],
-                parameters=entry["param"], dtype=entry["dtype"], model=entry["model"], preprocess=entry["preprocess"],
-                options=RunOptions(fresh=self.fresh), progress=self.progress,
+                entry["ingredients"], place, method=entry["method"], weights=entry["weights"], base=entry["base"],
+                parameters=entry["parameters"], dtype=entry["dtype"], model=entry["model"],
+                preprocess=entry["preprocess"], options=RunOptions(fresh=self.fresh), progress=self.progress,
             )  # fmt: skip
             return
         search = SearchEntry.model_validate(entry).options()

@@ -20,7 +20,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_an_entry_alone_is_read(tmp_path: Path) -> None:
     entry = read_soup(write(tmp_path, ENTRY))
-    assert (entry.ingredients, entry.method, entry.weight) == (["a", "b"], "linear", [2.0, 1.0])
+    assert (entry.ingredients, entry.method, entry.weights) == (["a", "b"], "linear", [2.0, 1.0])
 
 
 def test_a_soup_of_a_whole_recipe_is_found_by_name_or_because_it_is_the_only_merge(tmp_path: Path) -> None:
