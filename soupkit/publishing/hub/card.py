@@ -11,22 +11,13 @@ from typing import Any
 import yaml
 
 from soupkit.errors import UsageError
+from soupkit.merging.registry import METHODS
+from soupkit.merging.soup_directory import SoupDocument, SourceRecord
 from soupkit.publishing.hub.scores import Scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 
 _PIPELINE = "zero-shot-image-classification"
 _TAGS = ["open_clip", "clip", "model-soup", "merge", "soupkit"]
-_CITED = """\
-```bibtex
-@inproceedings{wortsman2022soups,
-  title     = {Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
-               inference time},
-  author    = {Wortsman, Mitchell and others},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2022},
-  url       = {https://arxiv.org/abs/2203.05482}
-}
-```"""
 _METRICS = {
     "acc1": "accuracy",
     "acc5": "top-5 accuracy",
@@ -64,8 +55,8 @@ def choose_license(given: str | None, parents: tuple[Parent, ...], existing: str
     """
     if given or existing:
         return given or existing or ""
-    known = {p.license for p in parents}
-    if len(known) == 1 and (only := known.pop()) is not None:
+    licenses = {p.license for p in parents}
+    if len(licenses) == 1 and (only := licenses.pop()) is not None:
         return only
     said = ", ".join(f"{p.repo}: {p.license or 'none'}" for p in parents) or "no ingredient is on the Hub"
     raise UsageError(f"nothing says the soup's licence ({said})", "--license", "name it, as in --license apache-2.0")
@@ -144,14 +135,15 @@ def sections(facts: CardFacts) -> dict[str, str]:
 
 
 def _summary(facts: CardFacts) -> str:
-    record, n = facts.soup.record, len(facts.soup.record["ingredients"])
+    record = facts.soup.record
+    n = len(record.ingredients)
     size = facts.soup.parameters
     shown = f"{size / 1e9:.2f} B" if size >= 1e9 else f"{size / 1e6:.1f} M"
     return (
         f"# {facts.repo.split('/')[1]}\n\n"
-        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.get('dtype')}): the weights of {n} "
+        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.dtype}): the weights of {n} "
         f"model{'s' if n != 1 else ''}, merged into one by soupkit "
-        f"{record.get('soupkit')}, method `{record.get('method')}`. It costs at inference what one of them does."
+        f"{record.soupkit}, method `{record.method}`. It costs at inference what one of them does."
     )
 
 
@@ -170,8 +162,8 @@ def _score_table(facts: CardFacts) -> str:
     scores = facts.scores
     if not scores.soup:
         return "## Scores\n\nNone were recorded beside this soup."
-    refs = [i["ref"] for i in facts.soup.record["ingredients"]]
-    by_place = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
+    refs = [i.ref for i in facts.soup.record.ingredients]
+    by_key = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
     shown = [r for r in dict.fromkeys(refs) if any(s["ref"] == r for s in scores.others)]
     lines = [
         "## Scores\n\nZero-shot, in percent, with 95 % intervals.\n",
@@ -179,8 +171,8 @@ def _score_table(facts: CardFacts) -> str:
         "|" + "---|" * (4 + len(shown)),
     ]
     for s in scores.soup:
-        place = (s["task"], s["split"], s["metric"])
-        cells = [_score(by_place.get((r, *place))) for r in shown]
+        key = (s["task"], s["split"], s["metric"])
+        cells = [_score(by_key.get((r, *key))) for r in shown]
         mark = " *" if (s["task"], s["split"]) in scores.selected else ""
         row = [f"{s['task']}:{s['split']}{mark}", s["metric"], f"{s['n']:,}", f"**{_score(s)}**", *cells]
         lines.append("| " + " | ".join(row) + " |")
@@ -200,20 +192,23 @@ def _code(text: str) -> str:
     return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
 
 
-def _making(record: dict[str, Any], search: str | None) -> str:
-    lines = ["## How it was made\n", f"- method: `{record.get('method')}`"]
+def _making(record: SoupDocument, search: str | None) -> str:
+    lines = ["## How it was made\n", f"- method: `{record.method}`"]
     if search is not None:
         lines.append(f"- its ingredients were chosen by a search: {search} (`search.json` has every decision)")
-    if record.get("parameters"):
-        lines.append(f"- parameters: `{record['parameters']}`")
-    lines += [f"- dtype: {record.get('dtype')}", f"- fingerprint of the weights: `{record['output']['fingerprint']}`"]
-    lines += [f"- sha256 of the file: `{record['output']['sha256']}`", ""]
+    if record.parameters:
+        lines.append(f"- parameters: `{record.parameters}`")
+    lines += [f"- dtype: {record.dtype}", f"- fingerprint of the weights: `{record.output.fingerprint}`"]
+    lines += [f"- sha256 of the file: `{record.output.sha256}`", ""]
     lines += ["| ingredient | weight | fingerprint | sha256 |", "|---|---|---|---|"]
-    things = [(i, i.get("weight")) for i in record["ingredients"]]
-    for thing, weight in [*things, *([(record["base"], "base")] if record.get("base") else [])]:
-        share = weight if isinstance(weight, str) else f"{weight:.6g}" if weight is not None else "by tensor"
-        digest = f"`{thing['sha256']}`" if thing.get("sha256") else "–"
-        lines.append(f"| {_code(thing['ref'])} | {share} | `{thing['fingerprint']}` | {digest} |")
+    rows: list[tuple[SourceRecord, str]] = [
+        (i, f"{i.weight:.6g}" if i.weight is not None else "by tensor") for i in record.ingredients
+    ]
+    if record.base is not None:
+        rows.append((record.base, "base"))
+    for source, share in rows:
+        digest = f"`{source.sha256}`" if source.sha256 else "–"
+        lines.append(f"| {_code(source.ref)} | {share} | `{source.fingerprint}` | {digest} |")
     return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
 
 
@@ -238,7 +233,10 @@ def _licence(facts: CardFacts) -> str:
         lines.append(f"- {link}{at}: {parent.license or 'no licence named'}; cite it as its card says")
     if not facts.parents:
         lines[1] = f"This soup: {facts.license}. None of its ingredients is named by a repository on the Hub."
-    return "\n".join([*lines, "", "The method:", "", _CITED])
+    method = METHODS.get(facts.soup.record.method)
+    if method is not None:
+        lines += ["", f"The method, {method.name}: {method.citation}.", "", f"```bibtex\n{method.paper.bibtex}```"]
+    return "\n".join(lines)
 
 
 def render(facts: CardFacts, existing: str | None) -> str:
@@ -272,16 +270,19 @@ def _marked(name: str, text: str) -> str:
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """Return the metadata and the body of a README. Raises UsageError for metadata that are not a YAML map."""
-    found = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
-    if not found:
+    match = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
+    if not match:
         return {}, text
     try:
-        data = yaml.safe_load(found.group(1)) or {}
+        data = yaml.safe_load(match.group(1)) or {}
     except yaml.YAMLError as error:
         raise UsageError("has metadata that are not valid YAML", "README.md", "correct them") from error
     if not isinstance(data, dict):
         raise UsageError("has metadata that are not a map", "README.md", "correct them")
-    return data, text[found.end() :]
+    tags = data.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise UsageError("has metadata whose tags are no list of words", "README.md", "as in tags: [clip, model-soup]")
+    return data, text[match.end() :]
 
 
 def _renewed(existing: str, parts: dict[str, str]) -> tuple[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.errors import DataError, UsageError
+from soupkit.merging.soup_directory import SoupDocument
 
 _KEYS = ("ref", "fingerprint", "task", "split", "metric", "value", "n", "low", "high")
 
@@ -22,7 +23,7 @@ class Scores:
     search: str | None = None
 
 
-def read_scores(record: dict[str, Any], documents: dict[str, Any], given: Path | None = None) -> Scores:
+def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | None = None) -> Scores:
     """Collect the scores of the soup that `record` is of, and of its ingredients, from `documents`, by file name:
     `scores.json` and `search.json`, where they are there.
 
@@ -40,9 +41,9 @@ def read_scores(record: dict[str, Any], documents: dict[str, Any], given: Path |
         why = search.get("why")
         places = ", ".join(sorted({f"{s['task']}:{s['split']}" for s in chosen}))
         how = f"`{search.get('strategy')}` among {len(search.get('ingredients') or [])} ingredients, on {places}"
-    names = {i["fingerprint"]: i["ref"] for i in record["ingredients"]}
+    names = {i.fingerprint: i.ref for i in record.ingredients}
     unique = {(s["fingerprint"], s["task"], s["split"], s["metric"]): s for s in found}
-    soup = [s for s in unique.values() if s["fingerprint"] == record["output"]["fingerprint"]]
+    soup = [s for s in unique.values() if s["fingerprint"] == record.output.fingerprint]
     if given is not None and not soup:
         raise UsageError("holds no score of this soup", given, "its fingerprint is in soup.json; evaluate it again")
     others = [{**s, "ref": names[s["fingerprint"]]} for s in unique.values() if s["fingerprint"] in names]
