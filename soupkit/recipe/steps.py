@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from braceexpand import braceexpand
 from soupkit.checkpoint.hub import is_hub
 from soupkit.checkpoint.partial import partial_path
 from soupkit.evaluation import EvaluationOptions, default_cache, evaluate
+from soupkit.evaluation.scores_document import SCORES, ScoresDocument
 from soupkit.evaluation.tasks import split_name
 from soupkit.merging import RunOptions, merge
 from soupkit.progress import Progress
@@ -28,7 +29,7 @@ from soupkit.training.entry import NOT_IDENTITY, TrainEntry
 # Raised when a step comes to do something else for the same entry, so that its old results are made anew.
 _VERSIONS = {"train": 1, "soup": 1, "evaluate": 1, "report": 1, "push": 2}
 _STATE = "run.json"
-SCORES, REPORT, FIGURES = "scores.json", "report.html", "figures"
+REPORT, FIGURES = "report.html", "figures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +196,7 @@ class Work:
             entry["refs"], entry["tasks"], data_root=_path(entry["data_root"]),
             options=replace(self.means.evaluation, limit=entry["limit"]), progress=self.progress,
         )  # fmt: skip
-        document = {
-            "schema": 1,
-            "command": "evaluate",
-            "scores": [asdict(s) for s in result.scores],
-            "pairs": [asdict(p) for p in result.pairs],
-            "limit": entry["limit"],
-            "notes": list(result.notes),
-        }
-        _write(place, document)
+        ScoresDocument.of(result, entry["limit"], timed=False).write(place)
 
     def _report(self, entry: dict[str, Any], place: Path | None) -> None:
         assert place is not None
