@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from soupkit.errors import UsageError
+from soupkit.evaluation.metrics import METRICS
+from soupkit.evaluation.task import Score
 from soupkit.merging.registry import METHODS
 from soupkit.merging.soup_directory import SoupDocument, SourceRecord
 from soupkit.publishing.hub.scores import Scores
@@ -18,12 +20,6 @@ from soupkit.publishing.hub.verify import VerifiedSoup
 
 _PIPELINE = "zero-shot-image-classification"
 _TAGS = ["open_clip", "clip", "model-soup", "merge", "soupkit"]
-_METRICS = {
-    "acc1": "accuracy",
-    "acc5": "top-5 accuracy",
-    "mean_per_class_recall": "recall",
-    "mean_average_precision": "map",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +66,10 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         EvalResult(
             task_type=_PIPELINE,
             task_name="Zero-shot image classification",
-            dataset_type=dataset_id(s["task"]) or s["task"],
-            dataset_name=s["task"],
-            dataset_split=s["split"],
-            metric_type=_METRICS.get(name, name),
+            dataset_type=dataset_id(s.task) or s.task,
+            dataset_name=s.task,
+            dataset_split=s.split,
+            metric_type=_hub_name(name),
             metric_name=name,
             metric_value=value,
         )
@@ -93,9 +89,15 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     return {**data.to_dict(), **({"base_model_relation": "merge"} if repos else {})}
 
 
-def _values(score: dict[str, Any]) -> list[tuple[str, float]]:
-    metrics = {score["metric"]: score["value"], **(score.get("metrics") or {})}
-    return [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
+def _values(score: Score) -> list[tuple[str, float]]:
+    metrics = {score.metric: score.value, **score.metrics}
+    return [(name, value) for name, value in metrics.items() if value is not None]
+
+
+def _hub_name(metric: str) -> str:
+    """Return what the Hub calls a metric."""
+    row = METRICS.get(metric)
+    return row.hub_name if row is not None and row.hub_name else metric
 
 
 def dataset_id(task: str) -> str | None:
@@ -111,11 +113,11 @@ def eval_results_file(scores: Scores) -> bytes | None:
         EvalResultEntry(
             dataset_id=hub,
             task_id="default",
-            value=s["value"],
-            notes=f"zero-shot {s['metric']}, {s['split']} split, n = {s['n']}, 95 % interval {s['low']} to {s['high']}",
+            value=s.value,
+            notes=f"zero-shot {s.metric}, {s.split} split, n = {s.n}, 95 % interval {s.low} to {s.high}",
         )
         for s in scores.soup
-        if (hub := dataset_id(s["task"])) is not None
+        if (hub := dataset_id(s.task)) is not None
     ]
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
     return text.encode() if entries else None
@@ -163,29 +165,29 @@ def _score_table(facts: CardFacts) -> str:
     if not scores.soup:
         return "## Scores\n\nNone were recorded beside this soup."
     refs = [i.ref for i in facts.soup.record.ingredients]
-    by_key = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
-    shown = [r for r in dict.fromkeys(refs) if any(s["ref"] == r for s in scores.others)]
+    by_key = {(s.ref, s.task, s.split, s.metric): s for s in scores.others}
+    shown = [r for r in dict.fromkeys(refs) if any(s.ref == r for s in scores.others)]
     lines = [
         "## Scores\n\nZero-shot, in percent, with 95 % intervals.\n",
         "| " + " | ".join(["task", "metric", "n", "this soup", *(_code(r) for r in shown)]) + " |",
         "|" + "---|" * (4 + len(shown)),
     ]
     for s in scores.soup:
-        key = (s["task"], s["split"], s["metric"])
+        key = (s.task, s.split, s.metric)
         cells = [_score(by_key.get((r, *key))) for r in shown]
-        mark = " *" if (s["task"], s["split"]) in scores.selected else ""
-        row = [f"{s['task']}:{s['split']}{mark}", s["metric"], f"{s['n']:,}", f"**{_score(s)}**", *cells]
+        mark = " *" if (s.task, s.split) in scores.selected else ""
+        row = [f"{s.task}:{s.split}{mark}", s.metric, f"{s.n:,}", f"**{_score(s)}**", *cells]
         lines.append("| " + " | ".join(row) + " |")
-    if any((s["task"], s["split"]) in scores.selected for s in scores.soup):
+    if any((s.task, s.split) in scores.selected for s in scores.soup):
         lines.append("\n\\* The soup was chosen on these images: its score on them is likely to be too good.")
     lines += [f"\n![{text}]({path})" for path, text in facts.figures.items()]
     return "\n".join(lines)
 
 
-def _score(score: dict[str, Any] | None) -> str:
+def _score(score: Score | None) -> str:
     if score is None:
         return "–"
-    return f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
+    return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
 def _code(text: str) -> str:

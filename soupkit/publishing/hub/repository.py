@@ -15,16 +15,17 @@ from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, HubError, StorageError, UsageError
+from soupkit.evaluation.scores_document import SCORES
 from soupkit.files import storage_error
 from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME, SoupDocument
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.card import CardFacts, Parent, choose_license, eval_results_file, render, split_front_matter
-from soupkit.publishing.hub.scores import read_document, read_scores
+from soupkit.publishing.hub.scores import SEARCH, read_json, read_scores
 from soupkit.publishing.hub.verify import WEIGHTS_NAME, VerifiedSoup
 from soupkit.publishing.hub.without_local_paths import published
 
 CARD = "README.md"
-SCORES, SEARCH, _CURVE = "scores.json", "search.json", "interpolation.json"
+_CURVE = "interpolation.json"
 Contents = dict[str, bytes | Path]
 _FIGURES = {
     "scores": "Scores of each model, with 95 % intervals",
@@ -77,7 +78,7 @@ def repository_files(soup: VerifiedSoup, repo: str, options: PushOptions, existi
     files = {name: directory / name for name in (SCORES, SEARCH, _CURVE) if (directory / name).is_file()}
     if options.scores is not None:
         files[SCORES] = options.scores
-    said = published({SOUP_NAME: asdict(soup.record), **{name: read_document(path) for name, path in files.items()}})
+    said = published({SOUP_NAME: asdict(soup.record), **{name: read_json(path) for name, path in files.items()}})
     record = SoupDocument.of(said[SOUP_NAME])
     assert record is not None  # the names of places are all that was changed
     scores = read_scores(record, said, options.scores)

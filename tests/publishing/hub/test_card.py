@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from soupkit.errors import UsageError
+from soupkit.evaluation.task import Score
 from soupkit.merging.registry import METHODS
 from soupkit.merging.soup_directory import IngredientRecord, OutputRecord, SoupDocument, SourceRecord
 from soupkit.publishing.hub.card import (
@@ -65,7 +66,7 @@ def test_a_weight_that_no_number_says_is_by_tensor() -> None:
 
 
 def test_the_hub_reads_the_metadata_as_they_are_meant() -> None:
-    scores = Scores(soup=(score("soup", 0.5, "wds/vtab/cifar10", "test"),))
+    scores = Scores(soup=(Score(**score("soup", 0.5, "wds/vtab/cifar10", "test")),))
     data = ModelCard(render(facts(scores=scores), None)).data
     assert data.license == "mit" and data.base_model == ["org/b"] and data.library_name == "open_clip"
     assert data.eval_results is not None
@@ -75,13 +76,13 @@ def test_the_hub_reads_the_metadata_as_they_are_meant() -> None:
 
 
 def test_only_scores_on_data_sets_of_the_hub_go_into_its_own_results() -> None:
-    assert eval_results_file(Scores(soup=(score("soup", 0.5, "digits"),))) is None
-    (entry,) = yaml.safe_load(eval_results_file(Scores(soup=(score("soup", 0.5, "wds/imagenet1k"),))) or b"")
+    assert eval_results_file(Scores(soup=(Score(**score("soup", 0.5, "digits")),))) is None
+    (entry,) = yaml.safe_load(eval_results_file(Scores(soup=(Score(**score("soup", 0.5, "wds/imagenet1k")),))) or b"")
     assert entry["value"] == 0.5 and entry["dataset"]["id"] == dataset_id("wds/imagenet1k")
 
 
 def test_scores_on_images_that_chose_the_soup_are_marked() -> None:
-    chosen = Scores(soup=(score("soup", 0.5),), selected=frozenset({("digits", "val")}))
+    chosen = Scores(soup=(Score(**score("soup", 0.5)),), selected=frozenset({("digits", "val")}))
     assert "digits:val * |" in sections(facts(scores=chosen))["scores"]
     assert "too good" in sections(facts(scores=chosen))["scores"]
 
