@@ -46,7 +46,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
     ):
         name, late = command.__name__.replace("_", "-"), getattr(module, "full_help", None)
         cls = _with_late_help(late) if late is not None else None
-        app.command(name, help=module.HELP, cls=cls)(_reporting(command, debug))
+        app.command(name, help=module.HELP, cls=cls)(_reporting(command, name, debug))
 
 
 def _with_late_help(full_help: Callable[[], str]) -> type[TyperCommand]:
@@ -60,7 +60,7 @@ def _with_late_help(full_help: Callable[[], str]) -> type[TyperCommand]:
     return Command
 
 
-def _reporting(command: Callable[..., None], debug: bool) -> Callable[..., None]:
+def _reporting(command: Callable[..., None], name: str, debug: bool) -> Callable[..., None]:
     """Wrap `command` so that its errors become one short block and an exit code."""
 
     @wraps(command)
@@ -73,6 +73,6 @@ def _reporting(command: Callable[..., None], debug: bool) -> Callable[..., None]
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
-            sys.exit(report_error(error))
+            sys.exit(report_error(error, f"soupkit {name}"))
 
     return run

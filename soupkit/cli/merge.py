@@ -92,7 +92,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import terminal_progress
+    from soupkit.cli.progress import terminal_progress
     from soupkit.merging import RunOptions
     from soupkit.merging import merge as run_merge
 
