@@ -12,12 +12,12 @@ import xxhash
 
 from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, combine, fingerprint, tensor_digest
-from soupkit.checkpoint.formats.weight_files import TOKENIZER_PATTERNS
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_OUTPUT, TOKENIZER_PATTERNS
 from soupkit.checkpoint.hub import sha256_by_cache
 from soupkit.checkpoint.partial import PartialDirectory, remove_lock
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
+from soupkit.checkpoint.writer import OutputLayout, TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.merging.engine import Engine, choose_workers
@@ -26,7 +26,6 @@ from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.slab_worker import SlabWorker
 from soupkit.merging.soup_directory import (
-    CONFIG_NAME,
     SOUP_NAME,
     read_config,
     read_soup_json,
@@ -148,7 +147,7 @@ class Execution:
 
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
         """On the first rank: find what an earlier run left, or make room for the output."""
-        if foreign := _foreign(partial.path):
+        if foreign := _foreign(partial.path, self.prepared.layout):
             remove_lock(partial.path)
             raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
         if self.target.exists() and not fresh and any(self.target.iterdir()):
@@ -269,8 +268,8 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _foreign(directory: Path) -> str | None:
+def _foreign(directory: Path, layout: OutputLayout) -> str | None:
     """Return a file in a partial directory that no merge would have put there, None where there is none."""
-    ours = ("lock", "journal-*.jsonl", SINGLE_NAME, "model-*-of-*.safetensors", INDEX_NAME, CONFIG_NAME, SOUP_NAME)
-    patterns = (*ours, *TOKENIZER_PATTERNS)
+    weights = (*(f.name for f in layout.files), OPEN_CLIP_OUTPUT.weights, "model-*-of-*.safetensors", layout.index_name)
+    patterns = (*weights, "lock", "journal-*.jsonl", OPEN_CLIP_CONFIG, SOUP_NAME, *TOKENIZER_PATTERNS)
     return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)
