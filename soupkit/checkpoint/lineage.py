@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.formats.weight_files import TRAINING
 from soupkit.checkpoint.towers import is_image
 from soupkit.progress import SILENT, Progress
 
@@ -146,7 +147,7 @@ def recorded_lineage(paths: Sequence[Path], refs: Sequence[str]) -> str | None:
     """Say what the runs' own records (`training.json`) tell of their parents; None where not all of them have one."""
     ancestors = []
     for path in paths:
-        record = _record(path if (path / "training.json").is_file() else path.parent)
+        record = _record(path if (path / TRAINING).is_file() else path.parent)
         if record is None:
             return None
         own = record.get("output", {}).get("fingerprint")
@@ -160,7 +161,7 @@ def recorded_lineage(paths: Sequence[Path], refs: Sequence[str]) -> str | None:
 
 def _record(directory: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((directory / "training.json").read_text("utf-8"))
+        record = json.loads((directory / TRAINING).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     whole = isinstance(record, dict) and isinstance(record.get("lineage"), list)
