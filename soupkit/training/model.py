@@ -11,12 +11,12 @@ from torch import nn
 from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.reference import open_headers
+from soupkit.checkpoint.run_record import record_of
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, open_tokenizer
 from soupkit.progress import SILENT, Progress
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import seed_of
-from soupkit.training.run_directory import read_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,8 @@ def find_start(entry: TrainEntry, progress: Progress = SILENT) -> Start:
     with open_checkpoint(entry.init, progress=progress) as parent:
         config = _own_config(entry) if entry.model is not None else _config_of(parent)
         value = fingerprint(parent).value
-        files, place = parent.tokenizer_files, parent.path
-    run = place.parent if place.name == "ema" or place.name.startswith("samples=") else place
-    before = read_training(run) or {}
-    return Start(config, value, (value, *before.get("lineage", [])), files)
+        record = record_of(parent.path)
+        return Start(config, value, (value, *(record.lineage if record else ())), parent.tokenizer_files)
 
 
 def find_config(entry: TrainEntry) -> dict[str, Any]:

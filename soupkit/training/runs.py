@@ -1,5 +1,6 @@
 """The runs of a file: what each takes over from the one it starts from, and the several that a sweep stands for."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,10 @@ import yaml
 from soupkit.errors import UsageError
 from soupkit.schema import Document
 from soupkit.training.entry import TrainEntry
-from soupkit.training.references import RUN_REFERENCE
 from soupkit.training.sweep import SweepEntry, changed
 
+# A run or a sweep, and what of it when not its final weights: ${train.x}@ema.
+RUN_REFERENCE = re.compile(r"\$\{train\.([^}@]+)\}(@.+)?")
 # What a run does not take over from the one it starts from.
 _OWN = ("init", "stop_at", "snapshots", "schedule", "continued_from")
 

@@ -25,18 +25,26 @@ from soupkit.training.signals import Stop
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """Which files a source is made of: their number, their bytes, and a digest of their names and sizes."""
+
+    files: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Images with captions. `sizes` int64 are the samples of each shard, in order.
 
     `read(i)` returns the image file's bytes and its captions, and raises OSError or DataError for a sample that is
-    damaged. `labels()` are the classes [N] of a task, None elsewhere. `identity` says which files these are, by their
-    number, bytes and a digest of names and sizes. `notes` say what could not be read.
+    damaged. `labels()` are the classes [N] of a task, None elsewhere. `notes` say what could not be read.
     """
 
     place: str
     sizes: np.ndarray
     read: Callable[[int], tuple[bytes, tuple[str, ...]]]
-    identity: dict[str, int | str]
+    files: SourceFiles
     labels: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
@@ -54,17 +62,15 @@ def open_sources(
     KeyboardInterrupt.
     """
     ranks = ranks or Ranks()
-    found = []
+    sources = []
     for one in entry.data:
-        source = ranks.together(lambda one=one: _open(one))  # type: ignore[misc]
+        source = ranks.together(_open, one)
         if source is None:
             keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
-            table = open_table(
-                _paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress
-            )  # fmt: skip
+            table = open_table(_paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress)
             source = _from_shards(one, table, keys, cache)
-        found.append(source)
-    return found
+        sources.append(source)
+    return sources
 
 
 def _open(entry: DataEntry) -> Source | None:
@@ -78,12 +84,13 @@ def _open(entry: DataEntry) -> Source | None:
     return None
 
 
-def _identity(files: Iterable[tuple[str, int]]) -> dict[str, int | str]:
-    digest, number, size = hashlib.blake2b(digest_size=16), 0, 0
-    for name, length in files:
-        digest.update(f"{name}:{length}\n".encode())
-        number, size = number + 1, size + max(0, length)
-    return {"files": number, "bytes": size, "digest": digest.hexdigest()}
+def _files(sizes: Iterable[tuple[str, int]]) -> SourceFiles:
+    """Return what names and sizes say of files; a size of -1 is that of a file that is missing."""
+    digest, number, total = hashlib.blake2b(digest_size=16), 0, 0
+    for name, size in sizes:
+        digest.update(f"{name}:{size}\n".encode())
+        number, total = number + 1, total + max(0, size)
+    return SourceFiles(number, total, digest.hexdigest())
 
 
 def _task(text: str) -> Task | None:
@@ -99,7 +106,7 @@ def _task(text: str) -> Task | None:
 
 def _from_task(task: Task) -> Source:
     dataset = task.dataset
-    files = _identity((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
+    files = _files((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
     sizes = np.array([len(dataset)])
     if task.kind == "retrieval":
 
@@ -145,7 +152,7 @@ def _table(entry: DataEntry) -> Source:
         image, caption = rows[index]
         return (path.parent / image).read_bytes(), (caption,)
 
-    return Source(str(path), np.array([len(rows)]), read, _identity([(path.name, path.stat().st_size)]))
+    return Source(str(path), np.array([len(rows)]), read, _files([(path.name, path.stat().st_size)]))
 
 
 def _paths(entry: DataEntry) -> list[str]:
@@ -168,7 +175,7 @@ def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None)
     if not table.counts.sum():
         hint = notes[0] if notes else f"looked for .{entry.image_key} with .{entry.caption_key}"
         raise DataError("holds no image with a caption", first, hint)
-    identity = _identity((Path(p).name, int(size)) for p, size in zip(table.paths, table.stamps[:, 0], strict=True))
+    files = _files((Path(p).name, int(size)) for p, size in zip(table.paths, table.stamps[:, 0], strict=True))
     # The shards of one group of the order, and of the next, whose first samples may be wanted before.
     read = ShardReader(table, keys, cache, together=2 * entry.shuffle_shards)
-    return Source(first, table.counts, read, identity, notes=notes)
+    return Source(first, table.counts, read, files, notes=notes)
