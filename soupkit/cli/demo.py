@@ -41,7 +41,7 @@ def demo(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import print_json, terminal_progress
-    from soupkit.cli.run import fields, show
+    from soupkit.cli.run import show
     from soupkit.evaluation import EvaluationOptions
     from soupkit.recipe.run import run_recipe
     from soupkit.training import TrainOptions
@@ -59,7 +59,7 @@ def demo(
     scores = {Path(s["ref"]).name: s for s in json.loads((output / "scores.json").read_text("utf-8"))["scores"]}
     search = json.loads((output / "soup" / "greedy" / "search.json").read_text("utf-8"))
     if as_json:
-        print_json("demo", {**fields(result), "scores": list(scores.values()), "selected": search["selected"]})
+        print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search["selected"]})
     else:
         _show(scores, search, result)
 

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupkit.recipe.costs import StepCost
-    from soupkit.recipe.steps import StepResult
+    from soupkit.recipe.run_directory import StepResult
 
 
 def cost_lines(step: "StepResult", cost: "StepCost", world: int) -> list[str]:

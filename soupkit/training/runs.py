@@ -61,17 +61,12 @@ def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
     `sweep` is several runs, called NAME-01 or NAME-VARIANT. `settings` are `key=value` or `NAME.key=value`, NAME being
     a run or a sweep, and count before the file. Raises UsageError, with the line.
     """
-    document = Document(path)
-    data: Any = document.data
-    named = isinstance(data, dict) and isinstance(data.get("train"), dict)
-    if isinstance(data, dict) and "train" in data and not named:
-        document.refuse("train should be a map from names to runs", ("train",))
-    raw: dict[str, _Raw] = {}
-    for name, fields in (data["train"] if named else {"": data}).items():
-        place = ("train", name) if named else ()
-        if not isinstance(fields, dict):
-            document.refuse("a run should be a map of its settings", place)
-        raw[name] = _Raw(dict(fields), place)
+    return runs_of(Document(path), settings)
+
+
+def runs_of(document: Document, settings: Sequence[str] = ()) -> list[Run]:
+    """Return the runs of a recipe that has been read, as `read_runs` does."""
+    raw = _raw_runs(document)
     later = []
     for key, value in map(_parse, settings):
         those, inner = _named(raw, key)
@@ -82,11 +77,28 @@ def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
             if "sweep" in one.fields or inner == "sweep":
                 one.fields = changed(one.fields, {inner: value})
         if not any("sweep" in one.fields for one in those):
-            raise UsageError("there is no sweep to change", f"--set {key}")
+            raise UsageError("there is no sweep to change", f"--set {key}", "it changes runs that have a sweep")
     raw = _expand(document, raw)
     for key, value in later:
         _apply(raw, key, value)
     return _resolve(document, raw)
+
+
+def _raw_runs(document: Document) -> dict[str, _Raw]:
+    """Return the runs of a recipe by name, as the file says them; one entry alone has an empty name."""
+    data: Any = document.data
+    named = isinstance(data, dict) and isinstance(data.get("train"), dict)
+    if isinstance(data, dict) and "train" in data and not named:
+        document.refuse(
+            "train should be a map from names to runs", ("train",), hint="as in train: {a: {model: ..., data: ...}}"
+        )
+    raw: dict[str, _Raw] = {}
+    for name, fields in (data["train"] if named else {"": data}).items():
+        place = ("train", name) if named else ()
+        if not isinstance(fields, dict):
+            document.refuse("a run should be a map of its settings", place, hint="docs/training.md lists them")
+        raw[name] = _Raw(dict(fields), place)
+    return raw
 
 
 def _expand(document: Document, raw: dict[str, _Raw]) -> dict[str, _Raw]:
