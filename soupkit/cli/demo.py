@@ -85,8 +85,8 @@ def _show(scores: dict[str, Any], search: dict[str, Any], result: "RunResult") -
     console.print(table)
     ingredients = {name: s["value"] for name, s in scores.items() if name not in ("stage1", *names)}
     first = max(ingredients, key=ingredients.__getitem__)
-    found = scores["greedy"]["value"]
-    gained = [f"{100 * (found - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
+    soup = scores["greedy"]["value"]
+    gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
     chosen = ", ".join(Path(ref).name for ref in search["selected"])
     every = ", all of them" if len(search["selected"]) == len(ingredients) else ""
     console.print(

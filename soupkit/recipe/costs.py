@@ -212,8 +212,8 @@ def _sums(sizes: Sequence[TaskSize]) -> tuple[int, int]:
 
 def _converted(weights: _Weights, dtype: str | None) -> _Weights:
     """Return the same weights in another dtype; None keeps theirs."""
-    known = BY_TORCH_NAME.get(dtype or "")
-    return weights if known is None else replace(weights, nbytes=weights.parameters * known.itemsize)
+    target = BY_TORCH_NAME.get(dtype or "")
+    return weights if target is None else replace(weights, nbytes=weights.parameters * target.itemsize)
 
 
 def _operations(model_cfg: dict[str, Any] | None) -> tuple[int | None, int | None]:

@@ -48,11 +48,11 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """A step as the file declares it: its kind, its checked entry, where it stands, and the run it starts from."""
+    """A step as the file declares it: its kind, its checked entry, the keys that lead to it, its parent run."""
 
     kind: type[Step[Any]]
     entry: Entry
-    place: tuple[str, ...]
+    key_path: tuple[str, ...]
     parent: str | None = None
 
 
@@ -74,7 +74,7 @@ def read_recipe(path: Path) -> Graph:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         cycle = " -> ".join(reversed(error.args[1]))
-        document.refuse(f"steps need each other: {cycle}", steps[error.args[1][0]].place, hint="break the cycle")
+        document.refuse(f"steps need each other: {cycle}", steps[error.args[1][0]].key_path, hint="break the cycle")
     sweeps = {f"train.{s}": tuple(f"train.{n}" for n in names) for s, names in sweeps_of(runs).items()}
     return Graph(name, tuple(steps[s].kind(s, steps[s].entry, needs[s]) for s in order), sweeps)
 
@@ -97,24 +97,24 @@ def _sections(document: Document) -> dict[str, Any]:
 
 def _trainings(document: Document, runs: list[Run]) -> Iterator[tuple[str, _Declared]]:
     for run in runs:
-        place = ("train", run.name)
+        key_path = ("train", run.name)
         if not _NAME.fullmatch(run.name):
-            document.refuse(f"{run.name!r} is no name for a run", place, hint=_NAME_HINT)
+            document.refuse(f"{run.name!r} is no name for a run", key_path, hint=_NAME_HINT)
         parent = f"train.{run.parent}" if run.parent is not None else None
-        yield f"train.{run.name}", _Declared(TrainStep, run.entry, place, parent)
+        yield f"train.{run.name}", _Declared(TrainStep, run.entry, key_path, parent)
 
 
 def _soups(document: Document, soups: Any) -> Iterator[tuple[str, _Declared]]:
     if not isinstance(soups, dict):
         document.refuse("should be a map of named soups", ("soup",), hint="as in soup: {uniform: {ingredients: [...]}}")
     for name, entry in soups.items():
-        place = ("soup", str(name))
+        key_path = ("soup", str(name))
         if not _NAME.fullmatch(str(name)):
-            document.refuse(f"{name!r} is no name for a soup", place, hint=_NAME_HINT)
+            document.refuse(f"{name!r} is no name for a soup", key_path, hint=_NAME_HINT)
         if isinstance(entry, dict) and "search" in entry:
-            yield f"soup.{name}", _Declared(SearchStep, document.validate(SearchEntry, entry, place), place)
+            yield f"soup.{name}", _Declared(SearchStep, document.validate(SearchEntry, entry, key_path), key_path)
         else:
-            yield f"soup.{name}", _Declared(MergeStep, document.validate(SoupEntry, entry, place), place)
+            yield f"soup.{name}", _Declared(MergeStep, document.validate(SoupEntry, entry, key_path), key_path)
 
 
 def _singles(document: Document, data: Mapping[str, Any]) -> Iterator[tuple[str, _Declared]]:
@@ -127,8 +127,8 @@ def _singles(document: Document, data: Mapping[str, Any]) -> Iterator[tuple[str,
     for kind, schema in kinds:
         section = kind.section
         if section in data:
-            place = (section,)
-            yield section, _Declared(kind, document.validate(schema, data[section], place), place)
+            key_path = (section,)
+            yield section, _Declared(kind, document.validate(schema, data[section], key_path), key_path)
 
 
 def _needs(document: Document, step: str, declared: _Declared, steps: Mapping[str, _Declared]) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def _needs(document: Document, step: str, declared: _Declared, steps: Mapping[st
         if name not in steps or "." not in name:
             weights = [s for s in steps if "." in s]
             what, hint = f"${{{name}}} names no step", f"the steps are {', '.join(weights) or 'none'}"
-            document.refuse(what, declared.place, hint=hint)
+            document.refuse(what, declared.key_path, hint=hint)
     if declared.kind is ReportStep:
         needs += [s for s in steps if s.startswith("soup.") or s == "evaluate"]
     if declared.kind is PushStep:  # the card tells the scores and shows the figures

@@ -12,6 +12,7 @@ from typing import Any
 
 from soupkit.errors import SoupkitError, StorageError, UsageError
 from soupkit.evaluation import EvaluationOptions
+from soupkit.files import storage_error
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
 from soupkit.recipe.costs import StepCost, step_costs
@@ -132,7 +133,7 @@ def _held(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
     except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", root, "choose another -o") from error
+        raise storage_error(error, root, 0) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

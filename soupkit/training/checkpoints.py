@@ -37,8 +37,8 @@ class Checkpoints:
 
     def newest(self) -> int | None:
         """Return after how many samples the newest whole checkpoint was written; None where there is none."""
-        there = self._ranks.lead(self._whole)
-        return there[-1] if there else None
+        whole = self._ranks.lead(self._whole)
+        return whole[-1] if whole else None
 
     def _whole(self) -> list[int]:
         if not self.directory.is_dir():
@@ -100,13 +100,13 @@ class Checkpoints:
 
     def read(self, state: dict[str, Any], samples: int) -> None:
         """Fill `state` in place from the checkpoint after `samples` samples. Raises StorageError when it is damaged."""
-        place = self.directory / str(samples)
+        checkpoint = self.directory / str(samples)
         try:
-            dcp.load(state, checkpoint_id=place, no_dist=self._ranks.size == 1)
+            dcp.load(state, checkpoint_id=checkpoint, no_dist=self._ranks.size == 1)
         except (Exception, CheckpointException) as error:
             raise StorageError(
                 f"the checkpoint cannot be read: {_first_os_error(error)}",
-                place,
+                checkpoint,
                 "remove it to go on from the one before",
             ) from error
 

@@ -66,11 +66,11 @@ def _own_config(entry: TrainEntry) -> dict[str, Any]:
         try:
             model = json.loads(Path(model).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"the model's config cannot be read: {error}", entry.model) from error
+            raise UsageError(f"cannot be read: {error}", entry.model, "name a JSON file with a model_cfg") from error
     elif isinstance(model, str):
         name, model = model, open_clip.get_model_config(model)
         if model is None:
-            raise UsageError(f"open_clip knows no model {name!r}", "model", "see open_clip.list_models()")
+            raise UsageError(f"open_clip knows no model {name!r}", "model", "open_clip.list_models() lists them")
     config = dict(model) if "model_cfg" in model else {"model_cfg": dict(model)}
     if not all(isinstance(config["model_cfg"].get(k), dict) for k in ("vision_cfg", "text_cfg")):
         raise UsageError("the model's config has no vision_cfg and text_cfg", "model", "write it as open_clip does")
@@ -104,7 +104,8 @@ def build(entry: TrainEntry, start: Start, device: torch.device) -> tuple[nn.Mod
             try:
                 getattr(model, name)()
             except (AttributeError, NotImplementedError, AssertionError) as error:
-                raise UsageError(f"this model has no {name} in open_clip: {error}", "lock_image, lock_text") from error
+                what = f"this model has no {name} in open_clip: {error}"
+                raise UsageError(what, "lock_image, lock_text", "train both towers") from error
     if entry.loss == "siglip" and getattr(model, "logit_bias", None) is None:
         raise ArchitectureError("has no logit_bias, which the SigLIP loss needs", "model", "add init_logit_bias: -10")
     return model, open_tokenizer(start.config, start.tokenizer_files, entry.init or "model")

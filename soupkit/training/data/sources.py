@@ -97,7 +97,7 @@ def _task(text: str) -> Task | None:
     if text.endswith((".tar", "}")) or ".tar" in text:
         return None
     if split_name(text)[0] != "digits" and not Path(split_name(text)[0]).is_dir():
-        raise DataError("there are no shards here", text, "name .tar files, a folder or digits:train")
+        raise DataError("names no shards, no folder and no task", text, "name .tar files, a folder or digits:train")
     (task,) = open_tasks([text], split="train")
     if task.kind == "multilabel":
         raise DataError("its images have several labels and no caption", text, "use shards with captions")
@@ -138,15 +138,16 @@ def _table(entry: DataEntry) -> Source:
             file.seek(0)
             table = csv.DictReader(file, delimiter="\t" if tabs else ",")
             columns = list(table.fieldnames or ())
-            there = entry.csv_image in columns and entry.csv_caption in columns
-            rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if there else []
+            complete = entry.csv_image in columns and entry.csv_caption in columns
+            rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if complete else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", path) from error
-    if not rows:
         raise DataError(
-            f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}" if not there else "holds no rows", path,
-            f"it has {', '.join(columns) or 'none'}; name them with csv_image and csv_caption",
-        )  # fmt: skip
+            f"cannot be read: {error}", path, "check the path; a table is UTF-8 text with a header"
+        ) from error
+    if not rows:
+        lacking = f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}"
+        hint = f"it has {', '.join(columns) or 'none'}; name them with csv_image and csv_caption"
+        raise DataError("holds no rows" if complete else lacking, path, hint)
 
     def read(index: int) -> tuple[bytes, tuple[str, ...]]:
         image, caption = rows[index]
