@@ -42,7 +42,7 @@ def demo(
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import print_json
     from soupkit.cli.progress import terminal_progress
-    from soupkit.cli.run import fields, show
+    from soupkit.cli.run import show
     from soupkit.evaluation import EvaluationOptions
     from soupkit.recipe.run import run_recipe
     from soupkit.training import TrainOptions
@@ -60,7 +60,7 @@ def demo(
     scores = {Path(s["ref"]).name: s for s in json.loads((output / "scores.json").read_text("utf-8"))["scores"]}
     search = json.loads((output / "soup" / "greedy" / "search.json").read_text("utf-8"))
     if as_json:
-        print_json("demo", {**fields(result), "scores": list(scores.values()), "selected": search["selected"]})
+        print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search["selected"]})
     else:
         _show(scores, search, result)
 
@@ -86,8 +86,8 @@ def _show(scores: dict[str, Any], search: dict[str, Any], result: "RunResult") -
     console.print(table)
     ingredients = {name: s["value"] for name, s in scores.items() if name not in ("stage1", *names)}
     first = max(ingredients, key=ingredients.__getitem__)
-    found = scores["greedy"]["value"]
-    gained = [f"{100 * (found - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
+    soup = scores["greedy"]["value"]
+    gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
     chosen = ", ".join(Path(ref).name for ref in search["selected"])
     every = ", all of them" if len(search["selected"]) == len(ingredients) else ""
     console.print(
