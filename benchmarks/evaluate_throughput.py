@@ -13,7 +13,8 @@ from torch import nn
 from benchmarks.machine import machine, spread
 from benchmarks.rounds import Round, column, ratios, run_rounds
 from soupkit.evaluation.image_pass import Pass, classify
-from soupkit.evaluation.pixel_cache import BLOCK, Pixels
+from soupkit.evaluation.pixel_cache import BLOCK
+from soupkit.evaluation.pixels import Pixels
 
 CLASSES = 1000
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
@@ -84,7 +85,7 @@ def in_memory(stored: np.ndarray, labels: np.ndarray) -> Pixels:
     n = len(stored)
     names = tuple(map(str, range(n)))
     everything = set(range(-(-n // BLOCK)))  # no block has a digest to be checked against
-    return Pixels(stored, labels, names, names, (), "", np.arange(n), {}, Path(), (), everything)
+    return Pixels(stored, labels, names, names, (), "", np.arange(n), {}, Path(), BLOCK, (), everything)
 
 
 def normalised(

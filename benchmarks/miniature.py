@@ -27,8 +27,7 @@ import soupkit
 from benchmarks.machine import machine
 from benchmarks.miniature_data import find_source, make_scenes
 from benchmarks.miniature_table import Gain, Seed, gain_over, tables
-from soupkit.evaluation import EvaluationOptions
-from soupkit.evaluation.evaluate import Evaluation
+from soupkit.evaluation import Evaluation, EvaluationOptions
 from soupkit.schema import Document
 from soupkit.training import Run, TrainOptions, read_runs
 from soupkit.training.entry import DataEntry

@@ -8,7 +8,7 @@ from math import isnan, nan, sqrt
 from scipy.stats import t as student
 
 from soupkit.evaluation import Score
-from soupkit.evaluation.metrics import wilson
+from soupkit.evaluation.intervals import wilson
 
 _Z95 = 1.959963984540054
 

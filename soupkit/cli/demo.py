@@ -1,6 +1,7 @@
 """`soupkit demo`: the whole job in miniature, on the handwritten digits that the package ships."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,7 @@ def demo(
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.run import show
     from soupkit.evaluation import EvaluationOptions
+    from soupkit.evaluation.scores_document import SCORES, read_scores_document
     from soupkit.recipe.run import run_recipe
     from soupkit.training import TrainOptions
 
@@ -57,7 +59,7 @@ def demo(
     if dry_run:
         show(result, as_json)
         return
-    scores = {Path(s["ref"]).name: s for s in json.loads((output / "scores.json").read_text("utf-8"))["scores"]}
+    scores = {Path(score.ref).name: asdict(score) for score in read_scores_document(output / SCORES).scores}
     search = json.loads((output / "soup" / "greedy" / "search.json").read_text("utf-8"))
     if as_json:
         print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search["selected"]})

@@ -9,10 +9,20 @@ from pathlib import Path
 import xxhash
 
 from soupkit.errors import DataError
+from soupkit.evaluation.options import EvaluationOptions
+from soupkit.evaluation.task import Task
 from soupkit.files import write_cached
 from soupkit.progress import SILENT, Progress
 
 _READ_BYTES = 4 << 20
+_READ_HINT = "get the file again, or mend its permissions"
+
+
+def content_of(task: Task, options: EvaluationOptions, progress: Progress = SILENT) -> str:
+    """Return the digest of a task's images and what belongs to them; that of the files is remembered in the cache."""
+    memory = options.cache / "content" if options.cache is not None else None
+    files = digest_of_files(task.dataset.files(), memory, task.name, progress)
+    return xxhash.xxh3_128_hexdigest(f"{files} {task.dataset.beside_files()}".encode())
 
 
 def digest_of_files(
@@ -31,7 +41,7 @@ def digest_of_files(
                     state.update(block)
                     progress.advance(len(block))
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path) from error
+            raise DataError(f"cannot be read: {error.strerror}", path, _READ_HINT) from error
         return state.digest()
 
     def compute() -> dict[str, str]:
@@ -53,14 +63,14 @@ def remembered(
     modification time and inode are the same. Raises DataError when a file changes while it is computed.
     """
     before = _states(paths)
-    place = memory / f"{xxhash.xxh3_128_hexdigest(before + repr(keys).encode())}.json" if memory is not None else None
-    if place is not None and (known := _recall(place, keys)) is not None:
-        return known
+    name = f"{xxhash.xxh3_128_hexdigest(before + repr(keys).encode())}.json"
+    if memory is not None and (remembered_value := _recall(memory / name, keys)) is not None:
+        return remembered_value
     value = compute()
     if _states(paths) != before:
         raise DataError("changed while it was being read", label, "let whatever writes it finish, then run again")
-    if place is not None:
-        write_cached(place, json.dumps(value))
+    if memory is not None:
+        write_cached(memory / name, json.dumps(value))
     return value
 
 
@@ -70,7 +80,7 @@ def _states(paths: Sequence[str]) -> bytes:
         try:
             status = os.stat(path)  # noqa: PTH116 - 50,000 of them, and pathlib takes three times as long
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path) from error
+            raise DataError(f"cannot be read: {error.strerror}", path, _READ_HINT) from error
         where = os.path.realpath(path)
         lines.append(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}\n")
     return "".join(lines).encode("utf-8", "surrogateescape")

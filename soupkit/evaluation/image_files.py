@@ -41,7 +41,7 @@ class ImageFiles:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path) from error
+            raise DataError(f"cannot be read: {error.strerror}", path, "get the image again") from error
         if self.captions:
             return Sample(self.paths[index], data, captions=self.captions[index])
         return Sample(self.paths[index], data, label=self.labels[index])
@@ -60,11 +60,11 @@ def image_folder(directory: Path) -> ImageFiles:
         folders.sort(key=lambda p: p.name)
     paths, labels = [], []
     for label, folder in enumerate(folders):
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
-        if not found:
+        images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+        if not images:
             raise DataError("holds no images", folder, f"soupkit reads {', '.join(IMAGE_ENDINGS)}")
-        paths += [str(p.relative_to(directory)) for p in found]
-        labels += [label] * len(found)
+        paths += [str(p.relative_to(directory)) for p in images]
+        labels += [label] * len(images)
     return ImageFiles(str(directory), directory, tuple(paths), tuple(labels), (), tuple(f.name for f in folders))
 
 
@@ -78,7 +78,7 @@ def image_table(path: Path, split: str, classnames: tuple[str, ...]) -> ImageFil
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", path) from error
+        raise DataError(f"cannot be read: {error}", path, "a table is CSV or TSV in UTF-8") from error
     head = text.partition("\n")[0]
     rows = csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in head else ",")
     columns = rows.fieldnames or []
@@ -86,31 +86,33 @@ def image_table(path: Path, split: str, classnames: tuple[str, ...]) -> ImageFil
     value_column = next((c for c in ("label", "caption") if c in columns), None)
     if path_column is None or value_column is None:
         raise DataError(f"has the columns {', '.join(columns) or 'none'}", path, "it needs path and label, or caption")
-    found: list[tuple[int, str, str]] = []
+    entries: list[tuple[int, str, str]] = []
     for row in rows:
         if "split" in columns and row["split"] != split:
             continue
         name, value = row[path_column], row[value_column]
         if not name or value is None or not value.strip():
-            raise DataError("lacks a path or a label", f"{path}, line {rows.line_num}")
-        found.append((rows.line_num, name, value.strip()))
-    if not found:
-        raise DataError(f"has no rows of split {split!r}" if "split" in columns else "has no rows", path)
+            raise DataError("lacks a path or a label", f"{path}, line {rows.line_num}", "fill the cell or take it out")
+        entries.append((rows.line_num, name, value.strip()))
+    if not entries:
+        of_split = f" of split {split!r}" if "split" in columns else ""
+        raise DataError(f"has no rows{of_split}", path, "a row is the path of an image and its label")
     root = path.parent
     if value_column == "caption":
         captions: dict[str, list[str]] = {}
-        for _, name, value in found:
+        for _, name, value in entries:
             captions.setdefault(name, []).append(value)
         texts = tuple(tuple(c) for c in captions.values())
         return ImageFiles(str(path), root, tuple(captions), (), texts, (), path)
-    paths = tuple(name for _, name, _ in found)
-    if all(value.isdigit() for _, _, value in found):
-        labels = tuple(int(value) for _, _, value in found)
+    paths = tuple(name for _, name, _ in entries)
+    if all(value.isdigit() for _, _, value in entries):
+        labels = tuple(int(value) for _, _, value in entries)
         names = classnames or tuple(str(i) for i in range(max(labels) + 1))
         return ImageFiles(str(path), root, paths, labels, (), names, path)
-    names = classnames or tuple(sorted({value for _, _, value in found}))
+    names = classnames or tuple(sorted({value for _, _, value in entries}))
     numbers = {name: i for i, name in enumerate(names)}
-    for line, _, value in found:
+    for line, _, value in entries:
         if value not in numbers:
-            raise DataError(f"{value!r} is none of the {len(names)} classes", f"{path}, line {line}")
-    return ImageFiles(str(path), root, paths, tuple(numbers[value] for _, _, value in found), (), names, path)
+            what = f"has the label {value!r}, which is none of the {len(names)} classes"
+            raise DataError(what, f"{path}, line {line}", "classnames.txt names them, one a line")
+    return ImageFiles(str(path), root, paths, tuple(numbers[value] for _, _, value in entries), (), names, path)

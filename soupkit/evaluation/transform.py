@@ -25,23 +25,28 @@ class Transform:
     key: str
 
 
-def open_transform(preprocess: Mapping[str, Any]) -> Transform:
-    """Return the evaluation transform of a `preprocess_cfg`, as open_clip builds it.
+def open_transform(preprocess: Mapping[str, Any], where: object = "the model") -> Transform:
+    """Return the evaluation transform of a `preprocess_cfg`, that of `where`, as open_clip builds it.
 
     Raises CheckpointError for a config that open_clip refuses.
     """
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Normalize, ToTensor
 
-    known = {k: v for k, v in preprocess.items() if k in PreprocessCfg.__dataclass_fields__ and v is not None}
+    fields = {k: v for k, v in preprocess.items() if k in PreprocessCfg.__dataclass_fields__ and v is not None}
     try:
-        config = PreprocessCfg(**known)
+        config = PreprocessCfg(**fields)
         steps = image_transform_v2(config, is_train=False).transforms
     except (TypeError, ValueError, AssertionError) as error:
-        raise CheckpointError(f"open_clip refuses the preprocess_cfg: {error}", "", "correct its config") from error
+        what = f"has a preprocess_cfg that open_clip refuses: {error}"
+        raise CheckpointError(what, where, "correct it, or give another with --preprocess") from error
     *geometry, to_tensor, normalize = steps
     if not isinstance(to_tensor, ToTensor) or not isinstance(normalize, Normalize):
-        raise CheckpointError(f"the transform is not one that soupkit knows: {steps}", "", "report this")
+        raise CheckpointError(
+            f"has a transform that soupkit does not know: {steps}",
+            where,
+            "give another preprocess_cfg with --preprocess",
+        )
 
     def crop(image: PIL.Image.Image) -> np.ndarray:
         for step in geometry:

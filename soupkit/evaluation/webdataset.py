@@ -5,7 +5,6 @@ classnames.txt, zeroshot_classification_templates.txt, dataset_type.txt
 """
 
 import errno
-import io
 import os
 import tarfile
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
-import numpy as np
-
 from soupkit.errors import DataError, StorageError
-from soupkit.evaluation.task import Kind, Sample
+from soupkit.evaluation.kinds import Kind
+from soupkit.evaluation.task import Sample
 
 IMAGE_SUFFIXES = ("webp", "png", "jpg", "jpeg")  # in the order in which CLIP_benchmark looks for them
-_LABEL_SUFFIX: dict[Kind, str] = {"classification": "cls", "multilabel": "npy", "retrieval": "txt"}
 _GZIP = b"\x1f\x8b"
 
 
@@ -44,20 +41,22 @@ class WebDatasetFolder:
         self._shards = [self._directory / f"{i}.tar" for i in range(self._shard_count())]
         for shard in self._shards:
             if not shard.is_file():
-                raise DataError("this shard is missing", shard, f"nshards.txt promises {len(self._shards)}")
+                raise DataError(
+                    "is missing", shard, f"nshards.txt says that there are {len(self._shards)}; get the shard"
+                )
         self._unpacked: dict[int, IO[bytes]] = {}
 
     def _shard_count(self) -> int:
         path = self._directory / "nshards.txt"
         if not path.is_file():
-            found = sum(1 for _ in self._directory.glob("*.tar"))
-            if not found:
-                raise DataError("holds no shards (0.tar, 1.tar, ...)", self._directory)
-            return found
-        (count,) = read_lines(path)[:1]
-        if not count.isdigit() or count == "0":
-            raise DataError(f"should be the number of shards, not {count!r}", path)
-        return int(count)
+            count = sum(1 for _ in self._directory.glob("*.tar"))
+            if not count:
+                raise DataError("holds no shards", self._directory, "they are called 0.tar, 1.tar, ...")
+            return count
+        (stated,) = read_lines(path)[:1]
+        if not stated.isdigit() or stated == "0":
+            raise DataError(f"should be the number of shards, not {stated!r}", path, "write how many there are")
+        return int(stated)
 
     @property
     def place(self) -> str:
@@ -101,10 +100,10 @@ class WebDatasetFolder:
         places = []
         for key, parts in found.items():
             image = next((parts[s] for s in IMAGE_SUFFIXES if s in parts), None)
-            label = parts.get(_LABEL_SUFFIX[self._kind])
+            label = parts.get(self._kind.suffix)
             if image is None or label is None:
-                lacks = "an image" if image is None else f".{_LABEL_SUFFIX[self._kind]}"
-                raise DataError(f"a sample lacks {lacks}", f"{path}, {key}", "get the shard again")
+                lacks = "an image" if image is None else f".{self._kind.suffix}"
+                raise DataError(f"lacks {lacks}", f"{path}, sample {key}", "get the shard again")
             places.append(_Place(number, key, image, label))
         return places
 
@@ -121,19 +120,9 @@ class WebDatasetFolder:
         except OSError as error:
             raise DataError(f"cannot be read: {error}", where, "get the shard again") from error
         try:
-            if self._kind == "retrieval":
-                captions = tuple(line.strip() for line in label.decode("utf-8").splitlines() if line.strip())
-                if not captions:
-                    raise ValueError("no caption")
-                return Sample(place.key, image, captions=captions)
-            if self._kind == "multilabel":
-                flags = np.load(io.BytesIO(label), allow_pickle=False).reshape(-1)
-                return Sample(place.key, image, labels=tuple(bool(f > 0) for f in flags))
-            if not label.strip().removeprefix(b"-").isdigit():
-                raise ValueError(f"{label[:40].decode(errors='replace')!r} is not the number of a class")
-            return Sample(place.key, image, label=int(label))
+            return self._kind.parse(place.key, image, label)
         except (ValueError, EOFError) as error:
-            raise DataError(f"its label cannot be read: {error}", where, "get the shard again") from error
+            raise DataError(f"has a label that cannot be read: {error}", where, "get the shard again") from error
 
 
 def _unpack(path: Path) -> IO[bytes]:
@@ -149,7 +138,7 @@ def _unpack(path: Path) -> IO[bytes]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        what = f"no room to unpack {path}: {error.strerror}"
+        what = f"has no room to unpack {path}: {error.strerror}"
         raise StorageError(what, gettempdir(), "name another place with TMPDIR") from error
     file.seek(0)
     return file
@@ -171,13 +160,13 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
+        raise DataError(f"cannot be read: {error.strerror}", path, "get the file, or mend its permissions") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"cannot be read: {error}", path) from error
+        raise DataError(f"cannot be read: {error}", path, "write it in UTF-8") from error
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
-        raise DataError("is empty", path)
+        raise DataError("is empty", path, "write one entry a line, or remove the file")
     if "" in lines:
-        raise DataError(f"line {lines.index('') + 1} is empty", path, "every line is one entry; remove or fill it")
+        raise DataError("is empty", f"{path}, line {lines.index('') + 1}", "every line is one entry; remove or fill it")
     return lines

@@ -1,15 +1,14 @@
 """The steps of a recipe: what each kind of them is told, what decides its result, and how it is made."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from soupkit.evaluation import EvaluationOptions, default_cache, evaluate
 from soupkit.evaluation.entry import EvaluateEntry
-from soupkit.files import write_whole
+from soupkit.evaluation.scores_document import SCORES, ScoresDocument
 from soupkit.merging import RunOptions, merge
 from soupkit.merging.entry import SoupEntry
 from soupkit.progress import Progress
@@ -24,7 +23,7 @@ from soupkit.search import SearchEntry, greedy_search
 from soupkit.training import TrainOptions, train
 from soupkit.training.entry import NOT_IDENTITY, TrainEntry
 
-SCORES, REPORT, FIGURES = "scores.json", "report.html", "figures"
+REPORT, FIGURES = "report.html", "figures"
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
@@ -176,15 +175,7 @@ class EvaluateStep(Step[EvaluateEntry]):
             entry.refs, entry.tasks, data_root=entry.data_root,
             options=replace(making.resources.evaluation, limit=entry.limit), progress=making.progress,
         )  # fmt: skip
-        document = {
-            "schema": 1,
-            "command": "evaluate",
-            "scores": [asdict(s) for s in result.scores],
-            "pairs": [asdict(p) for p in result.pairs],
-            "limit": entry.limit,
-            "notes": list(result.notes),
-        }
-        write_whole(output, json.dumps(document, indent=2, allow_nan=False) + "\n")
+        ScoresDocument.of(result, entry.limit, timed=False).write(output)
 
 
 class ReportStep(Step[ReportEntry]):
