@@ -31,7 +31,7 @@ from soupkit.evaluation import Evaluation, EvaluationOptions
 from soupkit.schema import Document
 from soupkit.training import Run, TrainOptions, read_runs
 from soupkit.training.entry import DataEntry
-from soupkit.training.references import RUN_REFERENCE
+from soupkit.training.runs import RUN_REFERENCE
 
 ROOT = Path(__file__).parents[1]
 

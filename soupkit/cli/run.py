@@ -1,7 +1,7 @@
 """`soupkit run`: a recipe from its ingredients to a published soup."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -86,7 +86,7 @@ def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None 
     from soupkit.cli.run_cost import cost_lines, total_line
 
     if as_json:
-        print_json("run", fields(result))
+        print_json("run", result.document())
         return
     for step in result.steps:
         print_line(f"{step.name}: {step.status}" + (f", {step.output}" if step.output else ""))
@@ -95,17 +95,3 @@ def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None 
                 print_line(line)
     if total := total_line(list(result.costs.values()), world, rate):
         print_line(total)
-
-
-def fields(result: "RunResult") -> dict[str, Any]:
-    """Return what the JSON document of a run holds."""
-    from dataclasses import asdict
-
-    steps = [
-        {
-            "name": s.name, "status": s.status, "output": str(s.output) if s.output else None, "seconds": s.seconds,
-            **({"cost": asdict(result.costs[s.name])} if s.name in result.costs else {}),
-        }
-        for s in result.steps
-    ]  # fmt: skip
-    return {"name": result.name, "output": str(result.output), "steps": steps, "seconds": result.seconds}

@@ -2,8 +2,9 @@
 
 from soupkit.training.entry import TrainEntry
 from soupkit.training.loop import NotFiniteError
+from soupkit.training.options import TrainOptions
 from soupkit.training.runs import Run, parent_reference, read_runs, select_runs
-from soupkit.training.trainer import TrainOptions, TrainResult, train
+from soupkit.training.trainer import TrainResult, train
 
 __all__ = [
     "NotFiniteError",

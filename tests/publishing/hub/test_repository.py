@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_WEIGHTS as WEIGHTS_NAME
 from soupkit.errors import DataError, UsageError
 from soupkit.publishing.hub.repository import CARD, PushOptions, plan, repository_files
-from soupkit.publishing.hub.verify import WEIGHTS_NAME, verify
+from soupkit.publishing.hub.verify import verify
 
 MIT = PushOptions(license="mit")
 

@@ -1,35 +1,26 @@
-"""A run on disk: checkpoints while it goes on, and the soup-ready directory that it ends as.
+"""Checkpoints of a run while it goes on, written by torch.distributed.checkpoint in the background.
 
-OUT.partial/training.json            what the run is; a continuation must be of the same
-OUT.partial/metrics.jsonl            its curves (see `curves`)
-OUT.partial/checkpoints/N            torch.distributed.checkpoint, after N samples; the newest few are kept
-OUT/, OUT/ema/, OUT/samples=N/       what open_clip opens: the final weights, their average, snapshots
+OUT.partial/checkpoints/N            after N samples; the newest few are kept
+OUT.partial/checkpoints/N.partial    being written
 """
 
-import json
 import shutil
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException
 
-from soupkit.checkpoint.dtypes import BY_TORCH_NAME
-from soupkit.checkpoint.writer import SINGLE_NAME, TensorWriter, lay_out
 from soupkit.errors import StorageError
-from soupkit.files import storage_error
 from soupkit.ranks import Ranks
 
 # torch says so at every checkpoint of a run in one process, where it is meant.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
 
-TRAINING_NAME = "training.json"
+CHECKPOINTS_NAME = "checkpoints"
 _WRITING = ".partial"
 
 
@@ -46,8 +37,8 @@ class Checkpoints:
 
     def newest(self) -> int | None:
         """Return after how many samples the newest whole checkpoint was written; None where there is none."""
-        there = self._ranks.lead(self._whole)
-        return there[-1] if there else None
+        whole = self._ranks.lead(self._whole)
+        return whole[-1] if whole else None
 
     def _whole(self) -> list[int]:
         if not self.directory.is_dir():
@@ -109,13 +100,13 @@ class Checkpoints:
 
     def read(self, state: dict[str, Any], samples: int) -> None:
         """Fill `state` in place from the checkpoint after `samples` samples. Raises StorageError when it is damaged."""
-        place = self.directory / str(samples)
+        checkpoint = self.directory / str(samples)
         try:
-            dcp.load(state, checkpoint_id=place, no_dist=self._ranks.size == 1)
+            dcp.load(state, checkpoint_id=checkpoint, no_dist=self._ranks.size == 1)
         except (Exception, CheckpointException) as error:
             raise StorageError(
                 f"the checkpoint cannot be read: {_first_os_error(error)}",
-                place,
+                checkpoint,
                 "remove it to go on from the one before",
             ) from error
 
@@ -133,46 +124,3 @@ def _first_os_error(error: BaseException) -> str:
             continue
         inner = inner.__cause__ or inner.__context__
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def write_model(
-    directory: Path, state: dict[str, Tensor], config: dict[str, Any], tokenizer_files: Sequence[Path] = ()
-) -> None:
-    """Write an open_clip directory, tensor by tensor, its header last. Raises StorageError."""
-    specs = {n: (BY_TORCH_NAME[str(t.dtype).removeprefix("torch.")].name, tuple(t.shape)) for n, t in state.items()}
-    writer = TensorWriter(directory, lay_out(specs, {"format": "pt"}, None))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / SINGLE_NAME).unlink(missing_ok=True)  # whose header would be whole before its tensors are
-        writer.open(create=True)
-        for name, tensor in state.items():
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            writer.write(name, 0, data.numpy())
-        writer.finish()
-        (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for file in tokenizer_files:
-            (directory / file.name).write_bytes(file.read_bytes())
-    except OSError as error:
-        raise storage_error(error, directory, 0) from error
-    finally:
-        writer.close()
-
-
-def read_training(directory: Path) -> dict[str, Any] | None:
-    """Return what `training.json` in `directory` says; None where there is none that can be read."""
-    try:
-        document = json.loads((directory / TRAINING_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def write_training(directory: Path, document: dict[str, Any]) -> None:
-    """Write `training.json`, whole or not at all. Raises StorageError."""
-    target = directory / TRAINING_NAME
-    try:
-        partial = target.with_name(target.name + _WRITING)
-        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", target) from error

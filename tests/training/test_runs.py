@@ -1,18 +1,11 @@
-"""A run's entry: what it takes over, what is refused, and its schedule and optimizer beside open_clip's."""
+"""The runs of a file: what each takes over, what --set reaches, and what is refused."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from soupkit.errors import SoupkitError, UsageError
-from soupkit.training.entry import TrainEntry
-from soupkit.training.model import build, find_start
-from soupkit.training.optimizer import build_optimizer
+from soupkit.errors import UsageError
 from soupkit.training.runs import read_runs
-from soupkit.training.schedule import Schedule, schedule_of
-from tests.conftest import TINY_MODEL
 
 RECIPE = """\
 version: 1
@@ -31,11 +24,6 @@ soup: {uniform: {ingredients: ["${train.a}", "${train.b}"]}}
 """
 
 
-def entry(**fields: Any) -> TrainEntry:
-    usual = {"model": TINY_MODEL, "data": {"shards": "digits:train"}, "batch_size": 8, "samples": 64, "lr": 1e-3}
-    return TrainEntry.model_validate({**usual, **fields})
-
-
 def recipe(tmp_path: Path, text: str = RECIPE) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
@@ -48,25 +36,6 @@ def test_a_run_takes_over_what_it_does_not_say_and_comes_after_its_parent(tmp_pa
     a, b = runs["a"].entry, runs["b"].entry
     assert (a.model, a.batch_size, a.patch_dropout, a.warmup) == ("ViT-bigG-14", 160000, 0.0, 1_900_000_000)
     assert (b.warmup, b.schedule, b.samples) == (200_000_000, "cosine", 4_000_000_000)
-
-
-def test_a_continued_schedule_is_that_of_the_literature(tmp_path: Path) -> None:
-    a = next(run.entry for run in read_runs(recipe(tmp_path)) if run.name == "a")
-    assert schedule_of(a)(0) == pytest.approx(3.8e-5, rel=0.01)
-    assert schedule_of(a)(2_000_000_000) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("constant", [False, True])
-def test_the_schedule_is_that_of_open_clips_trainer(constant: bool) -> None:
-    scheduler = pytest.importorskip("open_clip_train.scheduler")
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    make = scheduler.const_lr if constant else scheduler.cosine_lr
-    theirs = make(optimizer, 3e-3, 7, 50)
-    ours = Schedule(3e-3, 7 * 16, 50 * 16, 16, constant=constant)
-    for step in range(50):
-        theirs(step)
-        assert ours(step * 16) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
 
 
 def test_set_reaches_one_run_or_all(tmp_path: Path) -> None:
@@ -116,47 +85,3 @@ def test_a_file_may_hold_one_entry_alone(tmp_path: Path) -> None:
     text = "model: ViT-B-32\ndata: {csv: x.csv}\nbatch_size: 8\nsamples: 64\nlr: 1e-3\n"
     (run,) = read_runs(recipe(tmp_path, text))
     assert run.name == "" and run.entry.lr == 1e-3 and run.entry.data[0].csv == Path("x.csv")
-
-
-def model_of(run: TrainEntry) -> torch.nn.Module:
-    return build(run, find_start(run), torch.device("cpu"))[0]
-
-
-def test_what_decays_is_what_decays_in_open_clip() -> None:
-    model = model_of(entry(weight_decay=0.2))
-    optimizer = build_optimizer(model, entry(weight_decay=0.2))
-    decayed = {id(p) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
-    for name, p in model.named_parameters():
-        excluded = p.ndim < 2 or "bn" in name or "ln" in name or "bias" in name or "logit_scale" in name
-        assert (id(p) in decayed) == (not excluded), name
-    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
-
-
-def test_layer_decay_slows_what_is_far_from_the_output() -> None:
-    run = entry(layer_decay=0.5)
-    model = model_of(run)
-    scale = {id(p): g["lr_scale"] for g in build_optimizer(model, run).param_groups for p in g["params"]}
-    named = {n: scale[id(p)] for n, p in model.named_parameters()}
-    assert named["visual.proj"] == named["visual.transformer.resblocks.1.mlp.c_fc.weight"] == 1.0
-    assert named["visual.transformer.resblocks.0.mlp.c_fc.weight"] == named["visual.conv1.weight"] == 0.5
-
-
-def test_locked_towers_are_not_trained() -> None:
-    model = model_of(entry(lock_image=True))
-    trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert trained and not any(n.startswith("visual.") for n in trained)
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"model": "ViT-Z-99"}, "knows no model"),
-        ({"model": {"embed_dim": 3}}, "no vision_cfg and text_cfg"),
-        ({"loss": "siglip"}, "no logit_bias"),
-        ({"model": "missing.json"}, "cannot be read"),
-        ({"init": "nowhere"}, "nothing here"),
-    ],
-)
-def test_a_model_that_cannot_be_trained_is_said(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(SoupkitError, match=said):
-        model_of(entry(**fields))

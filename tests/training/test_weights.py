@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from soupkit.training.run_directory import write_model
+from soupkit.training.weights import write_model
 
 
 def test_weights_are_written_as_they_are_and_without_a_copy_of_the_whole(tmp_path: Path) -> None:
