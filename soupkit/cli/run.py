@@ -82,16 +82,16 @@ def run(
 
 def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None = None) -> None:
     """Say what was done, or would be and what it costs: one document for machines, lines for people."""
-    from soupkit.cli.output import print_json
+    from soupkit.cli.output import print_json, print_line
     from soupkit.cli.run_cost import cost_lines, total_line
 
     if as_json:
         print_json("run", result.document())
         return
     for step in result.steps:
-        typer.echo(f"{step.name}: {step.status}" + (f", {step.output}" if step.output else ""))
+        print_line(f"{step.name}: {step.status}" + (f", {step.output}" if step.output else ""))
         if step.name in result.costs:
             for line in cost_lines(step, result.costs[step.name], world):
-                typer.echo(line)
+                print_line(line)
     if total := total_line(list(result.costs.values()), world, rate):
-        typer.echo(total)
+        print_line(total)

@@ -9,7 +9,7 @@ _PUBLIC = {
     "plot_scores": "soupkit.publishing.reports.plots",
     "plot_scatter": "soupkit.publishing.reports.plots",
     "plot_differences": "soupkit.publishing.reports.plots",
-    "ReportEntry": "soupkit.publishing.reports.report",
+    "ReportEntry": "soupkit.publishing.entry",
     "make_report": "soupkit.publishing.reports.report",
     "read_results": "soupkit.publishing.reports.report_inputs",
 }
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from soupkit.publishing.entry import ReportEntry
     from soupkit.publishing.reports.plots import (
         plot_differences,
         plot_interpolation,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         plot_scores,
         plot_search,
     )
-    from soupkit.publishing.reports.report import ReportEntry, make_report
+    from soupkit.publishing.reports.report import make_report
     from soupkit.publishing.reports.report_inputs import read_results
 
 

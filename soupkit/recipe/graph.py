@@ -10,8 +10,7 @@ from typing import Any
 from soupkit.errors import UsageError
 from soupkit.evaluation.entry import EvaluateEntry
 from soupkit.merging.entry import SoupEntry
-from soupkit.publishing.entry import PushEntry
-from soupkit.publishing.reports.report import ReportEntry
+from soupkit.publishing.entry import PushEntry, ReportEntry
 from soupkit.recipe.references import references_in
 from soupkit.recipe.steps import EvaluateStep, MergeStep, PushStep, ReportStep, SearchStep, Step, TrainStep
 from soupkit.schema import Document, Entry

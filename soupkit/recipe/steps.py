@@ -12,10 +12,10 @@ from soupkit.evaluation.scores_document import SCORES, ScoresDocument
 from soupkit.merging import RunOptions, merge
 from soupkit.merging.entry import SoupEntry
 from soupkit.progress import Progress
-from soupkit.publishing.entry import PushEntry
+from soupkit.publishing.entry import PushEntry, ReportEntry
 from soupkit.publishing.hub.push import PushOptions, publish
 from soupkit.publishing.reports.plots import plot_search
-from soupkit.publishing.reports.report import ReportEntry, make_report
+from soupkit.publishing.reports.report import make_report
 from soupkit.recipe.inputs import Stamp, Stamps
 from soupkit.recipe.references import replace_references
 from soupkit.schema import Entry

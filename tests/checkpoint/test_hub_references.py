@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import CONFIG, PREPROCESS, TINY_MODEL, bytes_of, random_state, save
-from tests.hub.conftest import Run, files_of
 from tests.hub.repos import READ_TOKEN
 from tests.hub.server import HubServer
+from tests.hub.user import Run, files_of
 
 WEIGHTS = "open_clip_model.safetensors"
 

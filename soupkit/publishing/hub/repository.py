@@ -7,9 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.hub import HubRef, is_hub
@@ -17,15 +16,17 @@ from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, HubError, StorageError, UsageError
-from soupkit.merging.soup_directory import SOUP_NAME
+from soupkit.evaluation.scores_document import SCORES
+from soupkit.files import storage_error
+from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.card import CardFacts, Parent, choose_license, eval_results_file, render, split_front_matter
-from soupkit.publishing.hub.scores import read_document, read_scores
+from soupkit.publishing.hub.scores import SEARCH, read_json, read_scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 from soupkit.publishing.hub.without_local_paths import published
 
 CARD = "README.md"
-SCORES, SEARCH, _CURVE = "scores.json", "search.json", "interpolation.json"
+_CURVE = "interpolation.json"
 Contents = dict[str, bytes | Path]
 _FIGURES = {
     "scores": "Scores of each model, with 95 % intervals",
@@ -78,8 +79,10 @@ def repository_files(soup: VerifiedSoup, repo: str, options: PushOptions, existi
     files = {name: directory / name for name in (SCORES, SEARCH, _CURVE) if (directory / name).is_file()}
     if options.scores is not None:
         files[SCORES] = options.scores
-    said = published({SOUP_NAME: soup.record, **{name: read_document(path) for name, path in files.items()}})
-    scores = read_scores(said[SOUP_NAME], said, options.scores)
+    said = published({SOUP_NAME: asdict(soup.record), **{name: read_json(path) for name, path in files.items()}})
+    record = SoupDocument.of(said[SOUP_NAME])
+    assert record is not None  # the names of places are all that was changed
+    scores = read_scores(record, said, options.scores)
     parents = _parents(soup.record)
     license_ = choose_license(
         options.license, parents, split_front_matter(existing)[0].get("license") if existing is not None else None
@@ -87,7 +90,7 @@ def repository_files(soup: VerifiedSoup, repo: str, options: PushOptions, existi
     pictures = [*directory.glob("*.png"), *(options.figures.glob("*.png") if options.figures else ())]
     figures = {p.name: p for p in sorted(pictures, key=lambda p: p.name)}
     shown = {name: _shown(Path(name).stem) for name in figures}
-    facts = CardFacts(repo, replace(soup, record=said[SOUP_NAME]), scores, parents, license_, shown)
+    facts = CardFacts(repo, replace(soup, record=record), scores, parents, license_, shown)
     contents: Contents = {
         CARD: render(facts, existing).encode(),
         OPEN_CLIP_CONFIG: directory / OPEN_CLIP_CONFIG,
@@ -104,8 +107,7 @@ def repository_files(soup: VerifiedSoup, repo: str, options: PushOptions, existi
 
 def _shown(stem: str) -> str:
     """Say what a figure shows: those of the report and of the search by their names, others by what they are called."""
-    known = _FIGURES.get(stem.rstrip("-0123456789"))
-    return known or stem.replace("-", " ").replace("_", " ")
+    return _FIGURES.get(stem.rstrip("-0123456789")) or stem.replace("-", " ").replace("_", " ")
 
 
 def _refuse_token(contents: Contents) -> None:
@@ -122,10 +124,10 @@ def _refuse_token(contents: Contents) -> None:
             raise UsageError("holds your token", path, "take it out before this is published")
 
 
-def _parents(record: dict[str, Any]) -> tuple[Parent, ...]:
+def _parents(record: SoupDocument) -> tuple[Parent, ...]:
     """Return the repositories among the ingredients and the base, with the licences that their cards name."""
-    things = [*record["ingredients"], *([record["base"]] if record.get("base") else [])]
-    refs = dict.fromkeys(HubRef.parse(t["ref"]) for t in things if is_hub(t.get("ref")))
+    sources = [*record.ingredients, *([record.base] if record.base is not None else [])]
+    refs = dict.fromkeys(HubRef.parse(source.ref) for source in sources if is_hub(source.ref))
     return tuple(Parent(ref.repo, ref.revision, _license_of(ref)) for ref in refs)
 
 
@@ -137,8 +139,8 @@ def _license_of(ref: HubRef) -> str | None:
             data = HfApi(library_name="soupkit").model_info(ref.repo, revision=ref.revision).card_data
     except HubError:
         return None  # the card then says that no licence is known
-    found = data.get("license") if data is not None else None
-    return found if isinstance(found, str) else None
+    named = data.get("license") if data is not None else None
+    return named if isinstance(named, str) else None
 
 
 def plan(contents: Contents, there: dict[str, tuple[str | None, str | None]], *, known: bool) -> list[PlannedFile]:
@@ -199,7 +201,7 @@ def write_repository(contents: Contents, folder: Path, files: list[PlannedFile],
                 progress.advance(place.stat().st_size if path in contents else 0)
             progress.finish()
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", error.filename or folder) from error
+            raise storage_error(error, Path(error.filename or folder), 0) from error
         for file in files:
             if sha256_of(partial.path / file.path) != file.sha256:
                 raise CheckpointError("is not what was to be written", partial.path / file.path, "run this again")

@@ -29,7 +29,7 @@ class ScoreShape(Shape):
     high: Fraction | None = None
 
     @property
-    def place(self) -> str:
+    def task_name(self) -> str:
         """The task with its split, as one name."""
         return f"{self.task}:{self.split}" if self.split else self.task
 
@@ -52,7 +52,7 @@ class DecisionShape(Shape):
 
     @property
     def shown(self) -> float | None:
-        """The score, or what the images that were scored say of it; None where nothing is known."""
+        """The score, or what the images that were scored say of it; None where no image was scored."""
         if self.value is not None:
             return self.value
         if self.hits is not None and self.images:
@@ -78,7 +78,7 @@ class SearchShape(Shape):
 
 
 class PointShape(Shape):
-    """The scores at one place between base and soup."""
+    """The scores at one point between base and soup."""
 
     alpha: FiniteFloat
     scores: Annotated[list[ScoreShape], Field(min_length=1)]

@@ -97,7 +97,7 @@ def draw_search(search: SearchShape, style: Style) -> "Figure":
         axes.set_xticks([*(t for t in ticks if last + 1 - t > 0.05 * last + 0.5), last + 1])
         axes.set_xticklabels([*(str(t) for t in axes.get_xticks()[:-1].astype(int)), "soup"])
         axes.set_xlabel("trial")
-        axes.set_ylabel(f"{search.score.place}, %")
+        axes.set_ylabel(f"{search.score.task_name}, %")
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=2 if style.narrow else 5)
         return figure
@@ -125,7 +125,7 @@ def draw_interpolation(document: InterpolationShape, style: Style) -> "Figure":
     curves: dict[str, list[tuple[float, ScoreShape]]] = {}
     for point in sorted(document.points, key=lambda p: p.alpha):
         for score in point.scores:
-            curves.setdefault(score.place, []).append((point.alpha, score))
+            curves.setdefault(score.task_name, []).append((point.alpha, score))
     colours = (theme.soup, theme.ingredient, theme.third, theme.fourth)
     looks = [(colours[i % 4], "osD^v"[i % 5], ("-", "--", "-.", ":")[i // 4 % 4]) for i in range(len(curves))]
     with canvas(style, 3.0 if style.narrow else 3.2) as (figure, axes):
@@ -167,7 +167,9 @@ def draw_scores(scores: Sequence[ScoreShape], style: Style, soups: frozenset[str
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.6, len(scores) - 0.35)
         counted = f", n = {scores[0].n:,}" if scores[0].n else ""
-        axes.set_xlabel(f"{scores[0].place}{counted}, %" + (", 95 % intervals" if scores[0].low is not None else ""))
+        axes.set_xlabel(
+            f"{scores[0].task_name}{counted}, %" + (", 95 % intervals" if scores[0].low is not None else "")
+        )
         axes.grid(axis="x")
         return figure
 

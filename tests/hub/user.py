@@ -1,4 +1,4 @@
-"""A Hub of our own, and soupkit in real processes that know no other."""
+"""Fixtures: a Hub of our own, and soupkit in real processes that know no other."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import processes
-from tests.conftest import environment
 from tests.hub.repos import TOKEN
 from tests.hub.server import HubServer
+from tests.processes import environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,15 +14,15 @@ import pytest
 
 from soupkit.errors import DataError, StorageError, UsageError
 from soupkit.publishing import ReportEntry, make_report, read_results
-from soupkit.publishing.reports.report_inputs import Material, gather
+from soupkit.publishing.reports.report_inputs import Results, gather
 from soupkit.publishing.reports.selection import differences, find_model, scatter_points
 from soupkit.publishing.reports.style import DARK, LIGHT
 from soupkit.schema import Document
 from tests.conftest import soupkit
-from tests.publishing.browser import look, needs_chromium
 from tests.publishing.conftest import score
+from tests.publishing.reports.browser import look, needs_chromium
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Copies of the tables that open_clip and model-soups publish: openclip_results.csv and model_soups/*_results.jsonl.
 PUBLISHED = Path(os.environ.get("SOUPKIT_PUBLISHED_DATA", ROOT / "published"))
 needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs SOUPKIT_PUBLISHED_DATA")
@@ -108,18 +108,18 @@ def test_tables_are_read_and_compared(tmp_path: Path) -> None:
         ["A", "x", "10", 0.7, 0.6, 0.5, 0.1], ["B", "x", "10", 0.8, 0.65, 0.7, ""],
         ["B", "y_soup", "", 0.8, 0.7, 0.7, 1],
     ])  # fmt: skip
-    material = gather([path])
-    points, across, up = scatter_points(material, None)
+    results = gather([path])
+    points, across, up = scatter_points(results, None)
     assert across == "ImageNet 1k" and up == ["ImageNet v2", "ImageNet-R"]
     assert [(p.name, p.x, p.role) for p in points] == [("A/x", 0.7, "ingredient"), ("B/x", 0.8, "ingredient"),
                                                        ("B/y_soup", 0.8, "soup")]  # fmt: skip
     assert [p.y for p in points] == pytest.approx([0.55, 0.675, 0.7])
-    assert scatter_points(material, "SVHN")[0][0].x == 0.1 and len(scatter_points(material, "SVHN")[0]) == 2
-    found = differences(material, find_model(material, "B/x"), find_model(material, "A"))
+    assert scatter_points(results, "SVHN")[0][0].x == 0.1 and len(scatter_points(results, "SVHN")[0]) == 2
+    found = differences(results, find_model(results, "B/x"), find_model(results, "A"))
     assert found == pytest.approx({"ImageNet 1k": 0.1, "ImageNet v2": 0.05, "ImageNet-R": 0.2})
     for name, complaint in (("B", "may be 2 models"), ("C", "no model is called C; there are A/x")):
         with pytest.raises(UsageError, match=complaint.split(";")[0]):
-            find_model(material, name)
+            find_model(results, name)
     with pytest.raises(UsageError, match="no task"):
         make_report([path], tmp_path / "o.html", held_out="CIFAR")
     with pytest.raises(UsageError, match="no model is called Z"):
@@ -129,10 +129,10 @@ def test_tables_are_read_and_compared(tmp_path: Path) -> None:
 
 
 def test_of_two_results_that_differ_the_later_counts_and_that_is_said() -> None:
-    material = Material()
+    results = Results()
     for value in (0.9, 0.8):
-        material.add_scores([read(score("runs/a", value))], f"{value}.json")
-    assert [s.value for s in material.scores] == [0.8] and "90.00 % before, 80.00 %" in material.notes[0]
+        results.add_scores([read(score("runs/a", value))], f"{value}.json")
+    assert [s.value for s in results.scores] == [0.8] and "90.00 % before, 80.00 %" in results.notes[0]
 
 
 def read(row: dict[str, Any]) -> Any:
@@ -226,9 +226,9 @@ def test_the_published_figures_are_redrawn(tmp_path: Path, monkeypatch: pytest.M
 @needs_published
 def test_a_report_on_the_published_tables_counts_what_they_hold(tmp_path: Path) -> None:
     files = sorted((PUBLISHED / "model_soups").glob("*_results.jsonl"))
-    material = gather(files)
+    results = gather(files)
     rows = [json.loads(line) for f in files for line in f.read_text().splitlines()]
-    points = {p.name: p for p in scatter_points(material, None)[0]}
+    points = {p.name: p for p in scatter_points(results, None)[0]}
     shifts = ("ImageNetV2", "ImageNetSketch", "ImageNetR", "ObjectNet", "ImageNetA")
     assert len(points) == len(rows) == 74
     for row in rows:

@@ -1,4 +1,4 @@
-"""What is published of soupkit's documents: names in the place of places, and the repository as a folder."""
+"""The repository laid out in a folder: what the Hub would hold, and nothing of anybody else's touched."""
 
 import json
 import shutil
@@ -6,57 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import soupkit
 from soupkit.errors import StorageError, UsageError
 from soupkit.publishing.hub.push import PushOptions, PushResult, publish
-from soupkit.publishing.hub.without_local_paths import published
-from soupkit.publishing.short_names import end_names
 from tests.conftest import bytes_of
 from tests.publishing.conftest import score
 
 WEIGHTS = "open_clip_model.safetensors"
-words = st.text("abcdefg-_.0", min_size=1, max_size=5).filter(lambda w: set(w) - {"."})
-
-
-@given(st.sets(st.lists(words, min_size=1, max_size=4).map(tuple), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=60)
-def test_names_are_ends_that_tell_places_apart(parts: set[tuple[str, ...]]) -> None:
-    places = ["/" + "/".join(p) for p in sorted(parts)]
-    names = end_names(places)
-    assert len(set(names.values())) == len(places)
-    assert all(place.endswith("/" + name) for place, name in names.items())
-
-
-def test_a_name_is_no_longer_than_it_must_be() -> None:
-    assert end_names(["/home/me/runs/a", "/home/me/runs/b"]) == {"/home/me/runs/a": "a", "/home/me/runs/b": "b"}
-    assert end_names(["/x/a/model.safetensors", "/x/b/model.safetensors", "../x"]) == {
-        "/x/a/model.safetensors": "a/model.safetensors", "/x/b/model.safetensors": "b/model.safetensors", "../x": "x",
-    }  # fmt: skip
-
-
-def test_documents_agree_on_names_and_keep_what_is_no_place(search: dict[str, Any]) -> None:
-    home = "/home/me/secret runs"
-    a, ab, task = f"{home}/a", f"{home}/ab", "/data/mine"
-    record = {"ingredients": [{"ref": a, "fingerprint": "xxh3:1"}, {"ref": "hf-hub:org/b@v1"}], "base": {"ref": ab}}
-    scores = {"scores": [score(a, 0.5, task), score("hf-hub:org/b@v1", 0.5, "wds/vtab/cifar10")], "notes": [
-        f"{ab}: no templates in {task}, see https://example.org/x/y", f"{a} and /tmp/left/over/file.csv, 1/2 of it",
-    ]}  # fmt: skip
-    others = {"classes": ["cat/dog", "a photo of {c}"]}
-    search = json.loads(json.dumps(search).replace("runs/", home + "/"))
-    found = {**search, "selected": [a], "settings": {"tasks": [[task, "val"]], **others}}
-    said = published({"soup.json": record, "scores.json": scores, "search.json": found})
-    assert "/home" not in json.dumps(said) and "/data" not in json.dumps(said) and "/tmp" not in json.dumps(said)
-    assert [i["ref"] for i in said["soup.json"]["ingredients"]] == ["a", "hf-hub:org/b@v1"]
-    assert said["soup.json"]["base"]["ref"] == "ab" and said["search.json"]["selected"] == ["a"]
-    assert [s["task"] for s in said["scores.json"]["scores"]] == ["mine", "wds/vtab/cifar10"]
-    assert said["scores.json"]["notes"] == [
-        "ab: no templates in mine, see https://example.org/x/y", "a and file.csv, 1/2 of it",
-    ]  # fmt: skip
-    assert said["search.json"]["settings"] == {"tasks": [["mine", "val"]], **others}
-    assert record["ingredients"][0]["ref"] == a, "the soup's own documents stay as they are"
 
 
 def in_folder(soup: Path, folder: Path, **options: Any) -> PushResult:

@@ -14,9 +14,9 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 import soupkit
 from tests.conftest import bytes_of
-from tests.hub.conftest import Run
 from tests.hub.repos import READ_TOKEN, TOKEN
 from tests.hub.server import HubServer
+from tests.hub.user import Run
 from tests.processes import Started
 
 WEIGHTS = "open_clip_model.safetensors"
