@@ -1,12 +1,13 @@
-"""What can go wrong, said so that a person can act on it: what is wrong, where, and what to do."""
+"""What can go wrong, said so that a person can act on it: its subject, what is wrong with it, and what to do."""
 
 
 class SoupkitError(Exception):
     """An error that soupkit expects and explains.
 
-    `what` is wrong, `where` it is (a file, a tensor, an option; may be empty), `hint` is what to do about it
-    (may be empty). The command line shows the three and exits with `exit_code`: 1, the work failed; 2, the
-    call was wrong.
+    `where` is the subject of the sentence (a file, a tensor, an option, a reference) and `what` its predicate, as in
+    "runs/a: holds no weights"; `hint` is what to do about it (may be empty). The command line shows them as
+    `error: WHERE: WHAT` and `hint: WHAT TO DO`, `str` without the first word, and exits with `exit_code`: 1, the work
+    failed; 2, the call was wrong.
     """
 
     exit_code = 1
@@ -15,7 +16,15 @@ class SoupkitError(Exception):
         self.what = what
         self.where = str(where)
         self.hint = hint
-        super().__init__(": ".join(part for part in (self.where, what) if part) + (f" ({hint})" if hint else ""))
+        super().__init__(what, self.where, hint)
+
+    @property
+    def sentence(self) -> str:
+        """The subject and what is wrong with it, without the hint."""
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\nhint: {self.hint}" if self.hint else self.sentence
 
     def __reduce__(self) -> tuple[type["SoupkitError"], tuple[str, str, str]]:
         # Exceptions cross process borders when several ranks work on one output.

@@ -42,10 +42,11 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (push, push.push),
         (run, run.run),
     ):
-        app.command(command.__name__.replace("_", "-"), help=module.HELP)(_reporting(command, debug))
+        name = command.__name__.replace("_", "-")
+        app.command(name, help=module.HELP)(_reporting(command, name, debug))
 
 
-def _reporting(command: Callable[..., None], debug: bool) -> Callable[..., None]:
+def _reporting(command: Callable[..., None], name: str, debug: bool) -> Callable[..., None]:
     """Wrap `command` so that its errors become one short block and an exit code."""
 
     @wraps(command)
@@ -58,6 +59,6 @@ def _reporting(command: Callable[..., None], debug: bool) -> Callable[..., None]
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
-            sys.exit(report_error(error))
+            sys.exit(report_error(error, f"soupkit {name}"))
 
     return run

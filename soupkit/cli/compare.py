@@ -37,7 +37,8 @@ def compare(
     import time
 
     from soupkit.checkpoint.comparison import compare as run_compare
-    from soupkit.cli.output import print_json, terminal_progress
+    from soupkit.cli.output import print_json
+    from soupkit.cli.progress import terminal_progress
 
     started = time.perf_counter()
     found = run_compare(

@@ -40,7 +40,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import print_json, terminal_progress
+    from soupkit.cli.output import print_json
+    from soupkit.cli.progress import terminal_progress
     from soupkit.cli.run import fields, show
     from soupkit.evaluation import EvaluationOptions
     from soupkit.recipe.run import run_recipe

@@ -1,43 +1,62 @@
-"""Errors as a person reads them: one short block of what is wrong, where, and what to do."""
+"""Errors as a person reads them: `error: WHERE: WHAT`, and below it `hint: WHAT TO DO`."""
 
 import errno
 import sys
+from typing import Any
 
 from soupkit.cli.interrupts import INTERRUPTED
 from soupkit.cli.output import first_rank
-from soupkit.errors import SoupkitError, StorageError
+from soupkit.errors import SoupkitError, StorageError, UsageError
 
 
-def report(error: BaseException) -> int:
-    """Print `error` to stderr and return the exit code that belongs to it."""
+def report(error: BaseException, command: str = "soupkit") -> int:
+    """Print `error`, raised in `command` ("soupkit merge"), to stderr and return the exit code that belongs to it."""
     if isinstance(error, KeyboardInterrupt):
         if first_rank():
-            _block("interrupted", "", "the same command resumes where it stopped")
+            _print(SoupkitError("interrupted", command, "the same command resumes where it stopped"))
         return INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = StorageError("the disk is full", error.filename or "", "make room, then run the same command again")
+        error = StorageError(
+            "the disk is full", error.filename or command, "make room, then run the same command again"
+        )
     if isinstance(error, OSError) and error.filename:
         error = StorageError(error.strerror or str(error), error.filename, "check the path and who may use it")
     if isinstance(error, SoupkitError):
         if first_rank():  # every rank of a merge raises the error of the one that failed
-            _block(error.what, error.where, error.hint)
+            _print(error)
         return error.exit_code
-    _block(
-        f"unexpected {type(error).__name__}: {error}",
-        "",
-        "this is a defect in soupkit; run again with --debug and report what it shows",
-    )
+    hint = "this is a defect in soupkit; run again with --debug and report what it shows"
+    _print(SoupkitError(f"unexpected {type(error).__name__}: {error}", command, hint))
     return 1
 
 
-def _block(what: str, where: str, hint: str) -> None:
+def wrong_call(error: Any) -> UsageError:
+    """Return what typer says of a command line that it cannot read, an exception of its own, as soupkit says it."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) is not None else "soupkit"
+    usage = f"`{command} --help` shows the usage"
+    if (option := getattr(error, "option_name", None)) is not None:
+        if hasattr(error, "possibilities"):
+            near = " or ".join(sorted(error.possibilities or ()))
+            return UsageError(f"is no option of {command}", option, f"did you mean {near}?" if near else usage)
+        return UsageError(_clause(error.message.removeprefix(f"Option {option!r} ")), option, usage)
+    if (parameter := getattr(error, "param", None)) is not None:
+        is_option = parameter.param_type_name == "option"
+        name = parameter.opts[-1] if is_option else (parameter.metavar or parameter.name.upper()).split()[0]
+        return UsageError(_clause(error.message) or "is missing", name, usage)
+    return UsageError(_clause(error.format_message()), command, usage)
+
+
+def _clause(sentence: str) -> str:
+    """Return a sentence of typer's as the end of one of ours."""
+    return (sentence[:1].lower() + sentence[1:]).strip().rstrip(".")
+
+
+def _print(error: SoupkitError) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error", "bold red"), f": {what}"))
-    if where:
-        console.print(Text(f"   at: {where}"))
-    if hint:
-        console.print(Text(f"   do: {hint}"))
+    console.print(Text.assemble(("error", "bold red"), f": {error.sentence}"))
+    if error.hint:
+        console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"))
     sys.stderr.flush()

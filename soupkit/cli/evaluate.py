@@ -51,7 +51,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_file, first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
+    from soupkit.cli.progress import terminal_progress
     from soupkit.evaluation import evaluate as run_evaluate
 
     check_file(output)

@@ -82,7 +82,8 @@ def greedy_search(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json, terminal_progress
+    from soupkit.cli.output import first_rank, print_json
+    from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import show_plan, show_search
     from soupkit.publishing.reports.plots import plot_search
     from soupkit.search import SearchOptions

@@ -39,7 +39,8 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_file, first_rank, print_json, say, terminal_progress, write_json
+    from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
+    from soupkit.cli.progress import terminal_progress
     from soupkit.publishing.reports.plots import plot_interpolation
     from soupkit.publishing.reports.style import check_format
     from soupkit.search import interpolate as run_interpolation

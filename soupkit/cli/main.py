@@ -4,21 +4,25 @@ Imports stay light: each command loads what it needs when it runs, so that `soup
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from soupkit.cli import commands
+from soupkit.cli.errors import report, wrong_call
 from soupkit.version import __version__
 
 app = typer.Typer(
     name="soupkit",
     help="Turn several fine-tuned CLIP checkpoints into one better model, and prove that it is better.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+# click's UsageError, which newer versions of typer bring along as a class of their own
+_WrongCall = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
 def _version(show: bool) -> None:
@@ -29,16 +33,23 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
 
 
 def run() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
     commands.register(app, debug="--debug" in sys.argv)
     # The option may stand anywhere, also after the command that it is not an option of.
-    app([a for a in sys.argv[1:] if a != "--debug"], prog_name="soupkit")
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        sys.exit(app(arguments, prog_name="soupkit", standalone_mode=False))
+    except _WrongCall as error:
+        sys.exit(report(wrong_call(error)))

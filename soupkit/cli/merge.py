@@ -100,7 +100,7 @@ def merge(
     else:
         entry = SoupEntry(**{"ingredients": [], **{k: v for k, v in given.items() if v is not None}})
     options = RunOptions(device, threads, parse_size(slab_size, "--slab-size"), fresh, dry_run, sha256)
-    from soupkit.cli.output import terminal_progress
+    from soupkit.cli.progress import terminal_progress
 
     result = run_merge(
         entry.ingredients,

@@ -57,7 +57,8 @@ def push(
     """Run the command; `HELP` is its help."""
     from dataclasses import asdict
 
-    from soupkit.cli.output import print_json, terminal_progress
+    from soupkit.cli.output import print_json
+    from soupkit.cli.progress import terminal_progress
     from soupkit.publishing.hub.push import PushOptions, publish
 
     options = PushOptions(

@@ -53,7 +53,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import print_json, say, terminal_progress
+    from soupkit.cli.output import print_json, say
+    from soupkit.cli.progress import terminal_progress
     from soupkit.publishing.reports.report import make_report
 
     started = time.monotonic()

@@ -64,7 +64,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import terminal_progress
+    from soupkit.cli.progress import terminal_progress
     from soupkit.evaluation import EvaluationOptions
     from soupkit.recipe.run import run_recipe
     from soupkit.training import TrainOptions

@@ -59,7 +59,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json, say, terminal_progress
+    from soupkit.cli.output import first_rank, print_json, say
+    from soupkit.cli.progress import terminal_progress
     from soupkit.cli.train_cost import cost_lines, recipe_costs
     from soupkit.errors import UsageError
     from soupkit.training import TrainOptions

@@ -142,7 +142,9 @@ def test_a_wrong_call_exits_with_2_and_says_why(arguments: tuple[str, ...], thre
     places = {"A": three[0], "B": three[1], "C": three[2], "O": tmp_path / "out"}
     done = soupkit(*(places.get(a, a) for a in arguments))
     assert done.returncode == 2, done.stderr
-    assert done.stderr and "Traceback" not in done.stderr
+    said = done.stderr.splitlines()
+    assert said[-2].startswith("error: ") and ": " in said[-2][7:] and said[-1].startswith("hint: "), done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -155,7 +157,7 @@ def test_options_and_a_recipe_cannot_both_decide(three: list[Path], tmp_path: Pa
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(tmp_path: Path) -> None:
     for arguments, code in ((("inspect", tmp_path / "nowhere"), 1), (("compare", tmp_path), 2)):
         done = soupkit(*arguments, "--debug")
-        assert done.returncode == code and "Traceback" in done.stderr and "   do: " in done.stderr
+        assert done.returncode == code and "Traceback" in done.stderr and "\nhint: " in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_clips: list[Path]) -> None:

@@ -60,4 +60,4 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(words: tuple[str,
     commands = Typer()
     register(commands, debug=False)
     done = CliRunner().invoke(commands, ["interpolate", "no-base", "no-fine-tune", "--task", "digits", *words])
-    assert done.exit_code == 2 and f"error: {what}" in done.output and f"at: {where}" in done.output
+    assert done.exit_code == 2 and f"error: {where}: {what}" in done.output

@@ -110,6 +110,6 @@ def test_a_tracker_that_is_not_installed_is_said_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UsageError, match=f"{name} is not installed .pip install {name}"):
+    with pytest.raises(UsageError, match=f"{name} is not installed\nhint: pip install {name}"):
         train(settings(report_to=[name]), tmp_path / "run")
     assert not list(tmp_path.iterdir())
