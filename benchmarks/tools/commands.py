@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.tools.rounds import Record
 
-_OWN_DIRECTORIES = ("--work", "--data")
+_OWN_DIRECTORIES = ("--work", "--data", "--before")
 _OWN_VARIABLES = ("OMP_NUM_THREADS",)  # settings of the environment that decide what is measured
 
 
