@@ -1,4 +1,7 @@
-"""A soup meets its readers: plots and the report. Names are loaded when first used, for matplotlib takes its time."""
+"""A soup meets its readers: figures, the report, the model card and the push.
+
+Names are loaded when first used, for matplotlib takes its time.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Data becomes an ingredient."""
+"""Data becomes an ingredient: entries, data in a fixed order, the exact step, ranks, and runs that go on."""
 
 from soupkit.training.entry import TrainEntry
 from soupkit.training.loop import NotFiniteError
