@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -60,7 +61,7 @@ class CausalTextTower:
 def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yield a name under which open_clip finds `config`: a directory of its own kind."""
     with TemporaryDirectory(prefix="soupkit-") as directory:
-        (Path(directory) / "open_clip_config.json").write_text(json.dumps(config))
+        (Path(directory) / OPEN_CLIP_CONFIG).write_text(json.dumps(config))
         for file in tokenizer_files:
             (Path(directory) / file.name).symlink_to(file.resolve())
         yield f"local-dir:{directory}"
@@ -106,7 +107,7 @@ def build_model(config: Config, device: torch.device, dtype: torch.dtype, *, ran
             model = open_clip.create_model(name, load_weights=False, pretrained_hf=False)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         what = f"cannot be built by open_clip: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        hint = "check its open_clip_config.json"
+        hint = f"check its {OPEN_CLIP_CONFIG}"
         if "hf_model_name" in text:
             hint += f"; its text tower is {text['hf_model_name']}, described on the Hub"
         raise ArchitectureError(what, "the model", hint) from error

@@ -11,28 +11,15 @@ from typing import Any
 import yaml
 
 from soupkit.errors import UsageError
+from soupkit.evaluation.metrics import METRICS
+from soupkit.evaluation.task import Score
+from soupkit.merging.registry import METHODS
+from soupkit.merging.soup_directory import SoupDocument, SourceRecord
 from soupkit.publishing.hub.scores import Scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 
 _PIPELINE = "zero-shot-image-classification"
 _TAGS = ["open_clip", "clip", "model-soup", "merge", "soupkit"]
-_CITED = """\
-```bibtex
-@inproceedings{wortsman2022soups,
-  title     = {Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
-               inference time},
-  author    = {Wortsman, Mitchell and others},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2022},
-  url       = {https://arxiv.org/abs/2203.05482}
-}
-```"""
-_METRICS = {
-    "acc1": "accuracy",
-    "acc5": "top-5 accuracy",
-    "mean_per_class_recall": "recall",
-    "mean_average_precision": "map",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +51,8 @@ def choose_license(given: str | None, parents: tuple[Parent, ...], existing: str
     """
     if given or existing:
         return given or existing or ""
-    known = {p.license for p in parents}
-    if len(known) == 1 and (only := known.pop()) is not None:
+    licenses = {p.license for p in parents}
+    if len(licenses) == 1 and (only := licenses.pop()) is not None:
         return only
     said = ", ".join(f"{p.repo}: {p.license or 'none'}" for p in parents) or "no ingredient is on the Hub"
     raise UsageError(f"nothing says the soup's licence ({said})", "--license", "name it, as in --license apache-2.0")
@@ -79,10 +66,10 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         EvalResult(
             task_type=_PIPELINE,
             task_name="Zero-shot image classification",
-            dataset_type=dataset_id(s["task"]) or s["task"],
-            dataset_name=s["task"],
-            dataset_split=s["split"],
-            metric_type=_METRICS.get(name, name),
+            dataset_type=dataset_id(s.task) or s.task,
+            dataset_name=s.task,
+            dataset_split=s.split,
+            metric_type=_hub_name(name),
             metric_name=name,
             metric_value=value,
         )
@@ -102,9 +89,15 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     return {**data.to_dict(), **({"base_model_relation": "merge"} if repos else {})}
 
 
-def _values(score: dict[str, Any]) -> list[tuple[str, float]]:
-    metrics = {score["metric"]: score["value"], **(score.get("metrics") or {})}
-    return [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
+def _values(score: Score) -> list[tuple[str, float]]:
+    metrics = {score.metric: score.value, **score.metrics}
+    return [(name, value) for name, value in metrics.items() if value is not None]
+
+
+def _hub_name(metric: str) -> str:
+    """Return what the Hub calls a metric."""
+    row = METRICS.get(metric)
+    return row.hub_name if row is not None and row.hub_name else metric
 
 
 def dataset_id(task: str) -> str | None:
@@ -120,11 +113,11 @@ def eval_results_file(scores: Scores) -> bytes | None:
         EvalResultEntry(
             dataset_id=hub,
             task_id="default",
-            value=s["value"],
-            notes=f"zero-shot {s['metric']}, {s['split']} split, n = {s['n']}, 95 % interval {s['low']} to {s['high']}",
+            value=s.value,
+            notes=f"zero-shot {s.metric}, {s.split} split, n = {s.n}, 95 % interval {s.low} to {s.high}",
         )
         for s in scores.soup
-        if (hub := dataset_id(s["task"])) is not None
+        if (hub := dataset_id(s.task)) is not None
     ]
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
     return text.encode() if entries else None
@@ -144,14 +137,15 @@ def sections(facts: CardFacts) -> dict[str, str]:
 
 
 def _summary(facts: CardFacts) -> str:
-    record, n = facts.soup.record, len(facts.soup.record["ingredients"])
+    record = facts.soup.record
+    n = len(record.ingredients)
     size = facts.soup.parameters
     shown = f"{size / 1e9:.2f} B" if size >= 1e9 else f"{size / 1e6:.1f} M"
     return (
         f"# {facts.repo.split('/')[1]}\n\n"
-        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.get('dtype')}): the weights of {n} "
+        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.dtype}): the weights of {n} "
         f"model{'s' if n != 1 else ''}, merged into one by soupkit "
-        f"{record.get('soupkit')}, method `{record.get('method')}`. It costs at inference what one of them does."
+        f"{record.soupkit}, method `{record.method}`. It costs at inference what one of them does."
     )
 
 
@@ -170,50 +164,53 @@ def _score_table(facts: CardFacts) -> str:
     scores = facts.scores
     if not scores.soup:
         return "## Scores\n\nNone were recorded beside this soup."
-    refs = [i["ref"] for i in facts.soup.record["ingredients"]]
-    by_place = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
-    shown = [r for r in dict.fromkeys(refs) if any(s["ref"] == r for s in scores.others)]
+    refs = [i.ref for i in facts.soup.record.ingredients]
+    by_key = {(s.ref, s.task, s.split, s.metric): s for s in scores.others}
+    shown = [r for r in dict.fromkeys(refs) if any(s.ref == r for s in scores.others)]
     lines = [
         "## Scores\n\nZero-shot, in percent, with 95 % intervals.\n",
         "| " + " | ".join(["task", "metric", "n", "this soup", *(_code(r) for r in shown)]) + " |",
         "|" + "---|" * (4 + len(shown)),
     ]
     for s in scores.soup:
-        place = (s["task"], s["split"], s["metric"])
-        cells = [_score(by_place.get((r, *place))) for r in shown]
-        mark = " *" if (s["task"], s["split"]) in scores.selected else ""
-        row = [f"{s['task']}:{s['split']}{mark}", s["metric"], f"{s['n']:,}", f"**{_score(s)}**", *cells]
+        key = (s.task, s.split, s.metric)
+        cells = [_score(by_key.get((r, *key))) for r in shown]
+        mark = " *" if (s.task, s.split) in scores.selected else ""
+        row = [f"{s.task}:{s.split}{mark}", s.metric, f"{s.n:,}", f"**{_score(s)}**", *cells]
         lines.append("| " + " | ".join(row) + " |")
-    if any((s["task"], s["split"]) in scores.selected for s in scores.soup):
+    if any((s.task, s.split) in scores.selected for s in scores.soup):
         lines.append("\n\\* The soup was chosen on these images: its score on them is likely to be too good.")
     lines += [f"\n![{text}]({path})" for path, text in facts.figures.items()]
     return "\n".join(lines)
 
 
-def _score(score: dict[str, Any] | None) -> str:
+def _score(score: Score | None) -> str:
     if score is None:
         return "–"
-    return f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
+    return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
 def _code(text: str) -> str:
     return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
 
 
-def _making(record: dict[str, Any], search: str | None) -> str:
-    lines = ["## How it was made\n", f"- method: `{record.get('method')}`"]
+def _making(record: SoupDocument, search: str | None) -> str:
+    lines = ["## How it was made\n", f"- method: `{record.method}`"]
     if search is not None:
         lines.append(f"- its ingredients were chosen by a search: {search} (`search.json` has every decision)")
-    if record.get("parameters"):
-        lines.append(f"- parameters: `{record['parameters']}`")
-    lines += [f"- dtype: {record.get('dtype')}", f"- fingerprint of the weights: `{record['output']['fingerprint']}`"]
-    lines += [f"- sha256 of the file: `{record['output']['sha256']}`", ""]
+    if record.parameters:
+        lines.append(f"- parameters: `{record.parameters}`")
+    lines += [f"- dtype: {record.dtype}", f"- fingerprint of the weights: `{record.output.fingerprint}`"]
+    lines += [f"- sha256 of the file: `{record.output.sha256}`", ""]
     lines += ["| ingredient | weight | fingerprint | sha256 |", "|---|---|---|---|"]
-    things = [(i, i.get("weight")) for i in record["ingredients"]]
-    for thing, weight in [*things, *([(record["base"], "base")] if record.get("base") else [])]:
-        share = weight if isinstance(weight, str) else f"{weight:.6g}" if weight is not None else "by tensor"
-        digest = f"`{thing['sha256']}`" if thing.get("sha256") else "–"
-        lines.append(f"| {_code(thing['ref'])} | {share} | `{thing['fingerprint']}` | {digest} |")
+    rows: list[tuple[SourceRecord, str]] = [
+        (i, f"{i.weight:.6g}" if i.weight is not None else "by tensor") for i in record.ingredients
+    ]
+    if record.base is not None:
+        rows.append((record.base, "base"))
+    for source, share in rows:
+        digest = f"`{source.sha256}`" if source.sha256 else "–"
+        lines.append(f"| {_code(source.ref)} | {share} | `{source.fingerprint}` | {digest} |")
     return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
 
 
@@ -238,7 +235,10 @@ def _licence(facts: CardFacts) -> str:
         lines.append(f"- {link}{at}: {parent.license or 'no licence named'}; cite it as its card says")
     if not facts.parents:
         lines[1] = f"This soup: {facts.license}. None of its ingredients is named by a repository on the Hub."
-    return "\n".join([*lines, "", "The method:", "", _CITED])
+    method = METHODS.get(facts.soup.record.method)
+    if method is not None:
+        lines += ["", f"The method, {method.name}: {method.citation}.", "", f"```bibtex\n{method.paper.bibtex}```"]
+    return "\n".join(lines)
 
 
 def render(facts: CardFacts, existing: str | None) -> str:
@@ -272,16 +272,19 @@ def _marked(name: str, text: str) -> str:
 
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     """Return the metadata and the body of a README. Raises UsageError for metadata that are not a YAML map."""
-    found = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
-    if not found:
+    match = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
+    if not match:
         return {}, text
     try:
-        data = yaml.safe_load(found.group(1)) or {}
+        data = yaml.safe_load(match.group(1)) or {}
     except yaml.YAMLError as error:
         raise UsageError("has metadata that are not valid YAML", "README.md", "correct them") from error
     if not isinstance(data, dict):
         raise UsageError("has metadata that are not a map", "README.md", "correct them")
-    return data, text[found.end() :]
+    tags = data.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise UsageError("has metadata whose tags are no list of words", "README.md", "as in tags: [clip, model-soup]")
+    return data, text[match.end() :]
 
 
 def _renewed(existing: str, parts: dict[str, str]) -> tuple[str, dict[str, Any]]:
