@@ -36,13 +36,15 @@ class FileFormat(Format):
     CheckpointError for a file that is damaged or something else. `header(read_range, size)` returns the first bytes of
     a file of `size` bytes that `read` looks at, so that a file on the Hub is opened without being fetched
     (`read_range(start, stop)` returns bytes of it); None where `read` needs the whole file. `parts(path)` returns the
-    names of the files beside it that hold the tensors, for a file that only says where they are.
+    names of the files beside it that hold the tensors, for a file that only says where they are. `read_part(path,
+    part)` reads what a reference calls PATH@PART; it raises CheckpointError where the file holds no such part.
     """
 
     suffixes: tuple[str, ...]
     read: Callable[[Path], tuple[Tensors, dict[str, str]]]
     header: Callable[[ReadRange, int], bytes] | None = None
     parts: Callable[[Path], tuple[str, ...]] | None = None
+    read_part: Callable[[Path, str], tuple[Tensors, dict[str, str]]] | None = None
 
     def recognises(self, name: str) -> bool:
         """Whether a file of this name is of this format."""
@@ -129,9 +131,12 @@ def family_of(folder: Folder) -> Family:
     return next(row for row in families() if row.recognises(folder))
 
 
-def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Return the tensors of the file `path` and its metadata. Raises CheckpointError."""
-    tensors, metadata = format_of(path).read(path)
+def read_weights(path: Path, part: str | None = None) -> tuple[Tensors, dict[str, str]]:
+    """Return the tensors of the file `path`, or of a `part` of it, and its metadata. Raises CheckpointError."""
+    row = format_of(path)
+    if part is not None and row.read_part is None:
+        raise CheckpointError(f"has no {part!r}: a file of this format has no parts", path, "leave out what follows @")
+    tensors, metadata = row.read(path) if part is None or row.read_part is None else row.read_part(path, part)
     if not tensors:
         raise CheckpointError("holds no tensors", path, "choose another file; this one was written from an empty model")
     return tensors, metadata

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 from tests.conftest import CONFIG, save
@@ -62,11 +63,19 @@ def plain(directory: Path, state: State) -> Path:
     return save(directory / "plain", state)
 
 
+def distributed(directory: Path, state: State) -> Path:
+    path = directory / "distributed"
+    document = {"model": state, "optimizer": {"state": {"exp_avg": torch.zeros(3)}}, "epoch": 1}
+    dcp.save(document, checkpoint_id=path, no_dist=True)
+    return path / ".metadata"
+
+
 SAMPLES: dict[str, Callable[[Path, State], Path]] = {
     "safetensors": safetensors,
     "safetensors_shards": shards,
     "pickle": pickle,
     "pickle_shards": pickle_shards,
+    "distributed": distributed,
     "open_clip": open_clip,
     "run": run,
     "transformers": transformers,
