@@ -72,8 +72,8 @@ class Family(Format):
     the weights may have, in the order in which they are looked for; where none is there, the one file of weights is
     taken. `describe(folder, tensors)` returns what the weights are and which files travel with them; `companions` are
     patterns of the names of all files that it may look at. `part(path, part)` returns where in the folder lies what a
-    reference calls PATH@PART, and raises CheckpointError where there is none. `output` says what the files of a soup
-    are called.
+    reference calls PATH@PART, and raises CheckpointError where there is none. `refuse(folder)` returns the error that
+    says why the folder cannot be read. `output` says what the files of a soup are called.
     """
 
     recognises: Callable[[Folder], bool]
@@ -81,6 +81,7 @@ class Family(Format):
     companions: tuple[str, ...]
     weights: tuple[str, ...] = WEIGHT_NAMES
     part: Callable[[Path, str], Path] | None = None
+    refuse: Callable[[Folder], CheckpointError] | None = None
     output: OutputFiles = OPEN_CLIP_OUTPUT
 
 
@@ -148,6 +149,8 @@ def choose_weights(folder: Folder, family: Family, *, prefer_headers: bool = Fal
     With `prefer_headers`, files that can be opened by their headers alone go first, as they do on the Hub. Raises
     CheckpointError when there is none, or when it is unclear which of several is meant.
     """
+    if family.refuse is not None:
+        raise family.refuse(folder)
     order = list(family.weights)
     if prefer_headers:
         order.sort(key=lambda name: format_of(name).header is None)

@@ -59,6 +59,22 @@ def transformers(directory: Path, state: State) -> Path:
     return path
 
 
+def deepspeed(directory: Path, state: State) -> Path:
+    path = directory / "global_step10"
+    path.mkdir()
+    torch.save({"module": state}, path / "mp_rank_00_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    return path
+
+
+def fsdp_local(directory: Path, state: State) -> Path:
+    path = directory / "fsdp"
+    path.mkdir()
+    for rank in range(2):
+        torch.save({"_flat_param": torch.zeros(3)}, path / f"pytorch_model_fsdp_0_rank{rank}.bin")
+    return path
+
+
 def plain(directory: Path, state: State) -> Path:
     return save(directory / "plain", state)
 
@@ -78,6 +94,8 @@ SAMPLES: dict[str, Callable[[Path, State], Path]] = {
     "distributed": distributed,
     "open_clip": open_clip,
     "run": run,
+    "deepspeed": deepspeed,
+    "fsdp_local": fsdp_local,
     "transformers": transformers,
     "plain": plain,
 }

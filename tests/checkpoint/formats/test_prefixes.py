@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.errors import CheckpointError
+from soupkit.checkpoint.architecture import architecture_of
+from soupkit.errors import ArchitectureError, CheckpointError
 from tests.checkpoint.test_references import same
 from tests.conftest import random_state, save
 
@@ -45,7 +46,10 @@ def test_names_that_collide_without_their_prefix_are_refused(tmp_path: Path) -> 
 
 
 def test_a_kept_head_stops_the_stripping(tmp_path: Path) -> None:
-    state = {f"model.{name}": tensor for name, tensor in random_state(0).items()}
-    state["classification_head.weight"] = torch.ones(10, 12)
+    state = {"classification_head.weight": torch.ones(10, 12)}
+    state |= {f"model.{name}": tensor for name, tensor in random_state(0).items()}
     with open_checkpoint(save(tmp_path / "x", state)) as checkpoint:
         same(checkpoint, state)
+        with pytest.raises(ArchitectureError) as caught:
+            architecture_of(checkpoint, model="ViT-B-32")
+    assert "classification_head.weight" in caught.value.what
