@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
-from soupkit.checkpoint.hub import HubRef, is_hub
 from soupkit.checkpoint.hub_errors import explained
+from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, HubError, StorageError, UsageError
