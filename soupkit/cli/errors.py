@@ -59,8 +59,8 @@ def _print(error: SoupkitError) -> None:
     from rich.text import Text
 
     console = plain_console(stderr=True)
-    subject = SoupkitError(error.what, visible(error.where))
-    console.print(Text.assemble(("error", "bold red"), f": {subject.sentence}"), soft_wrap=True)
+    subject = f": {visible(error.where)}" if error.where else ""
+    console.print(Text.assemble(("error", "bold red"), f"{subject}: {error.what}"), soft_wrap=True)
     if error.hint:
         console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"), soft_wrap=True)
     sys.stderr.flush()

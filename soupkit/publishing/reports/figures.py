@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from soupkit.publishing.reports import plots
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreShape, SearchShape
+from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape
 from soupkit.publishing.reports.report_inputs import Results
 from soupkit.publishing.reports.selection import differences, find_model, is_shift, models, scatter_points, task_names
 from soupkit.publishing.reports.style import Style
@@ -53,7 +53,7 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
-def interval(score: ScoreShape) -> str:
+def interval(score: ScoreRow) -> str:
     """Write the interval of a score in percent; nothing where there is none."""
     return "" if score.low is None or score.high is None else f"{100 * score.low:.1f}–{100 * score.high:.1f}"
 
@@ -73,7 +73,7 @@ def _score_figures(results: Results) -> list[ReportFigure]:
     ]
 
 
-def _scores(results: Results, task: str, scores: list[ScoreShape]) -> ReportFigure:
+def _scores(results: Results, task: str, scores: list[ScoreRow]) -> ReportFigure:
     names = short_names([s.ref for s in scores])
     soups = frozenset(s.ref for s in scores if results.role(s.ref) != "ingredient")
     best = max(scores, key=lambda s: s.value)

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import fmean
 
-from soupkit.publishing.reports.documents import ScoreShape
+from soupkit.evaluation.task import Pair
+from soupkit.merging.soup_directory import SoupDocument
+from soupkit.publishing.reports.documents import ScoreRow
 from soupkit.publishing.reports.figures import ReportFigure, interval, percent
-from soupkit.publishing.reports.report_inputs import PairShape, Results, SoupShape
+from soupkit.publishing.reports.report_inputs import Results
 from soupkit.publishing.reports.selection import models, task_names
 from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme, rendered
 from soupkit.version import __version__
@@ -188,18 +190,18 @@ def _breakable(ref: str) -> str:
     return escape(ref).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
-def _metric(scores: Sequence[ScoreShape], task: str) -> str:
+def _metric(scores: Sequence[ScoreRow], task: str) -> str:
     first = next(s for s in scores if s.task_name == task)
     words = ", ".join(filter(None, (first.metric, f"n = {first.n:,}" if first.n else "")))
     return f"<span class=ci>{escape(words)}</span>" if words else ""
 
 
-def _cell(score: ScoreShape, best: bool) -> str:
+def _cell(score: ScoreRow, best: bool) -> str:
     value = f"<strong>{percent(score.value)}</strong>" if best else percent(score.value)
     return f"<td>{value}" + (f"<span class=ci>{interval(score)}</span>" if interval(score) else "") + "</td>"
 
 
-def _pairs(pairs: Sequence[PairShape]) -> str:
+def _pairs(pairs: Sequence[Pair]) -> str:
     rows = [
         (p.second, p.first, f"{p.task}:{p.split}" if p.split else p.task, f"{p.only_second:,}", f"{p.only_first:,}",
          f"{p.p:.2g}")
@@ -209,11 +211,13 @@ def _pairs(pairs: Sequence[PairShape]) -> str:
     return _plain_table("Images that only one of two models gets right; p of McNemar's exact test.", head, rows)
 
 
-def _soup(soup: SoupShape) -> str:
+def _soup(soup: SoupDocument) -> str:
     facts = [f"Method {soup.method}"]
     facts += [f"{key} = {value}" for key, value in soup.parameters.items()]
     facts += [f"{name} {value}" for name, value in (("model", soup.model), ("weights in", soup.dtype)) if value]
-    if fingerprint := soup.output.get("fingerprint"):
-        facts.append(f"fingerprint {fingerprint}")
+    if soup.output.fingerprint:
+        facts.append(f"fingerprint {soup.output.fingerprint}")
     rows = [(i.ref, "" if i.weight is None else f"{i.weight:.4g}", i.fingerprint[:21]) for i in soup.ingredients]
-    return f"<p>{escape('; '.join(facts))}.</p>" + _plain_table("Ingredients", ("ingredient", "weight", "print"), rows)
+    return f"<p>{escape('; '.join(facts))}.</p>" + _plain_table(
+        "Ingredients", ("ingredient", "weight", "fingerprint"), rows
+    )

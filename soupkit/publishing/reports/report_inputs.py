@@ -7,59 +7,28 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
-
-from pydantic import Field, FiniteFloat
+from typing import Any, NoReturn
 
 from soupkit.errors import DataError, UsageError
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreShape, SearchShape, Shape, parse
+from soupkit.evaluation.scores_document import SCORES, parse_scores_document
+from soupkit.evaluation.task import Pair
+from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
+from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape, parse
 
-IN_A_DIRECTORY = ("soup.json", "scores.json", "search.json", "interpolation.json")
+IN_A_DIRECTORY = (SOUP_NAME, SCORES, "search.json", "interpolation.json")
 _DOCUMENTS = "those of evaluate, search and interpolate are, and soup.json"
 _ABOUT_A_MODEL = {"name", "pretrained", "params (m)", "flops (b)", "average perf. on 38 datasets", "train dataset"}
-
-
-class IngredientShape(Shape):
-    """One line of a soup's recipe."""
-
-    ref: str
-    fingerprint: str = ""
-    weight: FiniteFloat | None = None
-
-
-class SoupShape(Shape):
-    """A soup.json, as far as it is shown."""
-
-    method: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    base: Any = None
-    dtype: str | None = None
-    model: str | None = None
-    ingredients: Annotated[list[IngredientShape], Field(min_length=1)]
-    output: dict[str, Any] = Field(default_factory=dict)
-
-
-class PairShape(Shape):
-    """A paired comparison of two models on one task, as `soupkit evaluate` writes it."""
-
-    first: str
-    second: str
-    task: str
-    split: str = ""
-    only_first: int
-    only_second: int
-    p: FiniteFloat
 
 
 @dataclass
 class Results:
     """All that was read, in order. `roles` says which references are soups, and of which kind."""
 
-    scores: list[ScoreShape] = field(default_factory=list)
-    pairs: list[PairShape] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     searches: list[tuple[str, SearchShape]] = field(default_factory=list)
     interpolations: list[tuple[str, InterpolationShape]] = field(default_factory=list)
-    soups: list[tuple[str, SoupShape]] = field(default_factory=list)
+    soups: list[tuple[str, SoupDocument]] = field(default_factory=list)
     roles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -71,7 +40,7 @@ class Results:
         named = [w for w in ("greedy", "uniform") if w in words]
         return named[0] if named else "soup" if {"soup", "soups"} & set(words) else "ingredient"
 
-    def add_scores(self, scores: Iterable[ScoreShape], source: object) -> None:
+    def add_scores(self, scores: Iterable[ScoreRow], source: object) -> None:
         """Add scores; of two that differ about one model and task the later counts, and that is noted."""
         positions = {(s.ref, s.task_name): i for i, s in enumerate(self.scores)}
         for score in scores:
@@ -118,7 +87,7 @@ def gather(inputs: Sequence[Path]) -> Results:
     return results
 
 
-def read_results(path: Path) -> list[ScoreShape]:
+def read_results(path: Path) -> list[ScoreRow]:
     """Return the scores of a published table: a CSV as open_clip's, or JSON lines as those of model-soups.
 
     A CSV has a column `name`, perhaps `pretrained`, and a column per task; a line of JSON has `model_name` and a number
@@ -130,7 +99,7 @@ def read_results(path: Path) -> list[ScoreShape]:
     return scores
 
 
-def _csv_scores(path: Path) -> list[ScoreShape]:
+def _csv_scores(path: Path) -> list[ScoreRow]:
     reader = csv.DictReader(_text(path).splitlines(), strict=True)
     scores = []
     try:
@@ -153,7 +122,7 @@ def _csv_scores(path: Path) -> list[ScoreShape]:
     return scores
 
 
-def _line_scores(path: Path) -> list[ScoreShape]:
+def _line_scores(path: Path) -> list[ScoreRow]:
     scores = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
@@ -167,7 +136,7 @@ def _line_scores(path: Path) -> list[ScoreShape]:
     return scores
 
 
-def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreShape]:
+def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreRow]:
     scores = []
     for task, cell in cells.items():
         try:
@@ -176,7 +145,7 @@ def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreShap
             value = math.nan
         if not math.isfinite(value):
             raise DataError(f"{task}: {cell!r} is no finite number", where, "a fraction, or an empty cell")
-        scores.append(parse(ScoreShape, {"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
+        scores.append(parse(ScoreRow, {"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
     return scores
 
 
@@ -198,14 +167,13 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
     elif "points" in data:
         results.interpolations.append((ref, parse(InterpolationShape, data, where)))
     elif "scores" in data:
-        rows = data["scores"]
-        if not isinstance(rows, list) or not rows:
-            raise DataError("holds no scores", path, _DOCUMENTS)
-        results.add_scores([parse(ScoreShape, row, f"{where}, scores.{i}") for i, row in enumerate(rows)], path)
-        pairs = data.get("pairs") or []
-        results.pairs += [parse(PairShape, row, f"{where}, pairs.{i}") for i, row in enumerate(pairs)]
+        document = parse_scores_document(data, where)
+        results.add_scores(map(ScoreRow.of, document.scores), path)
+        results.pairs += document.pairs
     elif "method" in data and "ingredients" in data:
-        soup = parse(SoupShape, data, where)
+        soup = SoupDocument.of(data)
+        if soup is None or not soup.ingredients:
+            raise DataError("does not say how a soup was made", path, "make the soup again")
         results.soups.append((ref, soup))
         results.roles.setdefault(ref, "uniform" if soup.method == "uniform" else "soup")
     else:

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soupkit.checkpoint import fingerprint, open_checkpoint
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_WEIGHTS as WEIGHTS_NAME
 from soupkit.errors import SoupkitError
-from soupkit.publishing.hub.verify import WEIGHTS_NAME, verify
+from soupkit.publishing.hub.verify import verify
 
 
 def change_record(soup: Path, change: Callable[[dict[str, Any]], object]) -> None:

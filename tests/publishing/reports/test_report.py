@@ -136,9 +136,9 @@ def test_of_two_results_that_differ_the_later_counts_and_that_is_said() -> None:
 
 
 def read(row: dict[str, Any]) -> Any:
-    from soupkit.publishing.reports.documents import ScoreShape
+    from soupkit.publishing.reports.documents import ScoreRow
 
-    return ScoreShape.model_validate(row)
+    return ScoreRow.model_validate(row)
 
 
 GOOD = json.dumps(score("runs/a", 0.9))
@@ -147,11 +147,11 @@ BAD = {
     "blank.csv": (" \n", "is empty"),
     "broken.json": ('{"scores": [\n  {"ref": }\n]}', "line 2: is not valid JSON"),
     "nan.json": ('{"note": "NaN",\n"scores": [\n' + GOOD.replace("0.9,", "NaN,", 1) + "]}", "line 3: holds NaN"),
-    "none.json": ('{"scores": []}', "holds no scores"),
+    "none.json": ('{"scores": []}', "at least 1 item"),
     "list.json": ("[1]", "no document of soupkit"),
     "other.json": ('{"name": "x"}', "no document of soupkit"),
-    "missing.json": ('{"scores": [' + GOOD + ', {"ref": "a", "task": "t"}]}', "scores.1: value: field required"),
-    "percent.json": ('{"scores": [{"ref": "a", "task": "t", "value": 79.4}]}', "fractions, not percent"),
+    "missing.json": ('{"scores": [' + GOOD + ", " + GOOD.replace("value", "worth") + "]}", "scores.1.value"),
+    "percent.json": ('{"scores": [' + GOOD.replace("0.9,", "79.4,", 1) + "]}", "fractions, not percent"),
     "search.json": ('{"decisions": [], "strategy": "greedy"}', "ingredients: field required"),
     "lines.jsonl": ('{"model_name": "a", "t": 0.5}\n\n{"model_name": "b", "t": oops}', "line 3: is not valid JSON"),
     "nan.jsonl": ('{"model_name": "a", "t": 0.5}\n{"model_name": "b", "t": NaN}', "line 2: holds NaN"),
