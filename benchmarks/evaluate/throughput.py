@@ -100,7 +100,7 @@ def in_memory(stored: np.ndarray, labels: np.ndarray) -> Pixels:
     n = len(stored)
     names = tuple(map(str, range(n)))
     everything = set(range(-(-n // BLOCK)))  # no block has a digest to be checked against
-    return Pixels(stored, labels, names, names, (), "", np.arange(n), {}, Path(), BLOCK, (), everything)
+    return Pixels(stored, labels, names, names, (), labels, "", np.arange(n), {}, Path(), BLOCK, (), everything)
 
 
 def normalised(

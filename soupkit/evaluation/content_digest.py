@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import xxhash
 from soupkit.errors import DataError
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.task import Task
+from soupkit.evaluation.text_files import unreadable
 from soupkit.files import write_cached
 from soupkit.progress import SILENT, Progress
 
@@ -41,7 +43,7 @@ def digest_of_files(
                     state.update(block)
                     progress.advance(len(block))
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path, _READ_HINT) from error
+            raise unreadable(error, path, _READ_HINT) from error
         return state.digest()
 
     def compute() -> dict[str, str]:
@@ -60,7 +62,8 @@ def remembered(
     """Return what `compute` says of the files `paths`, a string for each of `keys`.
 
     What was computed before is kept in the directory `memory` (None for nowhere) and believed while every path, size,
-    modification time and inode are the same. Raises DataError when a file changes while it is computed.
+    time of modification and of the inode's change, and inode are the same. Raises DataError when a file changes
+    meanwhile, and for what is no regular file.
     """
     before = _states(paths)
     name = f"{xxhash.xxh3_128_hexdigest(before + repr(keys).encode())}.json"
@@ -80,9 +83,13 @@ def _states(paths: Sequence[str]) -> bytes:
         try:
             status = os.stat(path)  # noqa: PTH116 - 50,000 of them, and pathlib takes three times as long
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path, _READ_HINT) from error
+            raise unreadable(error, path, _READ_HINT) from error
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise DataError("is no regular file", path, "put the file itself there")
         where = os.path.realpath(path)
-        lines.append(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}\n")
+        # A rewrite may restore the time of modification (rsync, tar); that of the inode's change it cannot.
+        times = f"{status.st_mtime_ns}\t{status.st_ctime_ns}"
+        lines.append(f"{where}\t{status.st_size}\t{times}\t{status.st_ino}\n")
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 

@@ -1,33 +1,40 @@
 """The kinds of tasks, which differ in what belongs to an image: a class, a flag for each class, or captions."""
 
-import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from soupkit.errors import DataError
+from soupkit.evaluation.npy import read_vector
 from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.prompts import fill_templates
 from soupkit.evaluation.task import Sample, Task
 
 _FLAGS = "each class has one flag"
+_NUMBER = re.compile(rb"[+-]?[0-9]{1,15}")
 
 
 class Kind(Protocol):
     """What is particular to a kind of task.
 
-    `suffix` is the member of a shard's sample that says what belongs to the image; `metric` is the main one unless a
-    task says otherwise; `has_classes` whether there are class names and templates.
+    `suffix` is the member of a shard's sample that says what belongs to the image, and `label_hint` what it should
+    hold; `metric` is the main one unless a task says otherwise; `has_classes` whether there are class names and
+    templates.
     """
 
     name: str
     suffix: str
+    label_hint: str
     metric: str
     has_classes: bool
 
     def parse(self, key: str, image: bytes, stored: bytes) -> Sample:
-        """Return the sample of an image file and of what is `stored` beside it. Raises ValueError or EOFError."""
+        """Return the sample of an image file and of what is `stored` beside it.
+
+        Raises ValueError, whose words say what it has.
+        """
 
     def check_sample(self, sample: Sample, task: Task) -> None:
         """Raise DataError where what belongs to the image does not fit the task's classes."""
@@ -49,11 +56,12 @@ class Classification:
     """Each image is of one class."""
 
     name, suffix, metric, has_classes = "classification", "cls", "acc1", True
+    label_hint = "cls is the number of a class, which counts from 0 in the order of classnames.txt"
 
     def parse(self, key: str, image: bytes, stored: bytes) -> Sample:
         """Return a sample with its `label`, a decimal number."""
-        if not stored.strip().removeprefix(b"-").isdigit():
-            raise ValueError(f"{stored[:40].decode(errors='replace')!r} is not the number of a class")
+        if not _NUMBER.fullmatch(stored.strip()):
+            raise ValueError(f"{stored[:40].decode(errors='replace')!r} in .cls, which is not the number of a class")
         return Sample(key, image, label=int(stored))
 
     def check_sample(self, sample: Sample, task: Task) -> None:
@@ -92,11 +100,11 @@ class Multilabel(Classification):
     """Each image has a flag for each class."""
 
     name, suffix, metric = "multilabel", "npy", "mean_average_precision"
+    label_hint = "npy is a flag for each class, an array of numbers in numpy's format"
 
     def parse(self, key: str, image: bytes, stored: bytes) -> Sample:
         """Return a sample with its flags, an array in numpy's format."""
-        flags = np.load(io.BytesIO(stored), allow_pickle=False).reshape(-1)
-        return Sample(key, image, labels=tuple(bool(f > 0) for f in flags))
+        return Sample(key, image, labels=tuple(bool(flag > 0) for flag in read_vector(stored)))
 
     def check_sample(self, sample: Sample, task: Task) -> None:
         """Raise DataError where there are more or fewer flags than classes."""
@@ -126,12 +134,17 @@ class Retrieval:
     """Each image has captions, and is to be found by each of them."""
 
     name, suffix, metric, has_classes = "retrieval", "txt", "mean_recall@1", False
+    label_hint = "txt is one caption a line, in UTF-8"
 
     def parse(self, key: str, image: bytes, stored: bytes) -> Sample:
         """Return a sample with its captions, one a line."""
-        captions = tuple(line.strip() for line in stored.decode("utf-8").splitlines() if line.strip())
+        try:
+            text = stored.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError("captions that are no UTF-8") from error
+        captions = tuple(line.strip() for line in text.splitlines() if line.strip())
         if not captions:
-            raise ValueError("no caption")
+            raise ValueError("no caption in .txt")
         return Sample(key, image, captions=captions)
 
     def check_sample(self, sample: Sample, task: Task) -> None:

@@ -21,6 +21,7 @@ class Known:
     metric: str = "acc1"
     kind: str = "classification"
     missing: str = ""
+    also: tuple[str, ...] = ()
 
 
 KNOWN = (

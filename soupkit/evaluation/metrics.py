@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from soupkit.evaluation.task import Task
 from soupkit.extensions import Table
 
 
@@ -31,6 +32,8 @@ class Metric:
     is reported for every task of its kind, any other where it is a task's main one. `version` is raised when the
     arithmetic changes: scores of another version are not taken from the cache.
 
+    `needs` names what of an outcome it takes beside the hits, which is made only where a metric asks for it: "groups".
+
     `hit_denominators` makes it a sum of hits, each of which is worth one over a whole number: it takes the classes of
     the images, int64 [N], and returns those numbers, int64 [N]. A search over such a metric ends a trial as soon as
     the images that are left cannot change its outcome; over any other it scores every image.
@@ -43,6 +46,7 @@ class Metric:
     hub_name: str = ""
     standard: bool = False
     hit_denominators: Callable[[np.ndarray], np.ndarray] | None = None
+    needs: tuple[str, ...] = ()
     version: int = 1
 
     @property
@@ -64,7 +68,12 @@ METRICS = Table(
 )
 
 
-def reported_metrics(kind: str, main: str) -> list[Metric]:
-    """Return the metrics of a task of `kind` whose main one is `main`: the standard ones, and the main one if it is
-    none of these."""
-    return [metric for metric in METRICS.values() if metric.kind == kind and (metric.standard or metric.name == main)]
+def reported_metrics(task: Task) -> list[Metric]:
+    """Return the metrics of `task`: the standard ones of its kind, its main one, and those that it names beside it."""
+    named = {task.metric, *task.also}
+    return [m for m in METRICS.values() if m.kind == task.kind and (m.standard or m.name in named)]
+
+
+def needs(task: Task, what: str) -> bool:
+    """Return whether a metric of `task` needs `what` of an outcome."""
+    return any(what in metric.needs for metric in reported_metrics(task))

@@ -75,7 +75,7 @@ def score_of(outcome: Outcome, task: Task, ref: str, fingerprint: str | None) ->
 
     Raises DataError where the main metric does not exist for these data, such as the top-5 accuracy of four classes.
     """
-    estimates = {metric.name: metric.compute(outcome) for metric in reported_metrics(task.kind, task.metric)}
+    estimates = {metric.name: metric.compute(outcome) for metric in reported_metrics(task)}
     main = estimates[task.metric]
     if main is None:
         raise DataError(

@@ -21,11 +21,13 @@ import xxhash
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.kinds import KINDS
+from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.pixels import Pixels, digest_of_pixels
 from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
 from soupkit.progress import SILENT, Progress
 
+_FORMAT = 2  # of a cache; one of another format is made anew
 BLOCK = 256  # images that are decoded, digested and resumed together
 _PIXELS, _SAMPLES = "pixels.u8", "samples.jsonl"
 
@@ -47,7 +49,15 @@ def open_pixels(
     Raises DataError for a dataset without images, for labels out of range, and for corrupt images unless
     `skip_corrupt`; StorageError where there is no room.
     """
-    described = {"content": content, "limit": limit, "kind": task.kind, "transform": transform.key, "block": BLOCK}
+    described = {
+        "format": _FORMAT,
+        "content": content,
+        "limit": limit,
+        "kind": task.kind,
+        "groups": needs(task, "groups"),
+        "transform": transform.key,
+        "block": BLOCK,
+    }
     key = xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())
     target = directory / "pixels" / key
     opened = _open(task, transform, target, content)
@@ -63,7 +73,7 @@ def open_pixels(
 def _check_samples(task: Task, pixels: Pixels, skip_corrupt: bool, progress: Progress) -> None:
     if pixels.corrupt:
         count, total = len(pixels.corrupt), len(pixels.keys)
-        named = "; ".join(f"{key}: {why}" for key, why in list(pixels.corrupt.items())[:5])
+        named = "; ".join(f"{pixels.keys[i]}: {why}" for i, why in list(pixels.corrupt.items())[:5])
         what = f"holds {count} images of {total} that cannot be decoded: {named}{'; ...' if count > 5 else ''}"
         if not skip_corrupt:
             raise DataError(what, task.dataset.place, "get them again, or leave them out with --skip-corrupt")
@@ -83,7 +93,8 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
         keys = tuple(k for line in lines for k in line["keys"])
         if (target / _PIXELS).stat().st_size != len(keys) * height * width * 3 or not keys:
             raise ValueError("pixels and samples do not fit together")
-        corrupt = {k: why for line in lines for k, why in line["corrupt"].items()}
+        reasons = [why for line in lines for why in line["corrupt"]]
+        corrupt = {i: why for i, why in enumerate(reasons) if why}
         labels = [label for line in lines for label in line["labels"]]
         with (target / _PIXELS).open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -94,7 +105,8 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
             hashes=tuple(h for line in lines for h in line["hashes"]),
             captions=tuple(tuple(c) for line in lines for c in line["captions"]),
             content=content,
-            rows=np.array([i for i, k in enumerate(keys) if k not in corrupt], dtype=np.int64),
+            groups=np.array([group for line in lines for group in line["groups"]], dtype=np.int64),
+            rows=np.array([i for i, why in enumerate(reasons) if not why], dtype=np.int64),
             corrupt=corrupt,
             path=target,
             _block=BLOCK,
@@ -195,10 +207,7 @@ def _blocks(
             for future in futures:
                 samples.append(future.result())
                 progress.advance(1)
-            line: dict[str, Any] = {
-                name: [sample[name] for sample in samples] for name in ("keys", "hashes", "labels", "captions")
-            }
-            line["corrupt"] = {sample["keys"]: sample["corrupt"] for sample in samples if sample["corrupt"]}
+            line = {name: [sample[name] for sample in samples] for name in samples[0]}
             yield block, (array, {"digest": digest_of_pixels(array), **line})
     finally:
         pool.shutdown(cancel_futures=True)
@@ -218,5 +227,6 @@ def _sample(task: Task, dataset: Dataset, index: int, transform: Transform, out:
         "hashes": xxhash.xxh3_128_hexdigest(sample.data),
         "labels": list(sample.labels) if sample.labels else sample.label,
         "captions": list(sample.captions),
+        "groups": sample.group,
         "corrupt": corrupt,
     }

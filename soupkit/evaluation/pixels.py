@@ -16,8 +16,9 @@ class Pixels:
     """The images of a task: `images` uint8 [N, height, width, 3], cropped and resized, not normalised; a private map.
 
     `labels` is int64 [N] (classification) or bool [N, classes] (multilabel); `captions` are the texts of each image
-    (retrieval); `hashes` are xxh3-128 of the stored image bytes, in hex; `content` names all of it; `rows` are the
-    images that count, without the `corrupt` ones.
+    (retrieval); `groups` int64 [N] the groups that images are counted in; `hashes` are xxh3-128 of the stored image
+    bytes, in hex; `content` names all of it; `rows` are the images that count. `corrupt` says by number why the others
+    cannot be decoded.
     """
 
     images: np.ndarray
@@ -25,9 +26,10 @@ class Pixels:
     keys: tuple[str, ...]
     hashes: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
+    groups: np.ndarray
     content: str
     rows: np.ndarray
-    corrupt: dict[str, str]
+    corrupt: dict[int, str]
     path: Path
     _block: int  # images whose pixels have one digest
     _digests: tuple[str, ...]

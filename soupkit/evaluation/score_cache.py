@@ -78,7 +78,7 @@ class ScoreCache:
             if entry["hits"] is not None:
                 packed = np.frombuffer(base64.b64decode(entry["hits"]), np.uint8)
                 hits = np.unpackbits(packed, count=score.n).astype(bool)
-            versions, reported = entry.get("versions", {}), reported_metrics(task.kind, task.metric)
+            versions, reported = entry.get("versions", {}), reported_metrics(task)
             if any(versions.get(metric.name, 1) != metric.version for metric in reported):
                 return None
             metrics = {metric.name: score.metrics[metric.name] for metric in reported}

@@ -16,7 +16,7 @@ class Sample:
     """One image of a dataset as it is stored: its `key` names it in errors, `data` are the bytes of the file.
 
     `label` is a class (classification), `labels` one flag per class (multilabel), `captions` the texts that belong to
-    the image (retrieval).
+    the image (retrieval); `group` is the group of images that it is counted in, -1 for none.
     """
 
     key: str
@@ -24,6 +24,7 @@ class Sample:
     label: int = -1
     labels: tuple[bool, ...] = ()
     captions: tuple[str, ...] = ()
+    group: int = -1
 
 
 class Dataset(Protocol):
@@ -79,7 +80,8 @@ class Task:
 
     `kind` is a name in `soupkit.evaluation.kinds.KINDS`, `metric` the main one, a name in
     `soupkit.evaluation.metrics.METRICS`. `templates` hold `{c}` where the class name goes; retrieval tasks have neither
-    class names nor templates. `notes` say what a person should know about how the task was read.
+    class names nor templates. Metrics in `also` are reported beside the main one and those of every task of its kind.
+    `notes` say what a person should know about how the task was read.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Task:
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

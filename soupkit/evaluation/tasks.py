@@ -4,24 +4,30 @@ NAME[:SPLIT]   CLIP_benchmark's name, its alias in open_clip's results table, or
 DIR[:SPLIT]    CLIP_benchmark's WebDataset layout, an image folder, or a CSV
 """
 
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from soupkit.errors import DataError, UsageError
+from soupkit.evaluation.class_names import (
+    CLASSNAMES,
+    TEMPLATES,
+    ClassNames,
+    default_templates,
+    lines_of,
+    names_of_folders,
+    read_class_names,
+    read_templates,
+)
 from soupkit.evaluation.image_files import ImageFiles, image_folder, image_table
 from soupkit.evaluation.kinds import KINDS, kind_of
 from soupkit.evaluation.known_tasks import KNOWN, SUITES, Known, find_known
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.task import MAIN_METRIC, Task
-from soupkit.evaluation.webdataset import WebDatasetFolder, read_lines
+from soupkit.evaluation.webdataset import WebDatasetFolder
 
 DIGITS = Path(__file__).parents[1] / "data" / "digits"
-_TEMPLATES = "zeroshot_classification_templates.txt"
-_CLASSNAMES = "classnames.txt"
 _TYPE = "dataset_type.txt"
-_WNID = re.compile(r"n\d{8}")
 
 
 def open_tasks(texts: Sequence[str], *, data_root: Path | None = None, split: str = "test") -> list[Task]:
@@ -86,12 +92,12 @@ def _open_path(name: str, path: Path, split: str, *, named: bool) -> Task:
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise DataError("is no dataset", path, "a task is a folder, or a CSV of path and label")
-        return _open_files(name, split, path.parent, image_table(path, split, _lines(path.parent / _CLASSNAMES)))
+        return _open_files(name, split, path.parent, image_table(path, split, read_class_names(path.parent)))
     if (path / split / "nshards.txt").is_file() or any((path / split).glob("*.tar")):
         return _open_layout(name, path, split, None)
     table = path / f"{split}.csv"
     if table.is_file():
-        return _open_files(name, split, path, image_table(table, split, _lines(path / _CLASSNAMES)))
+        return _open_files(name, split, path, image_table(table, split, read_class_names(path)))
     if (path / split).is_dir():
         return _open_files(name, split, path, image_folder(path / split))
     if named or any((path / s).is_dir() for s in ("train", "val", "validation")):
@@ -105,20 +111,25 @@ def _open_layout(name: str, directory: Path, split: str, known: Known | None) ->
     if not (directory / split).is_dir():
         splits = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise DataError(f"has no split {split!r}", directory, f"it has {splits or 'no folder'}")
-    stated = _lines(directory / _TYPE)
+    stated = lines_of(directory / _TYPE)
     kind = kind_of(stated[0], directory / _TYPE) if stated else KINDS[known.kind if known else "classification"]
-    metric = _main_metric(directory, kind.name) or (known.metric if known and kind.name == known.kind else kind.metric)
-    dataset = WebDatasetFolder(directory, split, kind)
+    published = known is not None and known.kind == kind.name
+    metric = _main_metric(directory, kind.name) or (known.metric if known and published else kind.metric)
+    also = known.also if known and published else ()
+    groups = any("groups" in METRICS[m].needs for m in (metric, *also))
+    dataset = WebDatasetFolder(directory, split, kind, groups=groups)
     if not kind.has_classes:
-        return Task(name, split, kind.name, metric, dataset)
-    classnames = tuple(read_lines(directory / _CLASSNAMES))
-    return Task(name, split, kind.name, metric, dataset, classnames, _templates(directory))
+        return Task(name, split, kind.name, metric, dataset, also=also)
+    classnames = read_class_names(directory)
+    if not classnames:
+        raise DataError("is missing", directory / CLASSNAMES, "write the names of the classes there, one a line")
+    return Task(name, split, kind.name, metric, dataset, classnames, read_templates(directory), also=also)
 
 
 def _main_metric(directory: Path, kind: str) -> str | None:
     """Return the metric that `main_metric.txt` in `directory` names; None without that file. Raises DataError."""
     path = directory / MAIN_METRIC
-    if not (lines := _lines(path)):
+    if not (lines := lines_of(path)):
         return None
     try:
         metric = METRICS.find(lines[0])
@@ -136,65 +147,23 @@ def _open_files(name: str, split: str, directory: Path, dataset: ImageFiles) -> 
     if dataset.captions:
         metric = _main_metric(directory, "retrieval") or KINDS["retrieval"].metric
         return Task(name, split, "retrieval", metric, dataset)
-    notes: list[str] = []
-    classnames = _lines(directory / _CLASSNAMES)
-    from_imagenet = False
-    if not classnames:
-        imagenet = _imagenet_names(dataset.names)
-        from_imagenet = imagenet is not None
-        classnames = imagenet or tuple(n.replace("_", " ") for n in dataset.names)
-        if imagenet is not None:
-            notes.append(f"{name}: class names are open_clip's for ImageNet, {len(imagenet)} of 1000 classes")
-    elif len(classnames) < len(dataset.names):
+    metric = _main_metric(directory, "classification") or KINDS["classification"].metric
+    if "groups" in METRICS[metric].needs and not dataset.groups:
+        raise DataError(f"has no groups, which {metric} asks for", dataset.place, "a table's column `group` has them")
+    given = read_class_names(directory)
+    if given and len(given) < len(dataset.names):
         raise DataError(
-            f"names {len(classnames)} classes, and the data have {len(dataset.names)}",
-            directory / _CLASSNAMES,
+            f"names {len(given)} classes, and the data have {len(dataset.names)}",
+            directory / CLASSNAMES,
             "name every class, one a line, in the order of the labels",
         )
-    if (directory / _TEMPLATES).is_file():
-        templates = _templates(directory)
-    elif from_imagenet:
-        templates = _imagenet_templates()
+    names = ClassNames(given) if given else names_of_folders(dataset.names, dataset.place)
+    notes = [*dataset.notes, *names.notes]
+    if (directory / TEMPLATES).exists():
+        templates = read_templates(directory)
     else:
-        templates = ("a photo of a {c}.",)
-        notes.append(f"{name}: no {_TEMPLATES} in {directory}, so the one template is {templates[0]!r}")
-    metric = _main_metric(directory, "classification") or KINDS["classification"].metric
-    return Task(name, split, "classification", metric, dataset, classnames, templates, tuple(notes))
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    return tuple(read_lines(path)) if path.is_file() else ()
-
-
-def _templates(directory: Path) -> tuple[str, ...]:
-    path = directory / _TEMPLATES
-    templates = tuple(read_lines(path))
-    for i, template in enumerate(templates, 1):
-        if "{c}" not in template:
-            raise DataError(f"has no place for the class name: {template!r}", f"{path}, line {i}", "write {c} there")
-    return templates
-
-
-def _imagenet_names(folders: Sequence[str]) -> tuple[str, ...] | None:
-    """Return open_clip's ImageNet names for folders called by WordNet ids, or by the numbers 0 to 999; else None.
-
-    A folder with a part of the classes (ImageNet-A, ImageNet-R) is a task over that part.
-    """
-    numbered = len(folders) == 1000 and all(f.isdigit() for f in folders)
-    if not numbered and not all(_WNID.fullmatch(f) for f in folders):
-        return None
-    from open_clip import IMAGENET_CLASSNAMES
-    from timm.data import ImageNetInfo
-
-    if numbered:
-        return tuple(IMAGENET_CLASSNAMES)
-    numbers = {wnid: i for i, wnid in enumerate(ImageNetInfo("imagenet-1k").label_names())}
-    if any(f not in numbers for f in folders):
-        return None
-    return tuple(IMAGENET_CLASSNAMES[numbers[f]] for f in folders)
-
-
-def _imagenet_templates() -> tuple[str, ...]:
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    return tuple(template("{c}") for template in OPENAI_IMAGENET_TEMPLATES)
+        templates = default_templates(names)
+        if len(templates) == 1:
+            notes.append(f"no {TEMPLATES} in {directory}, so the one template is {templates[0]!r}")
+    noted = tuple(f"{name}: {note}" for note in notes)
+    return Task(name, split, "classification", metric, dataset, names.names, templates, noted)

@@ -227,7 +227,7 @@ def test_a_label_that_is_no_number_is_named(tmp_path: Path) -> None:
     (task,) = open_tasks(
         [str(write_shards(tmp_path / "data", "test", [{"png": encoded(picture(0), "png"), "cls": b"cat"}]))]
     )
-    with pytest.raises(DataError, match="'cat' is not the number of a class"):
+    with pytest.raises(DataError, match=r"'cat' in \.cls, which is not the number of a class"):
         opened(task, tmp_path / "cache")
 
 
