@@ -6,6 +6,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from soupkit.errors import UsageError
 
@@ -18,6 +19,11 @@ class Entry(BaseModel):
 
 AnyEntry = TypeVar("AnyEntry", bound=Entry)
 KeyPath = tuple[str | int, ...]  # the keys and list positions that lead to a value: ("train", "a", "data", 0)
+
+
+def refusal(error: UsageError, key_path: tuple[str, ...] = ()) -> PydanticCustomError:
+    """Return what a validator of an entry raises to say `error` of its field, or of what is at `key_path` in it."""
+    return PydanticCustomError("refused", "{what}", {"what": error.what, "hint": error.hint, "key_path": key_path})
 
 
 class Document:
@@ -78,10 +84,14 @@ class Document:
             first = error.errors()[0]
             origin = (elsewhere or {}).get(str(first["loc"][0]) if first["loc"] else "", key_path)
             key_path = key_path if isinstance(origin, str) else origin
-            loc = self._keys_of(first["loc"], key_path, lacking=first["type"] in ("extra_forbidden", "missing"))
+            refused = first["ctx"] if first["type"] == "refused" else None
+            said_at = (*first["loc"], *refused["key_path"]) if refused else first["loc"]
+            loc = self._keys_of(said_at, key_path, lacking=first["type"] in ("extra_forbidden", "missing"))
             name = ".".join(str(p) for p in loc)
             said = first["msg"].removeprefix("Value error, ")
             what, hint = f"{name}: {said[:1].lower()}{said[1:]}".removeprefix(": "), "correct it there"
+            if refused:
+                what, hint = refused["what"], refused["hint"]
             if first["type"] == "extra_forbidden":
                 what, hint = f"there is no key {name!r} here", f"the keys are {', '.join(_keys(schema, loc))}"
             if isinstance(origin, str):

@@ -9,6 +9,8 @@ from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, Config, architecture_of
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.formats.table import family_named
+from soupkit.checkpoint.formats.weight_files import OutputFiles
 from soupkit.checkpoint.hub import is_hub
 from soupkit.checkpoint.reference import open_headers
 from soupkit.errors import ArchitectureError
@@ -93,9 +95,11 @@ def _scalar_size(key: str, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What checkpoints that fit together are: their model and config, and what a person should know about it."""
+    """What checkpoints that fit together are: their model and config, what the files of a soup of them are called, and
+    what a person should know about it."""
 
     architecture: Architecture
+    output: OutputFiles
     notes: tuple[str, ...]
 
     @property
@@ -141,7 +145,7 @@ def agree(checkpoints: Sequence[Checkpoint], *, model: str | None = None, prepro
             f"no config beside the weights; by their shapes they are taken to be {architecture.model}, with OpenAI's "
             f"preprocessing" + (f" (these have the same shapes: {others}; choose with --model)" if others else "")
         )
-    return Agreement(architecture, tuple(notes))
+    return Agreement(architecture, family_named(first.family).output, tuple(notes))
 
 
 def check_before_download(
@@ -158,7 +162,7 @@ def check_before_download(
 def _same_config(a: Checkpoint, b: Checkpoint) -> None:
     assert a.config is not None and b.config is not None
     if differences := config_differences(a.config, b.config):
-        shown = [f"{key}: {_short(there)} there, {_short(here)} here" for key, (there, here) in differences.items()]
+        shown = [f"{key}: {_short(theirs)} there, {_short(own)} here" for key, (theirs, own) in differences.items()]
         what = "preprocessing" if all(k.startswith("preprocess_cfg") for k in differences) else "config"
         raise ArchitectureError(
             f"its {what} differs from {a.config_path}: {_some(shown)}",

@@ -4,16 +4,13 @@ A reference is resolved to a commit once, and everything is read from that commi
 a few kilobytes: `header_files` lays them out as a directory whose weight files hold their headers and nothing else.
 """
 
-import json
 import re
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupkit.checkpoint.formats.safetensors_header import MAX_HEADER_BYTES
-from soupkit.checkpoint.formats.shards import weight_map
-from soupkit.checkpoint.formats.weight_files import INDEX, PICKLES, WEIGHT_NAMES, choose_weights, companions
+from soupkit.checkpoint.formats.folder import LocalFolder, matching
+from soupkit.checkpoint.formats.table import choose_weights, family_of, format_of
 from soupkit.checkpoint.hub_download import complete_blob
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.sha256 import sha256_of
@@ -24,10 +21,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PREFIX = "hf-hub:"
-_FIRST_BYTES = 1 << 17  # holds the header of nearly every CLIP
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# On the Hub safetensors go before any pickle: they need no trust, and their headers can be read alone.
-_ORDER = tuple(sorted(WEIGHT_NAMES, key=lambda name: ".safetensors" not in name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +50,59 @@ def is_hub(ref: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A commit of a repository: the files in its root with their sizes, and the sha256 of those kept as large files."""
+    """A commit of a repository: the files in its root with their sizes, and the sha256 of those kept as large files.
+
+    It is a `Folder`, whose files are read from the Hub one by one.
+    """
 
     ref: HubRef
     commit: str
     sizes: dict[str, int]
     sha256: dict[str, str]
+
+    def __str__(self) -> str:
+        return str(self.ref)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files, sorted."""
+        return tuple(sorted(self.sizes))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small file. Raises HubError."""
+        return self.read_range(name, 0, self.sizes[name])
+
+    def locate(self, name: str) -> str:
+        """Return what errors call a file of the repository."""
+        return f"{self.ref}, {name}"
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return bytes `start` to `stop` of a file, and no more than that, whatever the Hub sends. Raises HubError."""
+        if stop <= start:
+            return b""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        # No compression on the way: ranges count the file's own bytes.
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        url = hf_hub_url(self.ref.repo, name, revision=self.commit)
+        data = bytearray()
+        with (
+            explained(self.locate(name)),
+            get_session().stream(
+                "GET", url, headers={**build_hf_headers(library_name="soupkit"), **headers}, follow_redirects=True
+            ) as response,
+        ):
+            hf_raise_for_status(response)
+            if start and response.status_code != 206:
+                raise HubError("cannot be read in parts: the Hub sends it whole", self.locate(name), "run this again")
+            for piece in response.iter_bytes():
+                data += piece
+                if len(data) >= stop - start:
+                    break
+        if len(data) < stop - start:
+            raise HubError("arrived with fewer bytes than asked for", self.locate(name), "run this again")
+        return bytes(data[: stop - start])
 
 
 def list_repo(ref: HubRef) -> Listing:
@@ -70,7 +111,7 @@ def list_repo(ref: HubRef) -> Listing:
         info = _api().model_info(ref.repo, revision=ref.revision, files_metadata=True)
     files = [f for f in info.siblings or [] if "/" not in f.rfilename]
     if info.sha is None:
-        raise HubError("the Hub names no commit for it", ref, "is the repository empty?")
+        raise HubError("has no commit", ref, "push files to the repository first")
     return Listing(
         ref,
         info.sha,
@@ -95,66 +136,51 @@ def header_files(ref: HubRef, scratch: Path) -> Path:
         listing = list_repo(ref)
     except HubUnreachableError as error:
         return _from_cache(ref, error)
-    weights = choose_weights(listing.sizes, ref, order=_ORDER)
-    cached = _snapshot(ref.repo, listing.commit)
-    if cached is not None and _whole(cached, weights):
-        return cached
-    if weights.endswith((*PICKLES, ".bin" + INDEX)):
+    family = family_of(listing)
+    weights = choose_weights(listing, family, prefer_headers=True)
+    snapshot = _snapshot(ref.repo, listing.commit)
+    if snapshot is not None and _is_whole(snapshot, weights):
+        return snapshot
+    if format_of(weights).header is None:
         return fetch(ref)
-    for name in companions(listing.sizes):
-        (scratch / name).write_bytes(_read(listing, name, 0, listing.sizes[name]))
-    names = [weights]
-    if weights.endswith(INDEX):
-        (scratch / weights).write_bytes(_read(listing, weights, 0, listing.sizes[weights]))
-        names = sorted(set(weight_map(scratch / weights).values()))
-    for name in names:
-        if name not in listing.sizes:
-            raise CheckpointError(f"lacks the shard {name}, which its index names", ref, "its upload was not finished")
-        _write_skeleton(listing, name, scratch / name)
+    _write_header(listing, weights, scratch)
+    parts = _parts(scratch / weights)
+    if any(format_of(part).header is None for part in parts):
+        return fetch(ref)
+    for name in matching(listing.names, family.companions):
+        (scratch / name).write_bytes(listing.read(name))
+    for part in parts:
+        _check_uploaded(listing, part)
+        _write_header(listing, part, scratch)
     return scratch
 
 
-def _write_skeleton(listing: Listing, name: str, path: Path) -> None:
-    """Write the header of a safetensors file; what follows it is a hole of the file's true size."""
-    size = listing.sizes[name]
-    head = _read(listing, name, 0, min(size, _FIRST_BYTES))
-    if len(head) >= 8:
-        end = 8 + struct.unpack("<Q", head[:8])[0]
-        if len(head) < end <= min(size, 8 + MAX_HEADER_BYTES):
-            head += _read(listing, name, len(head), end)
-        head = head[:end]
-    with path.open("wb") as file:
-        file.write(head)
-        file.truncate(size)
+def _parts(path: Path) -> tuple[str, ...]:
+    """Return the names of the files beside `path` that hold the tensors of which it only says where they are."""
+    format_ = format_of(path)
+    return format_.parts(path) if format_.parts is not None else ()
 
 
-def _read(listing: Listing, name: str, start: int, stop: int) -> bytes:
-    """Return bytes `start` to `stop` of a file on the Hub, and no more than that, whatever the Hub sends."""
-    if stop <= start:
-        return b""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+def _check_uploaded(listing: Listing, shard: str) -> None:
+    if shard not in listing.sizes:
+        raise CheckpointError(
+            f"lacks the shard {shard}, which its index names",
+            listing,
+            "its upload was not finished; name another commit",
+        )
 
-    # No compression on the way: ranges count the file's own bytes.
-    headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    url = hf_hub_url(listing.ref.repo, name, revision=listing.commit)
-    data = bytearray()
-    with (
-        explained(f"{listing.ref}, {name}"),
-        get_session().stream(
-            "GET", url, headers={**build_hf_headers(library_name="soupkit"), **headers}, follow_redirects=True
-        ) as response,
-    ):
-        hf_raise_for_status(response)
-        if start and response.status_code != 206:
-            raise HubError("the Hub does not send parts of files", listing.ref)
-        for piece in response.iter_bytes():
-            data += piece
-            if len(data) >= stop - start:
-                break
-    if len(data) < stop - start:
-        raise HubError("the Hub sent fewer bytes than asked for", f"{listing.ref}, {name}", "run this again")
-    return bytes(data[: stop - start])
+
+def _write_header(listing: Listing, name: str, directory: Path) -> None:
+    """Write the first bytes of a file, its header; what follows them is a hole of the file's true size."""
+
+    def read_range(start: int, stop: int) -> bytes:
+        return listing.read_range(name, start, stop)
+
+    header = format_of(name).header
+    assert header is not None
+    with (directory / name).open("wb") as file:
+        file.write(header(read_range, listing.sizes[name]))
+        file.truncate(listing.sizes[name])
 
 
 def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
@@ -168,18 +194,18 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
         listing = list_repo(ref)
     except HubUnreachableError as error:
         return _from_cache(ref, error)
-    weights = choose_weights(listing.sizes, ref, order=_ORDER)
-    for name in companions(listing.sizes):
+    family = family_of(listing)
+    weights = choose_weights(listing, family, prefer_headers=True)
+    companions = matching(listing.names, family.companions)
+    for name in companions:
         _download(listing, name, SILENT)
-    place = _download(listing, weights, progress)
-    if weights.endswith(INDEX):
-        for shard in sorted(set(weight_map(place).values())):
-            if shard not in listing.sizes:
-                raise CheckpointError(f"lacks the shard {shard}, which its index names", ref)
-            _download(listing, shard, progress)
+    path = _download(listing, weights, progress)
+    for part in _parts(path):
+        _check_uploaded(listing, part)
+        _download(listing, part, progress)
     if ref.revision != listing.commit:
-        _remember(ref, min(companions(listing.sizes) or [weights], key=lambda n: listing.sizes[n]))
-    return place.parent
+        _remember(ref, min(companions or (weights,), key=lambda name: listing.sizes[name]))
+    return path.parent
 
 
 def _remember(ref: HubRef, name: str) -> None:
@@ -193,10 +219,10 @@ def _remember(ref: HubRef, name: str) -> None:
 def _download(listing: Listing, name: str, progress: Progress) -> Path:
     from huggingface_hub import hf_hub_download
 
-    known = _snapshot(listing.ref.repo, listing.commit)
-    if known is not None and (known / name).is_file():
-        return known / name
-    where = f"{listing.ref}, {name}"
+    snapshot = _snapshot(listing.ref.repo, listing.commit)
+    if snapshot is not None and (snapshot / name).is_file():
+        return snapshot / name
+    where = listing.locate(name)
     expected = listing.sha256.get(name)
     progress.start(f"downloading {name}", listing.sizes[name], "B")
     try:
@@ -204,7 +230,7 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
             checked = expected is not None and complete_blob(
                 listing.ref.repo, listing.commit, name, expected, listing.sizes[name], where, progress
             )
-            place = Path(
+            path = Path(
                 hf_hub_download(
                     listing.ref.repo,
                     name,
@@ -215,13 +241,11 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
             )
     finally:
         progress.finish()
-    if expected is not None and not checked and sha256_of(place) != expected:
-        place.resolve().unlink()
-        place.unlink()
-        raise HubError(
-            "what arrived has another sha256 than the Hub names", where, "run this again; it is downloaded anew"
-        )
-    return place
+    if expected is not None and not checked and sha256_of(path) != expected:
+        path.resolve().unlink()
+        path.unlink()
+        raise HubError("arrived with another sha256 than the Hub names", where, "run this again; it is downloaded anew")
+    return path
 
 
 def _reporting(progress: Progress) -> Any:
@@ -248,31 +272,29 @@ def _snapshot(repo: str, revision: str) -> Path | None:
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
     name = folder / "refs" / revision
     commit = name.read_text().strip() if name.is_file() else revision
-    place = folder / "snapshots" / commit
-    return place if place.is_dir() else None
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
 
 
 def _from_cache(ref: HubRef, error: HubUnreachableError) -> Path:
-    """Return the cached snapshot; raises `error`, why the Hub did not answer, when not all of it is there."""
-    place = _snapshot(ref.repo, ref.revision or "main")
-    if place is not None:
-        names = [p.name for p in place.iterdir()]
+    """Return the cached snapshot; raises `error`, why the Hub did not answer, when not all of it is cached."""
+    snapshot = _snapshot(ref.repo, ref.revision or "main")
+    if snapshot is not None:
+        folder = LocalFolder.list(snapshot)
         try:
-            weights = choose_weights(names, ref, order=_ORDER)
+            weights = choose_weights(folder, family_of(folder), prefer_headers=True)
         except CheckpointError:
             weights = ""
-        if weights and _whole(place, weights):
-            return place
+        if weights and _is_whole(snapshot, weights):
+            return snapshot
     raise error
 
 
-def _whole(directory: Path, weights: str) -> bool:
+def _is_whole(directory: Path, weights: str) -> bool:
     """Whether the weights are in `directory`, all shards of them."""
     if not (directory / weights).is_file():
         return False
-    if not weights.endswith(INDEX):
-        return True
-    return all((directory / shard).is_file() for shard in set(weight_map(directory / weights).values()))
+    return all((directory / part).is_file() for part in _parts(directory / weights))
 
 
 def sha256_by_cache(path: Path) -> str | None:
@@ -280,15 +302,3 @@ def sha256_by_cache(path: Path) -> str | None:
     target = path.resolve()
     inside = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
     return target.name if inside and _SHA256.fullmatch(target.name) else None
-
-
-def read_json_from_hub(ref: HubRef, name: str) -> dict[str, Any] | None:
-    """Return the JSON object in a small file of the repository, None where there is none."""
-    listing = list_repo(ref)
-    if name not in listing.sizes:
-        return None
-    try:
-        document = json.loads(_read(listing, name, 0, listing.sizes[name]))
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None

@@ -4,9 +4,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from inspect import cleandoc
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from soupkit.cli import (
     classify,
@@ -42,8 +44,20 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (push, push.push),
         (run, run.run),
     ):
-        name = command.__name__.replace("_", "-")
-        app.command(name, help=module.HELP)(_reporting(command, name, debug))
+        name, late = command.__name__.replace("_", "-"), getattr(module, "full_help", None)
+        cls = _with_late_help(late) if late is not None else None
+        app.command(name, help=module.HELP, cls=cls)(_reporting(command, name, debug))
+
+
+def _with_late_help(full_help: Callable[[], str]) -> type[TyperCommand]:
+    """Return the class of a command whose help lists a table, which is loaded when the help is asked for."""
+
+    class Command(TyperCommand):
+        def format_help(self, *arguments: Any, **options: Any) -> None:
+            self.help = cleandoc(full_help())
+            super().format_help(*arguments, **options)
+
+    return Command
 
 
 def _reporting(command: Callable[..., None], name: str, debug: bool) -> Callable[..., None]:

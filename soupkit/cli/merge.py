@@ -10,9 +10,20 @@ from soupkit.cli.options import AsJson, Device, Model, Preprocess
 from soupkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from soupkit.merging import MergeResult, SoupEntry
+    from soupkit.merging import MergeResult
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+# What the options are called in a soup's entry.
+_ENTRY = {
+    "REF": "ingredients",
+    "--method": "method",
+    "--weight": "weights",
+    "--base": "base",
+    "--param": "parameters",
+    "--model": "model",
+    "--preprocess": "preprocess",
+    "--dtype": "dtype",
+}
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 HELP = """\
@@ -25,17 +36,20 @@ Merge checkpoints into a soup: a directory that open_clip opens as it is.
 
 [bold]Methods[/bold] and their parameters (--param key=value):
 
-    uniform          the mean of the ingredients
-    linear           a weight each (--weight); normalize=0 uses the weights as they are
-    interpolate      base + alpha (mean - base), alpha=0.5; needs --base
-    task_arithmetic  base + sum of scale (ingredient - base), scale=0.4; needs --base
-    slerp            the great circle between two models, tensor by tensor, t=0.5
+{methods}
 
-A value is a number, a list with one number per ingredient, {gradient: [0.2, 0.8]} over the depth of each tower, or a
-map from tensor-name patterns: --param 'alpha={"visual.*": 0.3, "*": 0.6}'.
+A value is a number, a word, true or false, a list with one number per ingredient, {gradient: [0.2, 0.8]} over the depth
+of each tower, or a map from tensor-name patterns: --param 'alpha={"visual.*": 0.3, "*": 0.6}'.
 
 Interrupted at any moment, the same command resumes. The ingredients are only read.
 """
+
+
+def full_help() -> str:
+    """Return the help with the table of methods, which only a call for help loads."""
+    from soupkit.merging.registry import as_help
+
+    return HELP.replace("{methods}", as_help().replace("[", "\\["))
 
 
 def merge(
@@ -78,57 +92,48 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.merging import RunOptions, SoupEntry
+    from soupkit.cli.progress import terminal_progress
+    from soupkit.merging import RunOptions
     from soupkit.merging import merge as run_merge
 
     if output is None:
-        raise UsageError("no output given", "-o", "name the directory that the soup is written to")
-    given: dict[str, Any] = {
-        "ingredients": refs or None,
-        "method": method,
-        "weight": weight or None,
-        "base": base,
-        "param": parse_parameters(param or []) or None,
-        "model": model,
-        "preprocess": preprocess,
-        "dtype": dtype,
+        raise UsageError("is not given", "-o", "name the directory that the soup is written to")
+    options: dict[str, Any] = {
+        "REF": refs or None,
+        "--method": method,
+        "--weight": weight or None,
+        "--base": base,
+        "--param": parse_parameters(param or []) or None,
+        "--model": model,
+        "--preprocess": preprocess,
+        "--dtype": dtype,
     }
     if recipe is not None:
-        entry = _from_recipe(recipe, soup, given)
+        asked = _from_recipe(recipe, soup, options)
     elif soup is not None:
         raise UsageError("names a soup of a recipe, but no recipe is given", "--soup", "add --recipe FILE")
     else:
-        entry = SoupEntry(**{"ingredients": [], **{k: v for k, v in given.items() if v is not None}})
-    options = RunOptions(device, threads, parse_size(slab_size, "--slab-size"), fresh, dry_run, sha256)
-    from soupkit.cli.progress import terminal_progress
-
+        asked = {_ENTRY[option]: value for option, value in options.items() if value is not None}
     result = run_merge(
-        entry.ingredients,
+        asked.pop("ingredients", []),
         output,
-        method=entry.method,
-        weights=entry.weight,
-        base=entry.base,
-        parameters=entry.param,
-        dtype=entry.dtype,
-        model=entry.model,
-        preprocess=entry.preprocess,
+        **asked,
         max_shard_bytes=parse_size(max_shard_size, "--max-shard-size") if max_shard_size else None,
         allow_nonfinite=allow_nonfinite,
-        options=options,
+        options=RunOptions(device, threads, parse_size(slab_size, "--slab-size"), fresh, dry_run, sha256),
         progress=terminal_progress(),
     )
     _show(result, as_json)
 
 
-def _from_recipe(path: Path, name: str | None, given: dict[str, Any]) -> "SoupEntry":
+def _from_recipe(path: Path, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe's entry. Options that the entry could hold are refused, so that it is clear what counts."""
     from soupkit.merging import read_soup
 
-    if both := [key for key, value in given.items() if value is not None]:
-        raise UsageError(
-            f"{', '.join(both)} stand both in the call and in the recipe", path, "say it in the recipe alone"
-        )
-    return read_soup(path, name)
+    if both := [option for option, value in options.items() if value is not None]:
+        raise UsageError("holds what the call says too", f"{path} and {', '.join(both)}", "say it in the recipe alone")
+    entry = read_soup(path, name)
+    return {field: getattr(entry, field) for field in _ENTRY.values()}
 
 
 def _show(result: "MergeResult", as_json: bool) -> None:
@@ -138,21 +143,9 @@ def _show(result: "MergeResult", as_json: bool) -> None:
     if not first_rank():
         return
     if as_json:
-        fields = (
-            "method",
-            "dtype",
-            "ingredients",
-            "fingerprint",
-            "bytes_read",
-            "bytes_written",
-            "seconds",
-            "timings",
-            "status",
-        )
-        print_json(
-            "merge",
-            {"output": str(result.output), **{f: getattr(result, f) for f in fields}, "notes": list(result.notes)},
-        )
+        words = "method dtype ingredients fingerprint bytes_read bytes_written seconds timings status"
+        fields = {word: getattr(result, word) for word in words.split()}
+        print_json("merge", {"output": str(result.output), **fields, "notes": list(result.notes)})
         return
     shares = [f"{i['weight']:.4g}" if i["weight"] is not None else "" for i in result.ingredients]
     for ingredient, share in zip(result.ingredients, shares, strict=True):

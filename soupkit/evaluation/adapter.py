@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -59,7 +60,7 @@ class CausalTextTower:
 def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yield a name under which open_clip finds `config`: a directory of its own kind."""
     with TemporaryDirectory(prefix="soupkit-") as place:
-        (Path(place) / "open_clip_config.json").write_text(json.dumps(config))
+        (Path(place) / OPEN_CLIP_CONFIG).write_text(json.dumps(config))
         for file in tokenizer_files:
             (Path(place) / file.name).symlink_to(file.resolve())
         yield f"local-dir:{place}"
@@ -108,7 +109,7 @@ def build_model(config: Config, device: torch.device, dtype: torch.dtype, *, ran
         raise ArchitectureError(
             f"open_clip cannot build the model: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}",
             why,
-            "check its open_clip_config.json",
+            f"check its {OPEN_CLIP_CONFIG}",
         ) from error
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 

@@ -96,7 +96,7 @@ class Arithmetic:
     def dot(self, x: Tensor, y: Tensor) -> float:
         """Return the dot product, in float64, as a sum of fixed blocks whose inner order is a fixed tree."""
         return fsum(
-            _tree_sum(a.to(torch.float64).mul_(b))
+            _tree_sum(a.to(torch.float64, copy=True).mul_(b))
             for a, b in zip(x.split(SUM_BLOCK), y.split(SUM_BLOCK), strict=True)
             if a.numel()
         )

@@ -90,7 +90,7 @@ class Engine:
         done: dict[SlabKey, SlabResult],
         progress: Progress,
     ) -> None:
-        self._make_bench = make_worker
+        self._make_worker = make_worker
         self._writer = writer
         self._journal = journal
         self._done = done
@@ -104,12 +104,19 @@ class Engine:
         @contextmanager
         def worker() -> Iterator[Callable[[int], SlabResult]]:
             with ThreadPoolExecutor(1, thread_name_prefix="write") as writers:
-                worker = self._bench(writers)
-                yield lambda i: self._do(worker, slabs[i])
+                own = self._new_worker(writers)
+
+                def do(i: int) -> SlabResult:
+                    return self._do(own, slabs[i])
+
+                yield do
+
+        def record(i: int, result: SlabResult) -> None:
+            self._record(slabs[i], result)
 
         with one_thread_per_operation():
             if workers.forked:
-                run_in_forks(workers.count, len(slabs), worker, lambda i, result: self._record(slabs[i], result))
+                run_in_forks(workers.count, len(slabs), worker, record)
             else:
                 self._run_in_threads(slabs, workers.count)
         return self._results
@@ -133,7 +140,7 @@ class Engine:
                 raise errors[0]
 
     def _work(self, queue: deque[Slab], writers: Executor) -> None:
-        worker = self._bench(writers)
+        worker = self._new_worker(writers)
         while not self._stop.is_set():
             try:
                 slab = queue.popleft()
@@ -141,9 +148,9 @@ class Engine:
                 return
             self._record(slab, self._do(worker, slab))
 
-    def _bench(self, writers: Executor) -> SlabWorker:
+    def _new_worker(self, writers: Executor) -> SlabWorker:
         torch.set_flush_denormal(False)  # a setting of the thread; the numerics hold for subnormal weights too
-        return self._make_bench(writers)
+        return self._make_worker(writers)
 
     def _do(self, worker: SlabWorker, slab: Slab) -> SlabResult:
         result = self._done.get(slab.key)

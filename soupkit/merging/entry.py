@@ -1,25 +1,67 @@
-"""A soup's entry in a recipe: the merge command's options, in the same words."""
+"""A soup as it is asked for: by the command, from Python, or by an entry of a recipe, in the same words."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-from soupkit.schema import Document, Entry
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+
+from soupkit.errors import UsageError
+from soupkit.merging.parameters import check_values
+from soupkit.merging.registry import METHODS
+from soupkit.schema import Document, Entry, refusal
 
 _RUN_REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class SoupEntry(Entry):
-    """One soup: what is merged, and how. `weight` has one number per ingredient; `param` is as `--param` gives it."""
+    """What is merged, and how: all that decides the soup's weights.
+
+    `weights` has one number per ingredient; `parameters` are the method's, by name, as `--param` gives them. A recipe
+    may call them `weight` and `param`, as the command's options are. `dtype` is a torch name, None keeps the
+    ingredients' own.
+    """
 
     ingredients: list[str]
     method: str = "uniform"
-    weight: list[float] | None = None
+    weights: list[float] | None = Field(default=None, validation_alias=AliasChoices("weights", "weight"))
     base: str | None = None
-    param: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies defaults
+    parameters: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("parameters", "param"))
     dtype: str | None = None
     model: str | None = None
     preprocess: Path | None = None
+
+    @property
+    def method_name(self) -> str:
+        """The method that is meant: with weights, the mean is the weighted one."""
+        return _meant(self.method, self.weights)
+
+    @field_validator("method")
+    @classmethod
+    def _is_a_method(cls, method: str) -> str:
+        try:
+            METHODS.find(method)
+        except UsageError as error:
+            raise refusal(error) from error
+        return method
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_the_methods(cls, parameters: dict[str, Any], seen: ValidationInfo) -> dict[str, Any]:
+        """Check each by itself, so that what is said of it has its line; `prepare` checks all of them once more."""
+        if "method" in seen.data and "ingredients" in seen.data:
+            method = METHODS[_meant(seen.data["method"], seen.data.get("weights"))]
+            for name, value in parameters.items():
+                try:
+                    check_values(method, {name: value}, len(seen.data["ingredients"]))
+                except UsageError as error:
+                    about = error if name in error.what else UsageError(f"{name}: {error.what}", "", error.hint)
+                    raise refusal(about, (name,)) from error
+        return parameters
+
+
+def _meant(method: str, weights: list[float] | None) -> str:
+    return "linear" if method == "uniform" and weights is not None else method
 
 
 def read_soup(path: Path, name: str | None = None) -> SoupEntry:
@@ -34,7 +76,7 @@ def read_soup(path: Path, name: str | None = None) -> SoupEntry:
     if isinstance(data, dict) and "soup" in data and "ingredients" not in data:
         soups = data["soup"]
         if not isinstance(soups, dict) or not soups:
-            document.refuse("holds no named soups", ("soup",))
+            document.refuse("holds no named soups", ("soup",), hint="name each: soup: {best: {ingredients: [...]}}")
         merges = [n for n, entry in soups.items() if not (isinstance(entry, dict) and "search" in entry)]
         if name is None and len(merges) != 1:
             document.refuse(
@@ -47,9 +89,9 @@ def read_soup(path: Path, name: str | None = None) -> SoupEntry:
     entry = document.validate(SoupEntry, data, place)
     named = [(ref, ("ingredients", i)) for i, ref in enumerate(entry.ingredients)] + [(entry.base or "", ("base",))]
     for ref, where in named:
-        if found := _RUN_REFERENCE.search(ref):
+        if reference := _RUN_REFERENCE.search(ref):
             document.refuse(
-                f"{found.group(0)} stands for another step of the recipe",
+                f"{reference.group(0)} stands for another step of the recipe",
                 (*place, *where),
                 hint="name the directory that the step ended with",
             )

@@ -2,38 +2,27 @@
 
 import json
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
-from soupkit.checkpoint import Checkpoint, open_checkpoint
-from soupkit.checkpoint.fingerprint import Fingerprint, combine, fingerprint, tensor_digest
-from soupkit.checkpoint.formats.weight_files import TOKENIZER_PATTERNS
-from soupkit.checkpoint.hub import sha256_by_cache
+from soupkit.checkpoint.fingerprint import Fingerprint
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_OUTPUT, TOKENIZER_PATTERNS
 from soupkit.checkpoint.partial import PartialDirectory, remove_lock
-from soupkit.checkpoint.sha256 import sha256_of
-from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
+from soupkit.checkpoint.writer import OutputLayout, TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
+from soupkit.files import storage_error
 from soupkit.merging.engine import Engine, choose_workers
 from soupkit.merging.journal import Journal, SlabKey, SlabResult, read_journals
+from soupkit.merging.output_hashes import fingerprints, sha256_of_files, sha256_on_hub
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.slab_worker import SlabWorker
-from soupkit.merging.soup_directory import (
-    CONFIG_NAME,
-    SOUP_NAME,
-    read_config,
-    read_soup_json,
-    same_recipe,
-    write_companions,
-    write_soup_json,
-)
+from soupkit.merging.soup_directory import SOUP_NAME, write_companions
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 
@@ -56,54 +45,11 @@ class Execution:
         self.device = choose_device(device, ranks.local)
         self.workers = choose_workers(prepared.sources, self.device, threads, ranks)
         self.slabs = cut(prepared.tensors, slab_bytes, whole=prepared.method.scope == "tensor")
-        self.target = prepared.request.output
-
-    def existing_output(self, *, fresh: bool) -> list[Fingerprint] | None:
-        """Return the fingerprints of a finished output of the same merge, None where the way is free.
-
-        Raises StorageError when something else is at the target. With `fresh`, a soup at the target is no obstacle.
-        """
-        if not self.target.exists() or (self.target.is_dir() and not any(self.target.iterdir())):
-            return None
-        document = read_soup_json(self.target)
-        if document is None:
-            raise StorageError(
-                "is there already and is not a soup",
-                self.target,
-                "choose another -o, or move it out of the way yourself",
-            )
-        remove_lock(self.target)
-        if fresh:
-            return None
-        other = StorageError("holds another soup", self.target, "choose another -o, or replace it with --fresh")
-        shape = self._document([Fingerprint("", "", "")] * (len(self.prepared.sources) + 1), {})
-        if [document.get(k) for k in ("method", "dtype", "parameters")] != [
-            _as_json(shape[k]) for k in ("method", "dtype", "parameters")
-        ]:
-            raise other
-        prints = [fingerprint(s, threads=self.workers.count, progress=self.progress) for s in self.prepared.sources]
-        with open_checkpoint(self.target) as soup:
-            prints.append(fingerprint(soup, threads=self.workers.count, progress=self.progress))
-        if not same_recipe(document, _as_json(self._document(prints, {}))) or not self._same_files():
-            raise other
-        if document.get("output", {}).get("fingerprint") != prints[-1].value:
-            raise StorageError(
-                "holds this soup, but its weights are not those that were written",
-                self.target,
-                "make it anew with --fresh",
-            )
-        return prints
-
-    def _same_files(self) -> bool:
-        """Whether the output at the target has the config and the files of weights that this merge would write."""
-        names = {p.name for p in self.target.glob("*.safetensors")}
-        config = read_config(self.target)
-        return config == self.prepared.agreement.config and names == {f.name for f in self.prepared.layout.files}
 
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
         """Merge into the partial directory and rename it. Returns the fingerprints of every source and of the output,
         and the seconds that the parts took."""
-        partial = PartialDirectory(self.target)
+        partial = PartialDirectory(self.prepared.output)
         with ExitStack() as held:
 
             def take() -> None:
@@ -126,15 +72,15 @@ class Execution:
         journal = Journal(partial.path, ranks.rank, self._plan_key())
         begun = time.perf_counter()
         try:
-            done = ranks.lead(lambda: self._begin(partial, writer, fresh=fresh))
-            ranks.together(lambda: None if ranks.leads else writer.open(create=False))
-            results = ranks.together(lambda: self._work(writer, journal, done))
+            done = ranks.lead(self._begin, partial, writer, fresh=fresh)
+            ranks.together(self._join, writer)
+            results = ranks.together(self._work, writer, journal, done)
             worked = time.perf_counter()
             ranks.together(writer.sync)
             synced = time.perf_counter()
             gathered = {key: result for part in ranks.gather(results) for key, result in part.items()}
-            prints = self._fingerprints(gathered)
-            ranks.lead(lambda: self._finish(partial, writer, prints, fresh=fresh, sha256=sha256))
+            prints = fingerprints(self.prepared, self.slabs, gathered)
+            ranks.lead(self._finish, partial, writer, prints, fresh=fresh, sha256=sha256)
         finally:
             writer.close()
             journal.close()
@@ -147,15 +93,16 @@ class Execution:
         }
 
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
-        """On the first rank: find what an earlier run left, or make room for the output."""
-        if foreign := _foreign(partial.path):
+        """On the first rank: return what an earlier run left, or make room for the output."""
+        target = self.prepared.output
+        if foreign := _foreign(partial.path, self.prepared.layout):
             remove_lock(partial.path)
             raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
-        if self.target.exists() and not fresh and any(self.target.iterdir()):
+        if target.exists() and not fresh and any(target.iterdir()):
             if partial.created:
                 partial.discard()
             raise StorageError(
-                "was written by another run meanwhile", self.target, "run the same command again: it says what is there"
+                "was written by another run meanwhile", target, "run the same command again: it says what is there"
             )
         if fresh:
             partial.clear()
@@ -174,103 +121,72 @@ class Execution:
             self.progress.note(f"resuming: {len(done)} of {len(self.slabs)} slabs were finished before")
         return done
 
+    def _join(self, writer: TensorWriter) -> None:
+        """On the other ranks: open the files that the first one has made."""
+        if not self.ranks.leads:
+            writer.open(create=False)
+
     def _work(
         self, writer: TensorWriter, journal: Journal, done: dict[SlabKey, SlabResult]
     ) -> dict[SlabKey, SlabResult]:
-        request = self.prepared.request
+        prepared = self.prepared
         journal.open()
         mine = self.slabs[self.ranks.rank :: self.ranks.size]
         total = sum((s.stop - s.start) * s.tensor.itemsize for slab in mine for s in slab.segments)
-        self.progress.start(f"merging {len(request.ingredients)} checkpoints", total, "B")
+        self.progress.start(f"merging {len(prepared.soup.ingredients)} checkpoints", total, "B")
 
         def make_worker(writers: Executor) -> SlabWorker:
             return SlabWorker(
-                self.prepared.sources,
+                prepared.sources,
                 writer,
                 writers,
-                self.prepared.method,
+                prepared.method,
                 self.device,
-                has_base=request.base is not None,
-                allow_nonfinite=request.allow_nonfinite,
+                has_base=prepared.soup.base is not None,
+                allow_nonfinite=prepared.allow_nonfinite,
             )
 
         results = Engine(make_worker, writer, journal, done, self.progress).run(mine, self.workers)
         self.progress.finish()
-        for source in self.prepared.sources:
+        for source in prepared.sources:
             source.check_unchanged()
         return results
-
-    def _fingerprints(self, results: dict[SlabKey, SlabResult]) -> list[Fingerprint]:
-        """Put the chunks' digests together: one fingerprint per source, and the output's."""
-        count = len(self.prepared.sources) + 1
-        chunks: list[dict[str, list[bytes]]] = [{t.name: [] for t in self.prepared.tensors} for _ in range(count)]
-        for slab in self.slabs:
-            for segment, sources in zip(slab.segments, results[slab.key].digests, strict=True):
-                for known, digests in zip(chunks, sources, strict=True):
-                    known[segment.tensor.name].extend(digests)
-        specs = [s.tensors for s in self.prepared.sources]
-        specs.append({t.name: TensorSpec(t.dtype, t.shape, ()) for t in self.prepared.tensors})
-        return [
-            combine(spec, {name: tensor_digest(digests) for name, digests in known.items()})
-            for spec, known in zip(specs, chunks, strict=True)
-        ]
 
     def _finish(
         self, partial: PartialDirectory, writer: TensorWriter, prints: list[Fingerprint], *, fresh: bool, sha256: bool
     ) -> None:
         """On the first rank: the headers, the companions, `soup.json`, and the rename."""
+        prepared = self.prepared
         try:
             writer.finish()
-            hashes: dict[str, str | None] = self._sha256(partial.path) if sha256 else {}
-            write_companions(partial.path, self.prepared.agreement.config, self.prepared.tokenizer_files)
-            write_soup_json(partial.path, self._document(prints, hashes))
+            hashes: list[str | None] = [None] * len(prepared.sources)
+            output = None
+            if sha256:
+                hashes, output = sha256_of_files(prepared, partial.path, self.workers.count, self.progress)
+            hashes = [h or sha256_on_hub(s) for h, s in zip(hashes, prepared.sources, strict=True)]
+            write_companions(partial.path, prepared.agreement.config, prepared.tokenizer_files)
+            prepared.document.completed(prints, hashes, output).write(partial.path)
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", partial.path) from error
+            raise storage_error(error, partial.path, 0) from error
         for path in partial.path.glob("journal-*.jsonl"):
             path.unlink()
         partial.publish(replace=fresh)
 
-    def _document(self, prints: list[Fingerprint], hashes: dict[str, str | None]) -> dict[str, Any]:
-        sources = [hashes.get(s.ref) or _sha256_on_hub(s) for s in self.prepared.sources]
-        return self.prepared.record.document(prints[:-1], sources, prints[-1], hashes.get(""))
-
-    def _sha256(self, directory: Path) -> dict[str, str | None]:
-        """Return the sha256 of each source's file and, under "", of the output's; None for what lies in shards."""
-
-        def single(paths: list[Path]) -> str | None:
-            return sha256_of(paths[0], self.progress) if len(paths) == 1 else None
-
-        places = {s.ref: list(s.files) for s in self.prepared.sources}
-        places[""] = [directory / f.name for f in self.prepared.layout.files]
-        self.progress.start("sha256", sum(p.stat().st_size for ps in places.values() for p in ps if len(ps) == 1), "B")
-        with ThreadPoolExecutor(self.workers.count) as pool:
-            hashes = dict(zip(places, pool.map(single, places.values()), strict=True))
-        self.progress.finish()
-        return hashes
-
     def _plan_key(self) -> str:
         """Name the merge: what decides its bytes, and the files it reads; not how the work is cut and shared."""
-        prepared, request = self.prepared, self.prepared.request
+        prepared = self.prepared
         files = [
             [str(f.path.resolve()), f.size, f.mtime_ns, f.inode] for s in prepared.sources for f in s.files.values()
         ]
         tensors = [[t.name, t.dtype, t.shape, t.inputs, sorted(t.parameters.items())] for t in prepared.tensors]
         layout = [[f.name, f.size] for f in prepared.layout.files]
-        parts = [prepared.method.name, files, tensors, layout, request.allow_nonfinite, len(request.ingredients)]
+        count = len(prepared.soup.ingredients)
+        parts = [prepared.method.name, files, tensors, layout, prepared.allow_nonfinite, count]
         return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
 
 
-def _sha256_on_hub(source: Checkpoint) -> str | None:
-    """Return the sha256 that the Hub knows the source's one file by; None for local files and for shards."""
-    return sha256_by_cache(next(iter(source.files))) if len(source.files) == 1 else None
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _foreign(directory: Path) -> str | None:
+def _foreign(directory: Path, layout: OutputLayout) -> str | None:
     """Return a file in a partial directory that no merge would have put there, None where there is none."""
-    ours = ("lock", "journal-*.jsonl", SINGLE_NAME, "model-*-of-*.safetensors", INDEX_NAME, CONFIG_NAME, SOUP_NAME)
-    patterns = (*ours, *TOKENIZER_PATTERNS)
+    weights = (*(f.name for f in layout.files), OPEN_CLIP_OUTPUT.weights, "model-*-of-*.safetensors", layout.index_name)
+    patterns = (*weights, "lock", "journal-*.jsonl", OPEN_CLIP_CONFIG, SOUP_NAME, *TOKENIZER_PATTERNS)
     return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)

@@ -96,8 +96,9 @@ class _Fork:
             self._pid = 0
             how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an error at its start"
             raise SoupkitError(
-                f"a worker process was ended by {how}",
-                hint="the system may be short of memory; the same command goes on where it stopped",
+                f"was ended by {how}",
+                "a worker process",
+                "the system may be short of memory; the same command goes on where it stopped",
             ) from None
         if isinstance(message, BaseException):
             raise message
@@ -139,10 +140,18 @@ def _live(parent: int, send: Connection, queue: _Queue, worker: Worker) -> NoRet
         os._exit(0)
     except BaseException as error:
         with suppress(Exception):
-            send.send(error if _picklable(error) else SoupkitError(f"unexpected {type(error).__name__}: {error}"))
+            send.send(error if _picklable(error) else _unexpected(error))
     finally:
         # Not sys.exit: what the first process would do at its end is not this one's to do.
         os._exit(1)
+
+
+def _unexpected(error: BaseException) -> SoupkitError:
+    return SoupkitError(
+        f"ended with an unexpected {type(error).__name__}: {error}",
+        "a worker process",
+        "run it again with --threads 1 and --debug, and report what that shows",
+    )
 
 
 def _picklable(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
-"""Parameters of a merge, from how a person writes them to the numbers that one tensor gets.
+"""Parameters of a merge, from how a person writes them to the values that one tensor gets.
 
-A value is a number, a list with one number per ingredient, `{gradient: [..]}` over the depth of a tower, or a map
-from tensor-name patterns to any of these (the first pattern that matches counts).
+A value is a number, a word or true or false, a list with one number per ingredient, `{gradient: [..]}` over the depth
+of a tower, or a map from tensor-name patterns to any of these (the first pattern that matches counts).
 """
 
 import math
@@ -12,9 +12,9 @@ from typing import Any
 
 from soupkit.checkpoint.towers import depths
 from soupkit.errors import UsageError
-from soupkit.merging.registry import MergeMethod, Parameter
+from soupkit.merging.registry import MergeMethod, Parameter, Value
 
-Resolved = dict[str, float | tuple[float, ...]]
+Resolved = dict[str, Value | tuple[float, ...]]
 
 
 def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Resolved]:
@@ -23,12 +23,7 @@ def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str],
     Raises UsageError for an unknown parameter, a value out of its bounds, a list of the wrong length, a required
     parameter that is missing, a pattern that matches nothing, or weights that sum to zero.
     """
-    for key in given:
-        if key not in method.parameters:
-            near = get_close_matches(key, method.parameters, n=1)
-            known = ", ".join(method.parameters) or "none"
-            hint = f"did you mean {near[0]}?" if near else f"its parameters: {known}"
-            raise UsageError(f"method {method.name} has no parameter {key!r}", "--param", hint)
+    check_names(method, given)
     _check_patterns(given, names)
     depth = depths(names)
     resolved = {
@@ -44,6 +39,28 @@ def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str],
     return resolved
 
 
+def check_names(method: MergeMethod, given: Mapping[str, Any]) -> None:
+    """Raise UsageError, with the nearest name, for a parameter in `given` that `method` does not have."""
+    for key in given:
+        if key not in method.parameters:
+            near = get_close_matches(key, method.parameters, n=1)
+            own = ", ".join(method.parameters) or "none"
+            hint = f"did you mean {near[0]}?" if near else f"its parameters: {own}"
+            raise UsageError(f"method {method.name} has no parameter {key!r}", "--param", hint)
+
+
+def check_values(method: MergeMethod, given: Mapping[str, Any], n: int) -> None:
+    """Check the names and values in `given` as far as that goes without the names of tensors, for `n` ingredients.
+
+    Raises UsageError as `resolve` does; `where` is "parameter NAME".
+    """
+    check_names(method, given)
+    for key, value in given.items():
+        by_pattern = isinstance(value, Mapping) and "gradient" not in value
+        for one in value.values() if by_pattern else [value]:
+            _value(method.parameters[key], key, one, "", 0.0, n)
+
+
 def _check_patterns(given: Mapping[str, Any], names: Sequence[str]) -> None:
     for key, value in given.items():
         if isinstance(value, Mapping) and "gradient" not in value:
@@ -56,11 +73,13 @@ def _check_patterns(given: Mapping[str, Any], names: Sequence[str]) -> None:
                     )
 
 
-def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, n: int) -> float | tuple[float, ...]:
-    """Resolve one value for one tensor; patterns and gradients are peeled off until numbers remain."""
+def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, n: int) -> Value | tuple[float, ...]:
+    """Resolve one value for one tensor; patterns and gradients are peeled off until plain values remain."""
     where = f"parameter {key}"
     if isinstance(given, Mapping):
         if "gradient" in given:
+            if parameter.kind is not float:
+                raise UsageError("takes no gradient", where, parameter.help)
             given = _at_depth(given["gradient"], depth, where)
         else:
             given = next((v for pattern, v in given.items() if fnmatchcase(name, str(pattern))), None)
@@ -72,18 +91,21 @@ def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, 
         given = parameter.default
     if isinstance(given, list | tuple):
         if not parameter.per_ingredient:
-            raise UsageError(f"takes one number, not {len(given)}", where, parameter.help)
+            raise UsageError(f"takes one value, not {len(given)}", where, parameter.help)
         if len(given) != n:
-            raise UsageError(f"{len(given)} values for {n} ingredients", where, "give one for each, in their order")
+            raise UsageError(f"has {len(given)} values for {n} ingredients", where, "give one for each, in their order")
         return tuple(_number(parameter, v, where) for v in given)
-    number = _number(parameter, given, where)
-    return (number,) * n if parameter.per_ingredient else number
+    if parameter.per_ingredient:
+        return (_number(parameter, given, where),) * n
+    return _plain(parameter, given, where)
 
 
 def _at_depth(points: Any, depth: float, where: str) -> float:
     """Interpolate linearly between `points`, spread evenly from depth 0 to 1."""
     if not isinstance(points, list) or not points or not all(isinstance(p, int | float) for p in points):
-        raise UsageError("a gradient is a list of numbers, such as {gradient: [0.2, 0.8]}", where)
+        raise UsageError(
+            "has a gradient that is no list of numbers", where, "write it as {gradient: [0.2, 0.8]}, from first to last"
+        )
     position = depth * (len(points) - 1)
     i = min(int(position), len(points) - 2) if len(points) > 1 else 0
     if len(points) == 1:
@@ -91,25 +113,43 @@ def _at_depth(points: Any, depth: float, where: str) -> float:
     return points[i] + (points[i + 1] - points[i]) * (position - i)
 
 
+def _plain(parameter: Parameter, value: Any, where: str) -> Value:
+    """Return one value of the parameter's kind."""
+    if parameter.kind is bool:
+        if value not in (0, 1):
+            raise UsageError(f"{value!r} is neither true nor false", where, parameter.help)
+        return bool(value)
+    if parameter.kind is str:
+        if value not in parameter.choices:
+            near = get_close_matches(str(value), parameter.choices, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(parameter.choices)}"
+            raise UsageError(f"{value!r} is none of its choices", where, hint)
+        return str(value)
+    number = _number(parameter, value, where)
+    if parameter.kind is int:
+        if number != int(number):
+            raise UsageError(f"{value!r} is no whole number", where, parameter.help)
+        return int(value)
+    return number
+
+
 def _number(parameter: Parameter, value: Any, where: str) -> float:
     if isinstance(value, bool):
         value = int(value)
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise UsageError(f"{value!r} is not a number", where, parameter.help)
-    if not parameter.low <= value <= parameter.high:
-        raise UsageError(f"{value:g} is not between {parameter.low:g} and {parameter.high:g}", where, parameter.help)
+    if parameter.bounds is not None and value not in parameter.bounds:
+        raise UsageError(f"{value:g} is not {parameter.bounds}", where, parameter.help)
     return float(value)
 
 
 def _check_weights(values: Resolved, name: str) -> None:
-    weight, normalize = values["weight"], values.get("normalize", 0)
+    weight = values["weight"]
     assert isinstance(weight, tuple)
-    if normalize not in (0, 1):
-        raise UsageError(f"{normalize:g} is neither 0 nor 1", "parameter normalize")
     # A sum this small against its terms is rounding, and dividing by it would blow the weights up.
-    if normalize and abs(sum(weight)) <= 1e-12 * sum(abs(w) for w in weight):
+    if values.get("normalize") and abs(sum(weight)) <= 1e-12 * sum(abs(w) for w in weight):
         raise UsageError(
             f"the weights {', '.join(f'{w:g}' for w in weight)} sum to zero",
             f"--weight, tensor {name}",
-            "give weights that can be divided by their sum, or --param normalize=0",
+            "give weights that can be divided by their sum, or --param normalize=false",
         )

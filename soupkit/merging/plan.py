@@ -82,7 +82,7 @@ def plan_tensors(
     """
     if dtype is not None and not (dtype in BY_TORCH_NAME and BY_TORCH_NAME[dtype].is_float):
         floats = ", ".join(d.torch_name for d in DTYPES.values() if d.is_float)
-        raise UsageError(f"a soup cannot be written as {dtype!r}", "--dtype", f"choose one of {floats}")
+        raise UsageError(f"{dtype!r} cannot be written: a soup holds floats", "--dtype", f"choose one of {floats}")
     sources = [*ingredients, base] if base is not None else list(ingredients)
     plans = []
     for name, spec in ingredients[0].tensors.items():
@@ -102,10 +102,14 @@ def plan_tensors(
 def _check_copy(name: str, inputs: tuple[str, ...], ingredients: Sequence[Checkpoint]) -> None:
     where = f"tensor {name!r}"
     if eights := [i for i in inputs if i.startswith("F8")]:
-        raise ArchitectureError(f"{eights[0]} weights cannot be averaged", where, "convert them to bfloat16 first")
+        raise ArchitectureError(
+            f"has {eights[0]} weights, which cannot be averaged", where, "convert them to bfloat16 first"
+        )
     if len(set(inputs[: len(ingredients)])) > 1:
         kinds = ", ".join(f"{i.ref}: {d}" for i, d in zip(ingredients, inputs, strict=False))
-        raise ArchitectureError(f"the ingredients hold different kinds of numbers ({kinds})", where)
+        raise ArchitectureError(
+            f"holds different kinds of numbers ({kinds})", where, "integers and booleans are copied: they must agree"
+        )
 
 
 def cut(plans: Sequence[TensorPlan], slab_bytes: int, *, whole: bool) -> list[Slab]:

@@ -13,134 +13,142 @@ from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
-from soupkit.merging import methods
+from soupkit.merging.entry import SoupEntry
 from soupkit.merging.methods import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
-from soupkit.merging.registry import MergeMethod, find_method
-from soupkit.merging.soup_directory import SoupRecord, check_tokenizers
+from soupkit.merging.registry import METHODS, MergeMethod
+from soupkit.merging.soup_directory import IngredientRecord, SoupDocument, SourceRecord, check_tokenizers
 from soupkit.progress import SILENT, Progress
 
-assert methods  # importing the module registers the methods
+_NORMALISATION = (
+    "the model has batch normalisation: the soup's running statistics are averages of the ingredients', not those of "
+    "the averaged weights; recompute them on training data where accuracy matters"
+)
+_SHARDS = "the soup is written in shards, which open_clip does not open; without --max-shard-size it is one file"
+_NO_CONFIG = "no open_clip architecture is known for these weights: the soup is a plain safetensors directory"
 
 
-@dataclass(frozen=True, slots=True)
-class SoupRequest:
-    """What is to be merged, and into what: everything that decides the result's bytes."""
-
-    ingredients: tuple[str, ...]
-    output: Path
-    method: str
-    weights: tuple[float, ...] | None
-    base: str | None
-    parameters: dict[str, Any]
-    dtype: str | None
-    model: str | None
-    preprocess: Path | None
-    max_shard_bytes: int | None
-    allow_nonfinite: bool
-    allow_single: bool = False
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A merge that is ready to run. `sources` are the open ingredients and then the base, where there is one."""
+    """A merge that is ready to run. `sources` are the open ingredients and then the base, where there is one;
+    `document` is what `soup.json` will say, as far as that is known before a weight is read."""
 
-    request: SoupRequest
+    soup: SoupEntry
+    output: Path
     method: MergeMethod
     sources: tuple[Checkpoint, ...]
     agreement: Agreement
     tensors: tuple[TensorPlan, ...]
     layout: OutputLayout
     tokenizer_files: tuple[Path, ...]
-    record: SoupRecord
+    document: SoupDocument
     notes: tuple[str, ...]
+    allow_nonfinite: bool = False
 
 
-def prepare(request: SoupRequest, opened: ExitStack, progress: Progress = SILENT) -> Prepared:
+def prepare(
+    soup: SoupEntry,
+    output: Path,
+    opened: ExitStack,
+    *,
+    max_shard_bytes: int | None = None,
+    allow_nonfinite: bool = False,
+    allow_single: bool = False,
+    progress: Progress = SILENT,
+) -> Prepared:
     """Open and check everything; files are closed when `opened` is. Raises as `merge` does. Writes nothing."""
-    method, given = _method_and_parameters(request)
-    _check_counts(method, request)
-    refs = [*request.ingredients, *([request.base] if request.base is not None else [])]
-    check_before_download(refs, model=request.model, preprocess=request.preprocess)
+    method, given = _method_and_parameters(soup)
+    _check_counts(method, soup, allow_single=allow_single)
+    refs = [*soup.ingredients, *([soup.base] if soup.base is not None else [])]
+    check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
-    ingredients = opens[: len(request.ingredients)]
-    base = opens[-1] if request.base is not None else None
+    ingredients = opens[: len(soup.ingredients)]
+    base = opens[-1] if soup.base is not None else None
     sources = (*ingredients, base) if base is not None else tuple(ingredients)
-    _check_places(request.output, sources)
-    agreement = agree(sources, model=request.model, preprocess=request.preprocess)
-    names = list(ingredients[0].tensors)
-    resolved = resolve(method, given, names, len(ingredients))
-    tensors = plan_tensors(method, ingredients, base, resolved, request.dtype)
-    layout = lay_out(output_specs(tensors), {"format": "pt"}, request.max_shard_bytes)
+    _check_target(output, sources)
+    agreement = agree(sources, model=soup.model, preprocess=soup.preprocess)
+    resolved = resolve(method, given, list(ingredients[0].tensors), len(ingredients))
+    tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
+    layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
-    record = SoupRecord(
+    shares = _shares(method, resolved, len(ingredients))
+    document = SoupDocument(
         method=method.name,
         parameters=given,
         dtype=DTYPES[dtypes.pop()].torch_name if len(dtypes) == 1 else "mixed",
+        base=SourceRecord(soup.base) if soup.base is not None else None,
         model=agreement.model,
         model_from=agreement.model_from,
-        ingredients=request.ingredients,
-        weights=_shares(method, resolved, len(ingredients)),
-        base=request.base,
+        ingredients=tuple(IngredientRecord(r, weight=w) for r, w in zip(soup.ingredients, shares, strict=True)),
     )
-    related, lineage = verdict(compare_weights(ingredients, base, sample=True), request.ingredients)
-    warning = () if related else (f"warning: {lineage} (judged by a sample; `soupkit compare --weights` reads all)",)
-    notes = (*agreement.notes, *warning, *_notes(tensors, ingredients, agreement, request))
+    notes = [*agreement.notes, *_relation(ingredients, base, soup), *_dtype_notes(tensors, len(ingredients), soup)]
+    if any(t.name.endswith("running_mean") for t in tensors):
+        notes.append(_NORMALISATION)
+    if max_shard_bytes is not None:
+        notes.append(_SHARDS)
+    if agreement.config is None:
+        notes.append(_NO_CONFIG)
     return Prepared(
-        request, method, sources, agreement, tuple(tensors), layout, check_tokenizers(ingredients), record, notes
+        soup=soup,
+        output=output,
+        method=method,
+        sources=sources,
+        agreement=agreement,
+        tensors=tuple(tensors),
+        layout=layout,
+        tokenizer_files=check_tokenizers(ingredients),
+        document=document,
+        notes=tuple(notes),
+        allow_nonfinite=allow_nonfinite,
     )
 
 
-def _method_and_parameters(request: SoupRequest) -> tuple[MergeMethod, dict[str, Any]]:
-    """Find the method; `--weight` is the parameter `weight` in other words."""
-    name = "linear" if request.method == "uniform" and request.weights is not None else request.method
-    method = find_method(name)
-    given = dict(request.parameters)
-    if request.weights is not None:
+def _method_and_parameters(soup: SoupEntry) -> tuple[MergeMethod, dict[str, Any]]:
+    """Return the method and its parameters as they were given; `--weight` is the parameter `weight` in other words."""
+    method = METHODS.find(soup.method_name)
+    given = dict(soup.parameters)
+    if soup.weights is not None:
         if "weight" not in method.parameters:
-            raise UsageError(f"method {name} takes no weights", "--weight", "use --method linear")
+            raise UsageError("has no use with a method that takes no weights", "--weight", "use --method linear")
         if "weight" in given:
-            raise UsageError("the weights are given twice", "--weight and --param weight", "give one of them")
-        if len(request.weights) != len(request.ingredients):
+            raise UsageError("give the weights twice", "--weight and --param weight", "give one of them")
+        if len(soup.weights) != len(soup.ingredients):
             raise UsageError(
-                f"{len(request.weights)} weights for {len(request.ingredients)} ingredients",
+                f"gives {len(soup.weights)} weights for {len(soup.ingredients)} ingredients",
                 "--weight",
                 "give one for each ingredient, in their order",
             )
         # 3 and 3.0 are one recipe, and give one soup.json
-        given["weight"] = [float(w) if isinstance(w, int) else w for w in request.weights]
+        given["weight"] = [float(w) if isinstance(w, int) else w for w in soup.weights]
     return method, given
 
 
-def _check_counts(method: MergeMethod, request: SoupRequest) -> None:
-    n = len(request.ingredients)
+def _check_counts(method: MergeMethod, soup: SoupEntry, *, allow_single: bool) -> None:
+    n = len(soup.ingredients)
     least, most = method.ingredients
-    if n < least and not (n == 1 and request.allow_single):
-        plural = "s" if n != 1 else ""
-        raise UsageError(
-            f"{n} ingredient{plural} given; {method.name} needs at least {least}", "REF", "name more checkpoints"
-        )
+    where = f"method {method.name}"
+    if n < least and not (n == 1 and allow_single):
+        given = "1 ingredient" if n == 1 else f"{n} ingredients"
+        raise UsageError(f"needs at least {least} checkpoints and got {given}", where, "name more checkpoints")
     if most is not None and n > most:
-        raise UsageError(f"{n} ingredients given; {method.name} takes {most}", "REF", "leave some out")
-    if method.needs_base and request.base is None:
-        raise UsageError(f"method {method.name} needs a base", "--base", "name the model that was fine-tuned")
-    if not method.needs_base and request.base is not None:
-        raise UsageError(f"method {method.name} uses no base", "--base", "leave it out, or use --method interpolate")
+        raise UsageError(f"takes {most} ingredients and got {n}", where, "leave some out")
+    if method.needs_base and soup.base is None:
+        raise UsageError("needs a base", where, "name the model that was fine-tuned with --base")
+    if method.base == "none" and soup.base is not None:
+        raise UsageError("uses no base", where, "leave --base out, or use --method interpolate")
 
 
-def _check_places(output: Path, sources: Sequence[Checkpoint]) -> None:
+def _check_target(output: Path, sources: Sequence[Checkpoint]) -> None:
     """Refuse an output that is an ingredient, lies inside one, or holds one."""
     target = output.resolve()
     if target.is_file():
         raise UsageError("is a file; a soup is a directory", output, "choose another -o")
     for source in sources:
-        for place in {source.path.resolve(), *(f.resolve() for f in source.files)}:
-            inside = place in target.parents and place.is_dir()
-            if target == place or inside or target in place.parents:
-                raise UsageError(
-                    f"the output is, holds or lies inside the ingredient {source.ref}", output, "choose another -o"
-                )
+        for path in {source.path.resolve(), *(f.resolve() for f in source.files)}:
+            inside = path in target.parents and path.is_dir()
+            if target == path or inside or target in path.parents:
+                raise UsageError(f"is, holds or lies inside the ingredient {source.ref}", output, "choose another -o")
 
 
 def _shares(method: MergeMethod, resolved: dict[str, Resolved], n: int) -> tuple[float | None, ...]:
@@ -157,27 +165,19 @@ def _shares(method: MergeMethod, resolved: dict[str, Resolved], n: int) -> tuple
     return (None,) * n
 
 
-def _notes(
-    tensors: Sequence[TensorPlan], ingredients: Sequence[Checkpoint], agreement: Agreement, request: SoupRequest
-) -> list[str]:
-    notes = []
-    n = len(ingredients)
+def _relation(ingredients: Sequence[Checkpoint], base: Checkpoint | None, soup: SoupEntry) -> list[str]:
+    """Warn of ingredients that look independently trained."""
+    related, lineage = verdict(compare_weights(ingredients, base, sample=True), soup.ingredients)
+    if related:
+        return []
+    return [f"warning: {lineage} (judged by a sample; `soupkit compare --weights` reads all)"]
+
+
+def _dtype_notes(tensors: Sequence[TensorPlan], n: int, soup: SoupEntry) -> list[str]:
+    """Say which dtype the soup gets where its `n` ingredients have several."""
     mixed = [t for t in tensors if t.accumulator is not None and len(set(t.inputs[:n])) > 1]
-    if mixed and request.dtype is None:
-        kinds = sorted({DTYPES[d].torch_name for t in mixed for d in t.inputs[:n]})
-        wide = ", ".join(sorted({DTYPES[t.dtype].torch_name for t in mixed}))
-        notes.append(
-            f"the ingredients mix {' and '.join(kinds)} in {len(mixed)} tensors; the soup has the widest: {wide}"
-        )
-    if any(t.name.endswith("running_mean") for t in tensors):
-        notes.append(
-            "the model has batch normalisation: the soup's running statistics are averages of the ingredients', not "
-            "those of the averaged weights; recompute them on training data where accuracy matters"
-        )
-    if request.max_shard_bytes is not None:
-        notes.append(
-            "the soup is written in shards, which open_clip does not open; without --max-shard-size it is one file"
-        )
-    if agreement.config is None:
-        notes.append("no open_clip architecture is known for these weights: the soup is a plain safetensors directory")
-    return notes
+    if not mixed or soup.dtype is not None:
+        return []
+    kinds = sorted({DTYPES[d].torch_name for t in mixed for d in t.inputs[:n]})
+    wide = ", ".join(sorted({DTYPES[t.dtype].torch_name for t in mixed}))
+    return [f"the ingredients mix {' and '.join(kinds)} in {len(mixed)} tensors; the soup has the widest: {wide}"]

@@ -1,76 +1,214 @@
-"""How a merge method is declared: one typed function, and a decorator that says what it needs."""
+"""How a merge method is declared: one typed function, whose signature holds its parameters, and a decorator that says
+what it needs. Reading the table imports no torch.
 
-from collections.abc import Callable
+    @merge_method(paper=SOUPS, base="needed")
+    def shrunk(ops, ingredients, base, *, alpha: Annotated[float, Bounds(0, 1), "0: the base"] = 0.5):
+        \"\"\"base + alpha (mean - base).\"\"\"
+        return ops.mean(ingredients).sub_(base).mul_(alpha).add_(base)
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from torch import Tensor
+from soupkit.extensions import Table
 
-from soupkit.errors import UsageError
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scope = Literal["elementwise", "tensor"]
-MergeFunction = Callable[..., Tensor]
+Base = Literal["none", "optional", "needed"]
+MergeFunction = Callable[..., "Tensor"]
+Value = float | int | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The least and the largest value of a number; with `above` the least itself is none."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.above:
+            return f"above {self.low:g} and at most {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """The default of a parameter with one number per ingredient."""
+
+    value: float
+
+
+def each(value: float) -> Any:
+    """Return the default `value` for each ingredient: `scale: Annotated[Sequence[float], Bounds(0, 1)] = each(0.4)`."""
+    return Each(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a method: its default (None: must be given), its bounds, and whether it is one per ingredient."""
+    """A parameter of a method.
 
-    default: float | None
-    low: float
-    high: float
+    `kind` is float, int, bool or str; `default` None says that it must be given; `bounds` are a number's, `choices`
+    those of a str; with `per_ingredient` the method gets a tuple of floats, one for each ingredient.
+    """
+
+    kind: type[Value]
+    default: Value | None
     help: str
+    bounds: Bounds | None = None
+    choices: tuple[str, ...] = ()
     per_ingredient: bool = False
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a person writes it; empty where there is none."""
+        if self.default is None:
+            return ""
+        return str(self.default).lower() if self.kind is bool else f"{self.default}"
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a method is published, by which a card cites it. `authors` have their full names, in order."""
+
+    authors: tuple[str, ...]
+    title: str
+    year: int
+    url: str
+
+    @property
+    def citation(self) -> str:
+        """The work in a few words, such as "Wortsman et al. 2022"."""
+        last = [author.split()[-1] for author in self.authors]
+        names = f"{last[0]} et al." if len(last) > 2 else " and ".join(last)
+        return f"{names} {self.year}"
+
+    @property
+    def bibtex(self) -> str:
+        """The work as an entry of a BibTeX file."""
+        key = self.authors[0].split()[-1].lower() + str(self.year) + self.title.split()[0].strip(":,").lower()
+        lines = {"title": f"{{{self.title}}}", "author": " and ".join(self.authors), "year": self.year, "url": self.url}
+        fields = "".join(f"  {name} = {{{value}}},\n" for name, value in lines.items())
+        return f"@misc{{{key},\n{fields}}}\n"
 
 
 @dataclass(frozen=True, slots=True)
 class MergeMethod:
-    """A registered method.
+    """A row of METHODS.
 
     `function(ops, ingredients, base, **parameters)` gets 1-D tensors in their stored dtypes and returns a 1-D tensor
     in the accumulator's dtype. With scope "elementwise" these are any run of elements, with "tensor" one whole tensor.
+    `ingredients` is the least and the largest number of them.
     """
 
     name: str
     function: MergeFunction
     scope: Scope
-    needs_base: bool
+    base: Base
     ingredients: tuple[int, int | None]
-    parameters: dict[str, Parameter]
-    paper: str
+    parameters: Mapping[str, Parameter]
+    paper: Paper
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
+        return (self.function.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether there is no merge without a base."""
+        return self.base == "needed"
+
+    @property
+    def citation(self) -> str:
+        """The paper in a few words, such as "Wortsman et al. 2022"."""
+        return self.paper.citation
 
 
-METHODS: dict[str, MergeMethod] = {}
+METHODS: Table[MergeMethod] = Table(
+    "merge method", MergeMethod, group="soupkit.methods", option="--method", modules=("soupkit.merging.methods",)
+)
 
 
 def merge_method(
-    name: str,
     *,
-    paper: str,
+    paper: Paper,
     scope: Scope = "elementwise",
-    base: bool = False,
+    base: Base = "none",
     ingredients: tuple[int, int | None] = (2, None),
-    **parameters: Parameter,
+    name: str | None = None,
 ) -> Callable[[MergeFunction], MergeFunction]:
-    """Register a function as the merge method `name`; `ingredients` is the least and the largest number it takes."""
+    """Add a function to METHODS, under its own name unless `name` is given.
+
+    Its keyword-only arguments are the method's parameters: `Annotated[type, Bounds(low, high), "help"] = default`,
+    where the type is float, int, bool, a Literal of texts, or Sequence[float] (one per ingredient; `each(default)`).
+    Raises UsageError for a name that is taken, TypeError for a parameter that is not declared so.
+    """
 
     def register(function: MergeFunction) -> MergeFunction:
-        METHODS[name] = MergeMethod(name, function, scope, base, ingredients, parameters, paper)
+        row = MergeMethod(name or function.__name__, function, scope, base, ingredients, parameters_of(function), paper)
+        METHODS.add(row, module=function.__module__)
         return function
 
     return register
 
 
-def find_method(name: str) -> MergeMethod:
-    """Return the method called `name`; raises UsageError with the nearest names when there is none."""
-    if name in METHODS:
-        return METHODS[name]
-    near = get_close_matches(name, METHODS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(METHODS)}"
-    raise UsageError(f"there is no merge method {name!r}", "--method", hint)
+def parameters_of(function: MergeFunction) -> Mapping[str, Parameter]:
+    """Return the parameters that `function`'s signature declares, in its order."""
+    keywords = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return MappingProxyType({p.name: _parameter(function, p) for p in keywords})
+
+
+def _parameter(function: MergeFunction, declared: inspect.Parameter) -> Parameter:
+    annotation: Any = declared.annotation
+    if isinstance(annotation, str):  # the module's annotations are texts: `from __future__ import annotations`
+        annotation = eval(annotation, getattr(function, "__globals__", {}))
+    kind, *extras = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    bounds = next((e for e in extras if isinstance(e, Bounds)), None)
+    text = next((e for e in extras if isinstance(e, str)), "")
+    default = None if declared.default is declared.empty else declared.default
+    if get_origin(kind) is Literal:
+        return Parameter(str, default, text, choices=get_args(kind))
+    if get_origin(kind) is Sequence and get_args(kind) == (float,):
+        value = default.value if isinstance(default, Each) else default
+        return Parameter(float, value, text, bounds, per_ingredient=True)
+    if kind is bool or (kind in (int, float) and bounds is not None):
+        return Parameter(kind, default, text, bounds)
+    raise TypeError(
+        f"parameter {declared.name} of {function.__name__} is no Annotated[float, Bounds(low, high), ...], "
+        "nor int, bool, Literal or Sequence[float]"
+    )
+
+
+def as_markdown() -> str:
+    """Return the table of methods for the docs: what each does, where it is published, its parameters' defaults."""
+    lines = ["| method | soup | needs | parameters |", "|---|---|---|---|"]
+    for method in METHODS.values():
+        parameters = ", ".join(f"`{n}={p.shown_default}`" for n, p in method.parameters.items())
+        needs = {"needed": "base", "optional": "base, or none", "none": ""}[method.base]
+        source = f"[{method.citation}]({method.paper.url})"
+        lines.append(f"| `{method.name}` | {method.summary} ({source}) | {needs} | {parameters} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_help() -> str:
+    """Return the methods and their parameters for a command's help."""
+    width = max(map(len, METHODS))
+    lines = []
+    for method in METHODS.values():
+        base = {"needed": "; needs --base", "optional": "; takes --base", "none": ""}[method.base]
+        lines.append(f"    {method.name:<{width}}  {method.summary}{base}")
+        for name, p in method.parameters.items():
+            default = f"={p.shown_default}" if p.default is not None else ""
+            choices = f" ({', '.join(p.choices)})" if p.choices else ""
+            lines.append(f"    {'':<{width}}    {name}{default}{choices}  {p.help}")
+    return "\n".join(lines)

@@ -10,8 +10,10 @@ from typing import Any
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint
 from soupkit.errors import UsageError
+from soupkit.merging.entry import SoupEntry
 from soupkit.merging.execution import Execution
-from soupkit.merging.preparation import Prepared, SoupRequest, prepare
+from soupkit.merging.existing_soup import existing_soup
+from soupkit.merging.preparation import Prepared, prepare
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 
@@ -78,26 +80,31 @@ def merge(
     """
     started = time.perf_counter()
     options = options or RunOptions()
-    request = SoupRequest(
-        ingredients=tuple(str(i) for i in ingredients),
-        output=Path(output),
+    soup = SoupEntry.model_construct(  # not checked by its schema: `prepare` checks, and names the command's options
+        ingredients=[str(i) for i in ingredients],
         method=method,
-        weights=tuple(weights) if weights is not None else None,
+        weights=list(weights) if weights is not None else None,
         base=str(base) if base is not None else None,
         parameters=dict(parameters or {}),
         dtype=dtype,
         model=model,
         preprocess=Path(preprocess) if preprocess is not None else None,
-        max_shard_bytes=max_shard_bytes,
-        allow_nonfinite=allow_nonfinite,
-        allow_single=allow_single,
     )
     if options.slab_bytes < 1:
-        raise UsageError("a slab has at least one byte", "--slab-size")
+        raise UsageError("asks for slabs of no byte", "--slab-size", "give at least 1 B; 32 MiB is the default")
     if options.threads is not None and options.threads < 1:
-        raise UsageError("at least one thread is needed", "--threads")
+        raise UsageError("asks for no thread", "--threads", "give at least 1")
     with joined_ranks() as ranks, ExitStack() as opened:
-        prepared = ranks.together(lambda: prepare(request, opened, progress if ranks.leads else SILENT))
+        prepared = ranks.together(
+            prepare,
+            soup,
+            Path(output),
+            opened,
+            max_shard_bytes=max_shard_bytes,
+            allow_nonfinite=allow_nonfinite,
+            allow_single=allow_single,
+            progress=progress if ranks.leads else SILENT,
+        )
         for note in prepared.notes if ranks.leads else ():
             progress.note(note)
         return _execute(prepared, options, ranks, progress, started)
@@ -105,11 +112,13 @@ def merge(
 
 def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Progress, started: float) -> MergeResult:
     execution = Execution(prepared, options.device, options.threads, options.slab_bytes, ranks, progress)
-    there = ranks.lead(lambda: execution.existing_output(fresh=options.fresh))
-    if there is not None:
+    existing = ranks.lead(
+        existing_soup, prepared, fresh=options.fresh, threads=execution.workers.count, progress=progress
+    )
+    if existing is not None:
         if ranks.leads:
-            progress.note(f"{prepared.request.output} is there already, made of the same weights in the same way")
-        return _result("unchanged", prepared, there, started, {})
+            progress.note(f"{prepared.output} is there already, made of the same weights in the same way")
+        return _result("unchanged", prepared, existing, started, {})
     if options.dry_run:
         return _result("planned", prepared, None, started, {})
     prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
@@ -120,16 +129,16 @@ def _result(
     status: str, prepared: Prepared, prints: list[Fingerprint] | None, started: float, timings: dict[str, float]
 ) -> MergeResult:
     """Put the result together; `prints` are the fingerprints of the ingredients, the base, and the output."""
-    record = prepared.record
+    document = prepared.document
     work = status == "written"
     return MergeResult(
         status=status,
-        output=prepared.request.output,
-        method=record.method,
-        dtype=record.dtype,
+        output=prepared.output,
+        method=document.method,
+        dtype=document.dtype,
         ingredients=tuple(
-            {"ref": ref, "fingerprint": prints[i].value if prints else None, "weight": weight}
-            for i, (ref, weight) in enumerate(zip(record.ingredients, record.weights, strict=True))
+            {"ref": made_of.ref, "fingerprint": prints[i].value if prints else None, "weight": made_of.weight}
+            for i, made_of in enumerate(document.ingredients)
         ),
         fingerprint=prints[-1].value if prints else None,
         bytes_read=sum(_bytes(s) for s in prepared.sources) if work else 0,

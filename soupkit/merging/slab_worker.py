@@ -194,7 +194,7 @@ class SlabWorker:
             if slot.block[0].tensor.must_match and not torch.equal(other, ingredients[0]):
                 names = ", ".join(s.tensor.name for s in slot.block)
                 raise ArchitectureError(
-                    f"integer tensors differ from those of {self.sources[0].ref}",
+                    f"holds other integers than {self.sources[0].ref}",
                     f"{checkpoint.ref}, tensor {names}",
                     "integers and booleans are copied, so they must be the same in all ingredients",
                 )
@@ -254,7 +254,7 @@ class SlabWorker:
                         "leave this ingredient out, or let them through with --allow-nonfinite",
                     )
             raise CheckpointError(
-                f"the merge of finite weights is not finite in {DTYPES[plan.dtype].torch_name}",
+                f"is not finite in {DTYPES[plan.dtype].torch_name} when finite weights are merged",
                 f"tensor {segment.tensor.name!r}",
                 "the weights are too large for the sum or for the output's dtype; choose a wider --dtype",
             )

@@ -1,76 +1,141 @@
-"""A soup as a directory: the weights and what travels with them, so that open_clip opens it as it is."""
+"""A soup as a directory: the weights and what travels with them, so that open_clip opens it as it is, and `soup.json`,
+which says how it was made."""
 
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError
 from soupkit.version import __version__
 
 SOUP_NAME = "soup.json"
-CONFIG_NAME = "open_clip_config.json"
 
 
 @dataclass(frozen=True, slots=True)
-class SoupRecord:
-    """What `soup.json` says before any weight was read: how the soup is made. `weights` has None where no single
-    number says an ingredient's share."""
+class SourceRecord:
+    """Weights that went into a soup: what names them, their fingerprint, and their file's sha256 where it is told."""
 
-    method: str
-    parameters: dict[str, Any]
-    dtype: str
-    model: str | None
-    model_from: str | None
-    ingredients: tuple[str, ...]
-    weights: tuple[float | None, ...]
-    base: str | None
+    ref: str
+    fingerprint: str = ""
+    sha256: str | None = None
 
-    def document(
-        self,
-        sources: Sequence[Fingerprint],
-        sha256: Sequence[str | None],
-        output: Fingerprint,
-        output_sha256: str | None,
-    ) -> dict[str, Any]:
-        """Return `soup.json`; `sources` and `sha256` are the ingredients', in order, and then the base's."""
 
-        def named(i: int, ref: str) -> dict[str, Any]:
-            return {"ref": ref, "fingerprint": sources[i].value, "sha256": sha256[i]}
+@dataclass(frozen=True, slots=True)
+class IngredientRecord(SourceRecord):
+    """An ingredient. `weight` is its share of the soup, None where no single number says it."""
 
-        return {
-            "schema": 1,
-            "soupkit": __version__,
-            "method": self.method,
-            "parameters": self.parameters,
-            "dtype": self.dtype,
-            "base": named(len(self.ingredients), self.base) if self.base is not None else None,
-            "model": self.model,
-            "model_from": self.model_from,
-            "ingredients": [
-                {**named(i, ref), "weight": weight}
-                for i, (ref, weight) in enumerate(zip(self.ingredients, self.weights, strict=True))
-            ],
-            "output": {
-                "fingerprint": output.value,
-                "towers": {"image": output.image, "text": output.text},
-                "sha256": output_sha256,
-            },
-        }
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TowerRecord:
+    """The fingerprints of a soup's towers; empty where it has none."""
+
+    image: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRecord:
+    """The weights that were written."""
+
+    fingerprint: str = ""
+    towers: TowerRecord = field(default_factory=TowerRecord)
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SoupDocument:
+    """`soup.json`: how a soup is made, and what it is made of. Before weights were read, fingerprints are empty.
+
+    Files of other versions are read too: what they lack has its default, what is not known here is left out.
+    """
+
+    schema: int = 1
+    soupkit: str = __version__
+    method: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    dtype: str = ""
+    base: SourceRecord | None = None
+    model: str | None = None
+    model_from: str | None = None
+    ingredients: tuple[IngredientRecord, ...] = ()
+    output: OutputRecord = field(default_factory=OutputRecord)
+
+    @classmethod
+    def read(cls, directory: Path) -> "SoupDocument | None":
+        """Return the `soup.json` of `directory`, or None where there is none that can be read."""
+        document = _read_object(directory / SOUP_NAME)
+        return cls.of(document) if document is not None else None
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> "SoupDocument | None":
+        """Return what a parsed `soup.json` says; None where it does not say it as one does."""
+        try:
+            return _SOUP_DOCUMENT.validate_python(document)
+        except ValidationError:
+            return None
+
+    def write(self, directory: Path) -> None:
+        """Write `soup.json` into `directory`. Raises OSError."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (directory / SOUP_NAME).write_text(text + "\n", "utf-8")
+
+    def completed(
+        self, prints: Sequence[Fingerprint], sha256: Sequence[str | None], output_sha256: str | None
+    ) -> "SoupDocument":
+        """Return the document with what was found out: `prints` are those of the ingredients, of the base where there
+        is one, and of the output; `sha256` those of the ingredients and the base."""
+        n = len(self.ingredients)
+        values = [p.value for p in prints]
+        output = prints[-1]
+        return replace(
+            self,
+            ingredients=tuple(
+                replace(ingredient, fingerprint=value, sha256=digest)
+                for ingredient, value, digest in zip(self.ingredients, values[:n], sha256[:n], strict=True)
+            ),
+            base=replace(self.base, fingerprint=values[n], sha256=sha256[n]) if self.base is not None else None,
+            output=OutputRecord(output.value, TowerRecord(output.image, output.text), output_sha256),
+        )
+
+    def is_made_like(self, other: "SoupDocument") -> bool:
+        """Whether both say that weights are merged in the same way, whatever the weights are."""
+        mine, theirs = ([d.schema, d.method, as_json(d.parameters), d.dtype] for d in (self, other))
+        return mine == theirs
+
+    def is_same_soup(self, other: "SoupDocument") -> bool:
+        """Whether both say that the same weights were merged in the same way.
+
+        References may differ (a directory that was moved), and sha256 may be known to one of them only.
+        """
+
+        def sources(document: SoupDocument) -> list[Any]:
+            base = document.base.fingerprint if document.base is not None else None
+            return [document.model, [(i.fingerprint, i.weight) for i in document.ingredients], base]
+
+        return self.is_made_like(other) and sources(self) == sources(other)
+
+
+_SOUP_DOCUMENT = TypeAdapter(SoupDocument)
 
 
 def read_soup_json(directory: Path) -> dict[str, Any] | None:
-    """Return the `soup.json` of `directory`, or None where there is none that can be read."""
+    """Return the `soup.json` of `directory` as it stands there, or None where there is none that can be read."""
     return _read_object(directory / SOUP_NAME)
 
 
 def read_config(directory: Path) -> dict[str, Any] | None:
     """Return the `open_clip_config.json` of a soup, or None where there is none that can be read."""
-    return _read_object(directory / CONFIG_NAME)
+    return _read_object(directory / OPEN_CLIP_CONFIG)
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -81,18 +146,9 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def same_recipe(document: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two `soup.json` say that the same weights were merged in the same way.
-
-    References may differ (a directory that was moved), and sha256 may be known to one of them only.
-    """
-
-    def essence(d: dict[str, Any]) -> list[Any]:
-        keys = ("schema", "method", "parameters", "dtype", "model")
-        things = [*d.get("ingredients", []), *([d["base"]] if d.get("base") else [])]
-        return [*(d.get(k) for k in keys), [(t.get("fingerprint"), t.get("weight")) for t in things]]
-
-    return essence(document) == essence(other)
+def as_json(value: Any) -> Any:
+    """Return `value` as it is once it was written as JSON and read again."""
+    return json.loads(json.dumps(value))
 
 
 def check_tokenizers(ingredients: Sequence[Checkpoint]) -> tuple[Path, ...]:
@@ -103,22 +159,17 @@ def check_tokenizers(ingredients: Sequence[Checkpoint]) -> tuple[Path, ...]:
     chosen: dict[str, Path] = {}
     for checkpoint in ingredients:
         for path in checkpoint.tokenizer_files:
-            known = chosen.setdefault(path.name, path)
-            if known != path and known.read_bytes() != path.read_bytes():
+            first = chosen.setdefault(path.name, path)
+            if first != path and first.read_bytes() != path.read_bytes():
                 raise ArchitectureError(
-                    f"is not the same file as {known}", path, "merge only models that share their tokenizer"
+                    f"is not the same file as {first}", path, "merge only models that share their tokenizer"
                 )
     return tuple(chosen.values())
 
 
 def write_companions(directory: Path, config: dict[str, Any] | None, tokenizer_files: Sequence[Path]) -> None:
-    """Write what stands beside the weights: the model's config and the tokenizer's files."""
+    """Write what stands beside the weights: the model's config and the tokenizer's files. Raises OSError."""
     if config is not None:
-        (directory / CONFIG_NAME).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (directory / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     for path in tokenizer_files:
         shutil.copyfile(path, directory / path.name)
-
-
-def write_soup_json(directory: Path, document: dict[str, Any]) -> None:
-    """Write `soup.json`."""
-    (directory / SOUP_NAME).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")

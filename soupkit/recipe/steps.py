@@ -129,8 +129,8 @@ class MergeStep(Step[SoupEntry]):
         """Merge."""
         assert output is not None
         merge(
-            entry.ingredients, output, method=entry.method, weights=entry.weight, base=entry.base,
-            parameters=entry.param, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
+            entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
+            parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
             options=RunOptions(fresh=making.resources.fresh), progress=making.progress,
         )  # fmt: skip
 

@@ -13,7 +13,8 @@ from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.finite import all_finite
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from soupkit.evaluation.content_digest import remembered
-from soupkit.merging.preparation import SoupRequest, prepare
+from soupkit.merging.entry import SoupEntry
+from soupkit.merging.preparation import prepare
 from soupkit.merging.tensor_runs import Reader, runs
 from soupkit.progress import Progress
 
@@ -51,8 +52,8 @@ def open_pool(
     """
     if len(set(refs)) < len(refs):
         raise UsageError("names an ingredient twice", "REF", "give each once")
-    request = _request(refs, output, model, preprocess)
-    prepared = prepare(request, opened)
+    soup = SoupEntry(ingredients=list(refs), model=model, preprocess=preprocess)
+    prepared = prepare(soup, output, opened)
     notes = list(prepared.notes)
     kept: list[int] = []
     prints: dict[int, Fingerprint] = {}
@@ -72,7 +73,7 @@ def open_pool(
     if len(kept) < 2:
         raise UsageError(f"{len(kept)} ingredient is left", "REF", "a search needs at least two")
     if len(kept) < len(refs):
-        prepared = prepare(_request([refs[i] for i in kept], output, model, preprocess), opened)
+        prepared = prepare(soup.model_copy(update={"ingredients": [refs[i] for i in kept]}), output, opened)
     values = [prints[i].value for i in kept]
     for at, value in enumerate(values):
         if (first := values.index(value)) != at:
@@ -89,10 +90,6 @@ def open_pool(
         prepared.tokenizer_files,
         tuple(notes),
     )
-
-
-def _request(refs: Sequence[str], output: Path, model: str | None, preprocess: Path | None) -> SoupRequest:
-    return SoupRequest(tuple(refs), output, "uniform", None, None, {}, None, model, preprocess, None, False)
 
 
 def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dict[str, str]:

@@ -19,8 +19,9 @@ from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.score_cache import ScoreCache, score_key
 from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.tasks import open_tasks
+from soupkit.merging.entry import SoupEntry
 from soupkit.merging.live_model import fill_by
-from soupkit.merging.preparation import Prepared, SoupRequest, prepare
+from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
@@ -96,10 +97,14 @@ def _prepared(
     stack: ExitStack,
 ) -> Prepared:
     """Open and check the base and its fine-tunes, as for a merge between them; nothing is written to `place`."""
-    request = SoupRequest(
-        tuple(map(str, refs)), place / "none", "interpolate", None, str(base), {}, None, model, preprocess, None, False
+    soup = SoupEntry(
+        ingredients=[str(ref) for ref in refs],
+        method="interpolate",
+        base=str(base),
+        model=model,
+        preprocess=preprocess,
     )
-    return prepare(request, stack)
+    return prepare(soup, place / "none", stack)
 
 
 def _curve(

@@ -11,7 +11,7 @@ from soupkit.errors import StorageError
 from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator
 from soupkit.evaluation.score_cache import ScoreCache, score_key
 from soupkit.evaluation.task import Task
-from soupkit.merging.soup_directory import read_soup_json
+from soupkit.merging.soup_directory import SoupDocument
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 from soupkit.search.ingredients import Pool
@@ -79,7 +79,7 @@ class Job:
         target = self.target
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             return None
-        soup = read_soup_json(target)
+        soup = SoupDocument.read(target)
         if soup is None:
             raise StorageError(
                 "is there already and is not a soup", target, "choose another -o, or move it away yourself"
@@ -93,7 +93,7 @@ class Job:
         if document.get("settings") != self.subject():
             raise StorageError("holds another soup", target, "choose another -o, or replace it with --fresh")
         with open_checkpoint(target) as written:
-            if fingerprint(written).value != soup.get("output", {}).get("fingerprint"):
+            if fingerprint(written).value != soup.output.fingerprint:
                 raise StorageError(
                     "holds this soup, but not the weights that were written", target, "make it anew with --fresh"
                 )

@@ -18,7 +18,7 @@ from soupkit.merging.arithmetic import Arithmetic
 from soupkit.merging.live_model import fill_by, flattened, put
 from soupkit.merging.parameters import resolve
 from soupkit.merging.plan import TensorPlan, plan_tensors
-from soupkit.merging.registry import find_method
+from soupkit.merging.registry import METHODS
 from soupkit.merging.tensor_runs import Reader, runs
 from soupkit.search.candidate import Soup
 
@@ -39,7 +39,7 @@ class RunningSum:
         for odd in [n for n in self._live if n not in names] + [n for n in names if n not in self._live]:
             raise ArchitectureError(f"does not fit its config at {odd!r}", ingredients[0].ref)
         self.device = next(iter(self._live.values())).device
-        self._uniform = find_method("uniform")
+        self._uniform = METHODS.find("uniform")
         plans = self._plan(range(len(ingredients)))
         self.nbytes = sum(p.numel * p.accumulator.itemsize for p in plans if p.accumulator is not None)
         self.place = self._choose_place(spare)
@@ -72,7 +72,7 @@ class RunningSum:
             return
         self._sums, self._members = {}, ()  # room for what else is on the device
         chosen = [self._ingredients[m] for m in soup.members]
-        method = find_method(soup.method)
+        method = METHODS.find(soup.method)
         parameters = resolve(method, soup.parameters, list(chosen[0].tensors), len(chosen))
         fill_by(method, self._live, chosen, None, parameters, self._reader(self.device))
 

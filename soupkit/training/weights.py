@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from soupkit.checkpoint.dtypes import BY_TORCH_NAME
-from soupkit.checkpoint.formats.weight_files import CONFIG_NAME
-from soupkit.checkpoint.writer import SINGLE_NAME, TensorWriter, lay_out
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
+from soupkit.checkpoint.writer import TensorWriter, lay_out
 from soupkit.files import storage_error
 
 
@@ -22,13 +22,13 @@ def write_model(
     writer = TensorWriter(directory, lay_out(specs, {"format": "pt"}, None))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / SINGLE_NAME).unlink(missing_ok=True)  # whose header would be whole before its tensors are
+        (directory / OPEN_CLIP_WEIGHTS).unlink(missing_ok=True)  # whose header would be whole before its tensors are
         writer.open(create=True)
         for name, tensor in state.items():
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             writer.write(name, 0, data.numpy())
         writer.finish()
-        (directory / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n")
+        (directory / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         for file in tokenizer_files:
             (directory / file.name).write_bytes(file.read_bytes())
     except OSError as error:

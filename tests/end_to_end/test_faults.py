@@ -14,8 +14,10 @@ import torch
 
 from soupkit.errors import CheckpointError, StorageError
 from soupkit.merging import RunOptions, merge
+from soupkit.merging.entry import SoupEntry
 from soupkit.merging.execution import Execution
-from soupkit.merging.preparation import SoupRequest, prepare
+from soupkit.merging.existing_soup import existing_soup
+from soupkit.merging.preparation import prepare
 from soupkit.progress import SILENT
 from soupkit.ranks import Ranks
 from tests.conftest import bytes_of, random_state, save
@@ -42,9 +44,8 @@ class AtStart:
 
 def prepared_execution(refs: list[Path], output: Path, opened: ExitStack) -> Execution:
     """A merge that has looked at its ingredients' headers and not begun."""
-    names = tuple(str(p) for p in refs)
-    request = SoupRequest(names, output, "uniform", None, None, {}, None, None, None, None, False)
-    return Execution(prepare(request, opened), "cpu", 2, 1 << 20, Ranks(), SILENT)
+    prepared = prepare(SoupEntry(ingredients=[str(p) for p in refs]), output, opened)
+    return Execution(prepared, "cpu", 2, 1 << 20, Ranks(), SILENT)
 
 
 def nothing_written(output: Path) -> bool:
@@ -246,7 +247,7 @@ def test_an_output_that_another_run_finished_meanwhile_is_kept(three: list[Path]
 
     with ExitStack() as opened:
         execution = prepared_execution(three, out, opened)
-        assert execution.existing_output(fresh=False) is None
+        assert existing_soup(execution.prepared, fresh=False, threads=2, progress=SILENT) is None
         merge(three[:2], out)
         before = bytes_of(out)
         with pytest.raises(StorageError, match="another run"):

@@ -20,7 +20,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_an_entry_alone_is_read(tmp_path: Path) -> None:
     entry = read_soup(write(tmp_path, ENTRY))
-    assert (entry.ingredients, entry.method, entry.weight) == (["a", "b"], "linear", [2.0, 1.0])
+    assert (entry.ingredients, entry.method, entry.weights) == (["a", "b"], "linear", [2.0, 1.0])
 
 
 def test_a_soup_of_a_whole_recipe_is_found_by_name_or_because_it_is_the_only_merge(tmp_path: Path) -> None:
@@ -46,6 +46,10 @@ def test_a_soup_of_a_whole_recipe_is_found_by_name_or_because_it_is_the_only_mer
         ("ingredients: [a,\n", 2, "YAML"),
         ("ingredients: [a, '${train.b}']\n", 1, r"\$\{train.b\} stands for"),
         ("soup:\n  x: {ingredients: [a, b], alpha: 1}\n", 2, "no key 'alpha'"),
+        (ENTRY + "param: {normalise: 0}\n", 4, "no parameter 'normalise'"),
+        (ENTRY + "param:\n  normalize: maybe\n", 5, "normalize: 'maybe' is neither"),
+        ("ingredients: [a, b]\nmethod: linaer\n", 2, "no merge method 'linaer'"),
+        ("ingredients: [a, b]\nbase: c\nmethod: interpolate\nparameters:\n  alpha: {'*': 2}\n", 5, "not between 0"),
         ("- a\n- b\n", 1, "should be a map"),
         ("", 1, "should be a map"),
     ],
@@ -54,6 +58,14 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, line: i
     with pytest.raises(UsageError, match=words) as caught:
         read_soup(write(tmp_path, text))
     assert caught.value.where.endswith(f"recipe.yaml, line {line}")
+
+
+def test_weights_and_parameters_have_the_words_of_the_command_and_those_of_python(tmp_path: Path) -> None:
+    words = read_soup(write(tmp_path, ENTRY + "param: {normalize: 0}\n"))
+    names = read_soup(write(tmp_path, ENTRY.replace("weight:", "weights:") + "parameters: {normalize: 0}\n"))
+    assert words == names and names.parameters == {"normalize": 0}
+    with pytest.raises(UsageError, match="no key 'weight'"):
+        read_soup(write(tmp_path, ENTRY + "weights: [1, 1]\n"))
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import soupkit.merging.methods  # noqa: F401 - registers what soups are made by
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import CheckpointError
 from soupkit.evaluation import EvaluationOptions, Evaluator

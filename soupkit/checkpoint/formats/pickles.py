@@ -11,13 +11,14 @@ from pickle import UnpicklingError
 from typing import Any
 
 from soupkit.checkpoint.dtypes import BY_TORCH_NAME
+from soupkit.checkpoint.formats.table import FileFormat, Tensors
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 from soupkit.errors import CheckpointError
 
 _NESTED = ("state_dict", "model_state_dict", "model", "module")
 
 
-def read_pickle(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+def read_pickle(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Return the tensors of the zip-format pickle at `path`, and no metadata.
 
     A state dict may stand alone or under one of the usual keys ("state_dict", "model", ...). Raises CheckpointError for
@@ -42,7 +43,9 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
+        raise CheckpointError(
+            f"cannot be read: {error.strerror}", path, "check the path and who may read it"
+        ) from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
         raise CheckpointError(f"is a damaged archive: {error}", path, "it may be cut short; get it again") from error
     names = {entry.filename.partition("/")[2] for entry in entries}
@@ -100,11 +103,15 @@ def _spec(path: Path, name: str, tensor: Any, size: int) -> TensorSpec:
     where = f"{path}, tensor {name!r}"
     dtype = BY_TORCH_NAME.get(str(tensor.dtype).removeprefix("torch."))
     if dtype is None or tensor.layout != _strided():
-        raise CheckpointError(f"is a {tensor.layout} tensor of {tensor.dtype}, which soupkit does not read", where)
+        raise CheckpointError(
+            f"is a {tensor.layout} tensor of {tensor.dtype}, which soupkit does not read",
+            where,
+            "save it as a plain (strided) tensor of floats, integers or booleans",
+        )
     storage = tensor.untyped_storage()
     begin = getattr(storage, "_checkpoint_offset", None)
     if begin is None and tensor.numel():
-        raise CheckpointError("torch does not say where its bytes lie", where, "save it as safetensors")
+        raise CheckpointError("has bytes of which torch does not say where they lie", where, "save it as safetensors")
     start = (begin or 0) + tensor.storage_offset() * dtype.itemsize
     shape, strides = tuple(tensor.shape), tuple(tensor.stride())
     span = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if tensor.numel() else 0
@@ -120,3 +127,11 @@ def _strided() -> Any:
     import torch
 
     return torch.strided
+
+
+PICKLE = FileFormat(
+    name="pickle",
+    summary="a zip archive that torch.save writes, opened without running what a pickle may contain",
+    suffixes=(".pt", ".pth", ".bin"),
+    read=read_pickle,
+)

@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.hub import HubRef, is_hub
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, HubError, StorageError, UsageError
-from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME
+from soupkit.merging.soup_directory import SOUP_NAME
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.card import CardFacts, Parent, choose_license, eval_results_file, render, split_front_matter
 from soupkit.publishing.hub.scores import read_document, read_scores
-from soupkit.publishing.hub.verify import WEIGHTS_NAME, VerifiedSoup
+from soupkit.publishing.hub.verify import VerifiedSoup
 from soupkit.publishing.hub.without_local_paths import published
 
 CARD = "README.md"
@@ -89,8 +90,8 @@ def repository_files(soup: VerifiedSoup, repo: str, options: PushOptions, existi
     facts = CardFacts(repo, replace(soup, record=said[SOUP_NAME]), scores, parents, license_, shown)
     contents: Contents = {
         CARD: render(facts, existing).encode(),
-        CONFIG_NAME: directory / CONFIG_NAME,
-        WEIGHTS_NAME: directory / WEIGHTS_NAME,
+        OPEN_CLIP_CONFIG: directory / OPEN_CLIP_CONFIG,
+        OPEN_CLIP_WEIGHTS: directory / OPEN_CLIP_WEIGHTS,
         **{p.name: p for p in soup.companions},
         **figures,
         **{n: (json.dumps(d, indent=2, ensure_ascii=False) + "\n").encode() for n, d in said.items()},
@@ -115,7 +116,7 @@ def _refuse_token(contents: Contents) -> None:
     for path, content in contents.items():
         if (
             token
-            and path != WEIGHTS_NAME
+            and path != OPEN_CLIP_WEIGHTS
             and token in (content if isinstance(content, bytes) else content.read_bytes())
         ):
             raise UsageError("holds your token", path, "take it out before this is published")

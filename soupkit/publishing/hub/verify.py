@@ -9,13 +9,13 @@ import numpy as np
 
 from soupkit.checkpoint import Checkpoint, fingerprint, open_checkpoint
 from soupkit.checkpoint.architecture import architecture_of
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.lineage import read_float32
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
-from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME, read_soup_json
+from soupkit.merging.soup_directory import SOUP_NAME, read_soup_json
 from soupkit.progress import SILENT, Progress
 
-WEIGHTS_NAME = "open_clip_model.safetensors"
 _BLOCK = 1 << 20  # elements
 
 
@@ -49,14 +49,14 @@ def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
         raise UsageError(f"holds no {SOUP_NAME}", directory, "name a directory that `soupkit merge` has written")
     if not isinstance(record.get("ingredients"), list):
         raise UsageError("does not say what the soup is made of", directory / SOUP_NAME, "make the soup again")
-    weights = directory / WEIGHTS_NAME
+    weights = directory / OPEN_CLIP_WEIGHTS
     if not weights.is_file():
         if any(directory.glob("*.index.json")):
             raise UsageError("is in shards, which open_clip does not open", directory, "merge without --max-shard-size")
-        raise UsageError(f"holds no {WEIGHTS_NAME}", directory, "make the soup again")
-    if not (directory / CONFIG_NAME).is_file():
+        raise UsageError(f"holds no {OPEN_CLIP_WEIGHTS}", directory, "make the soup again")
+    if not (directory / OPEN_CLIP_CONFIG).is_file():
         raise ArchitectureError(
-            f"holds no {CONFIG_NAME}: open_clip could not open it", directory, "merge with --model NAME"
+            f"holds no {OPEN_CLIP_CONFIG}: open_clip could not open it", directory, "merge with --model NAME"
         )
     with open_checkpoint(directory) as soup:
         architecture = architecture_of(soup)  # refuses tensors that are not those of the config's model

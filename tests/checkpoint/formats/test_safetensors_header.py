@@ -63,7 +63,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "three offsets": ({"x": {**entry(), "data_offsets": [0, 4, 24]}}, ("'x'", "data_offsets")),
     "overlapping tensors": ({"x": entry(0, 16, shape=[4]), "y": entry(8, 24, shape=[4])}, ("'y'", "overlap")),
     "a hole": ({"x": entry(0, 8, shape=[2]), "y": entry(16, 24, shape=[2])}, ("'y'", "belong to no tensor")),
-    "bytes after the last tensor": ({"x": entry(0, 16, shape=[4])}, ("the tensors end",)),
+    "bytes after the last tensor": ({"x": entry(0, 16, shape=[4])}, ("its tensors end",)),
     "metadata that is no text": ({"__metadata__": {"a": 1}, "x": entry()}, ("__metadata__",)),
     "an entry that is no object": ({"x": [1, 2]}, ("'x'",)),
 }

@@ -1,0 +1,13 @@
+"""soupkit's own formats, in the order in which they are asked: the particular before the general."""
+
+from soupkit.checkpoint.formats.open_clip import OPEN_CLIP
+from soupkit.checkpoint.formats.pickles import PICKLE
+from soupkit.checkpoint.formats.plain import PLAIN
+from soupkit.checkpoint.formats.safetensors_header import SAFETENSORS_FILE
+from soupkit.checkpoint.formats.shards import PICKLE_SHARDS, SAFETENSORS_SHARDS
+from soupkit.checkpoint.formats.table import FORMATS
+from soupkit.checkpoint.formats.training_run import TRAINING_RUN
+from soupkit.checkpoint.formats.transformers import TRANSFORMERS
+
+for _row in (SAFETENSORS_SHARDS, PICKLE_SHARDS, SAFETENSORS_FILE, PICKLE, TRAINING_RUN, OPEN_CLIP, TRANSFORMERS, PLAIN):
+    FORMATS.add(_row, module=__name__)

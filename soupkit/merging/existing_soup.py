@@ -1,0 +1,50 @@
+"""What is at the target of a merge already: nothing, the same soup, or something else, which is an error."""
+
+from pathlib import Path
+
+from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
+from soupkit.checkpoint.partial import remove_lock
+from soupkit.errors import StorageError
+from soupkit.merging.preparation import Prepared
+from soupkit.merging.soup_directory import SoupDocument, read_config
+from soupkit.progress import Progress
+
+
+def existing_soup(prepared: Prepared, *, fresh: bool, threads: int, progress: Progress) -> list[Fingerprint] | None:
+    """Return the fingerprints of the sources and of the output where the same merge is finished already; None where
+    the way is free.
+
+    Raises StorageError when something else is at the target. With `fresh`, a soup at the target is no obstacle.
+    """
+    target = prepared.output
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return None
+    written = SoupDocument.read(target)
+    if written is None:
+        raise StorageError(
+            "is there already and is not a soup", target, "choose another -o, or move it out of the way yourself"
+        )
+    remove_lock(target)
+    if fresh:
+        return None
+    other = StorageError("holds another soup", target, "choose another -o, or replace it with --fresh")
+    if not written.is_made_like(prepared.document):
+        raise other
+    prints = [fingerprint(source, threads=threads, progress=progress) for source in prepared.sources]
+    with open_checkpoint(target) as soup:
+        prints.append(fingerprint(soup, threads=threads, progress=progress))
+    complete = prepared.document.completed(prints, [None] * len(prepared.sources), None)
+    if not written.is_same_soup(complete) or not _has_the_files(target, prepared):
+        raise other
+    if written.output.fingerprint != prints[-1].value:
+        raise StorageError(
+            "holds this soup, but its weights are not those that were written", target, "make it anew with --fresh"
+        )
+    return prints
+
+
+def _has_the_files(target: Path, prepared: Prepared) -> bool:
+    """Whether `target` has the config and the files of weights that this merge would write."""
+    names = {p.name for p in target.glob("*.safetensors")}
+    return read_config(target) == prepared.agreement.config and names == {f.name for f in prepared.layout.files}
