@@ -183,7 +183,7 @@ def write_repository(contents: Contents, folder: Path, files: list[PlannedFile],
     Files of a repository that is there already are renewed, others in it stay. Weights are linked where the disk
     allows it. Raises StorageError; CheckpointError where something else stands there afterwards.
     """
-    partial = PartialDirectory(folder)
+    partial = PartialDirectory(folder, "push")
     with partial:
         partial.clear()
         try:
