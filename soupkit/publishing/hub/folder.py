@@ -89,7 +89,7 @@ def write_folder(contents: Contents, folder: Path, planned: FolderPlan, progress
     Killed, the same call ends it. Raises StorageError; CheckpointError for a file that is not written as it should be.
     """
     changed = [file for file in planned.files if file.status != "same"]
-    with PartialDirectory(folder) as partial:
+    with PartialDirectory(folder, "push") as partial:
         _check_partial(partial.path)
         partial.clear()
         try:
@@ -109,7 +109,7 @@ def sweep(folder: Path) -> None:
     """Remove what a run that was killed right before its end left beside `folder`."""
     left = partial_path(folder)
     if left.is_dir() and ((left / _RECORD).is_file() or {p.name for p in left.iterdir()} <= {"lock"}):
-        with PartialDirectory(folder) as partial:
+        with PartialDirectory(folder, "push") as partial:
             _discard(partial)
 
 
