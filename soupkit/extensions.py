@@ -6,6 +6,7 @@ which asks for no table pays for none.
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from threading import RLock
 from typing import Any, Generic, Protocol, TypeVar
 
-from soupkit.errors import UsageError
+from soupkit.errors import SoupkitError, UsageError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(@\d+)?")  # `@5` as in recall@5
 _OURS = "soupkit"
@@ -43,6 +44,10 @@ class BrokenPlugin:
 
     def __str__(self) -> str:
         return f"the plug-in {self.entry!r} of {self.package} cannot be loaded: {self.error}"
+
+
+class PluginWarning(UserWarning):
+    """Says once, where its table is first read, that a plug-in could not be loaded."""
 
 
 class Table(Mapping[str, R], Generic[R]):
@@ -155,8 +160,9 @@ class Table(Mapping[str, R], Generic[R]):
         except Exception as error:  # a stranger's module may raise anything; what does not need it goes on
             self._rows = before
             self._packages = {name: self._packages[name] for name in before}
-            said = f"{type(error).__name__}: {error}" if not isinstance(error, UsageError) else str(error)
+            said = error.sentence if isinstance(error, SoupkitError) else f"{type(error).__name__}: {error}"
             self._broken.append(BrokenPlugin(_package(entry), entry.name, said))
+            warnings.warn(str(self._broken[-1]), PluginWarning, stacklevel=2)
 
 
 def _package(entry: EntryPoint) -> str:

@@ -58,4 +58,4 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
             path,
             "make room, then run the same command again",
         )
-    return StorageError(f"cannot be written: {error.strerror}", path)
+    return StorageError(f"cannot be written: {error.strerror}", path, "check the path and who may write there")

@@ -36,7 +36,9 @@ class Ranks:
             dist.all_gather_object(values, value)
         except RuntimeError as error:  # a connection is gone; each backend has its own words for it
             raise SoupkitError(
-                f"another of the {self.size} processes of this run has ended", "", "run the same command again"
+                f"another of the {self.size} processes of this run has ended",
+                f"rank {self.rank}",
+                "see what it said, then run the same command again",
             ) from error
         return values
 

@@ -11,6 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.hub.user import as_user as as_user
+from tests.hub.user import home as home
+from tests.hub.user import hub as hub
+from tests.hub.user import start_as_user as start_as_user
 from tests.processes import environment as environment
 from tests.processes import soupkit as soupkit
 

@@ -19,6 +19,8 @@ from typing import Any
 import xxhash
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.differences import shape_differences
+from soupkit.checkpoint.expected import expected_shapes
 from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
 
@@ -28,6 +30,7 @@ Config = dict[str, Any]
 _BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|relative_position_index|attn_mask)$")
 _OPENAI_MEAN = [0.48145466, 0.4578275, 0.40821073]
 _OPENAI_STD = [0.26862954, 0.26130258, 0.27577711]
+_PREPROCESS_HINT = "it is a JSON object of size, mean, std, interpolation and resize_mode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ def open_clip_configs() -> dict[str, Path]:
     spec = find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
         return {}
-    return {p.stem: p for place in spec.submodule_search_locations for p in Path(place, "model_configs").glob("*.json")}
+    folders = [Path(location, "model_configs") for location in spec.submodule_search_locations]
+    return {path.stem: path for folder in folders for path in folder.glob("*.json")}
 
 
 def named_config(name: str) -> Config:
@@ -100,7 +104,7 @@ def named_config(name: str) -> Config:
     configs = open_clip_configs()
     if name not in configs:
         near = ", ".join(get_close_matches(name, configs, n=3)) or "`open_clip.list_models()` lists them"
-        raise UsageError(f"open_clip has no model {name!r}", "--model", f"nearest: {near}")
+        raise UsageError(f"names {name!r}, which is no model of open_clip", "--model", f"nearest: {near}")
     model_cfg = json.loads(configs[name].read_text("utf-8"))
     size = model_cfg.get("vision_cfg", {}).get("image_size", 224)
     preprocess: Config = {
@@ -118,8 +122,8 @@ def named_config(name: str) -> Config:
 def candidates_by_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """Return the open_clip models of exactly these tensors, the default first: without quickgelu, then by name."""
     digest = shapes_digest(shapes)
-    found = [name for name, known in known_models().items() if known["digest"] == digest]
-    return tuple(sorted(found, key=lambda n: ("quickgelu" in n.lower(), len(n), n)))
+    names = [name for name, model in known_models().items() if model["digest"] == digest]
+    return tuple(sorted(names, key=lambda n: ("quickgelu" in n.lower(), len(n), n)))
 
 
 def name_of_config(config: Config, candidates: tuple[str, ...]) -> str | None:
@@ -145,7 +149,7 @@ def architecture_of(
         name = name_of_config(config, candidates)
         if name in known_models() and name not in candidates:
             raise ArchitectureError(
-                f"says that the model is {name}, whose tensors have other names or shapes",
+                f"says that the model is {name}, whose tensors are others{_differences(config, shapes)}",
                 checkpoint.config_path or checkpoint.ref,
                 f"the tensors are those of {', '.join(candidates)}" if candidates else "correct the config",
             )
@@ -158,7 +162,8 @@ def architecture_of(
         config, name, source = named_config(model), model, "--model"
         if model in known_models() and model not in candidates:
             others = f"these tensors are those of {', '.join(candidates)}" if candidates else "no open_clip model fits"
-            raise ArchitectureError(f"the tensors are not those of {model}", checkpoint.ref, others)
+            what = f"has tensors that are not those of {model}{_differences(config, shapes)}"
+            raise ArchitectureError(what, checkpoint.ref, others)
     elif candidates:
         config, name, source = named_config(candidates[0]), candidates[0], "shapes"
     if config is not None and preprocess is not None:
@@ -166,13 +171,19 @@ def architecture_of(
     return Architecture(name, config, source, candidates, *count_parameters(shapes))
 
 
+def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say how tensors differ from those of the config's model, as far as that can be known."""
+    expected = expected_shapes(config)
+    return f": {shape_differences(expected, shapes)}" if expected is not None else ""
+
+
 def read_preprocess(path: Path) -> Config:
     """Read a `preprocess_cfg` from a JSON file, which may be a whole open_clip config. Raises UsageError."""
     try:
         data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be read as JSON: {error}", path) from error
+        raise UsageError(f"cannot be read as JSON: {error}", path, _PREPROCESS_HINT) from error
     data = data.get("preprocess_cfg", data) if isinstance(data, dict) else data
     if not isinstance(data, dict) or not {"mean", "std"} <= set(data):
-        raise UsageError("is no preprocess_cfg", path, "it holds size, mean, std, interpolation, resize_mode")
+        raise UsageError("is no preprocess_cfg", path, _PREPROCESS_HINT)
     return data

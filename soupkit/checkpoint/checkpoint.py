@@ -4,12 +4,13 @@ Bytes come by positioned reads, which turn a file that shrinks into an error; `c
 view on a memory map for looking at single tensors.
 """
 
+import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
 
 
@@ -32,12 +35,14 @@ class SourceFile:
     inode: int
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> "Self":
         """Open `path`; raises CheckpointError where that is not possible."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
+            raise CheckpointError(
+                f"cannot be read: {error.strerror}", path, "check the path and who may read it"
+            ) from error
         status = os.fstat(descriptor)
         return cls(path, descriptor, status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -46,26 +51,34 @@ class SourceFile:
         try:
             now = self.path.stat()
         except OSError as error:
-            raise CheckpointError(f"disappeared while it was in use: {error.strerror}", self.path) from error
+            raise CheckpointError(
+                f"disappeared while it was in use: {error.strerror}", self.path, "put it back, then run again"
+            ) from error
         if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.size, self.mtime_ns, self.inode):
             raise CheckpointError(
                 "changed while it was being read", self.path, "let whatever writes it finish, then run again"
             )
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint(Mapping[str, Any]):
     """An open checkpoint. A context manager; `close` releases its files.
 
-    `tensors` maps names (as open_clip gives them) to where they lie, in the order of the file; `config` is the
-    `open_clip_config.json` that travels with the weights, parsed, or None for bare weights; `tokenizer_files` are the
-    files beside the weights that the model's tokenizer needs; `notes` says what a person should know about how the
+    `family` and `file_format` are the names of rows of `formats.table`: what the folder is, and how the weights lie in
+    their files. `tensors` maps names (as open_clip gives them) to where they lie, in the order of the file; `config` is
+    the `open_clip_config.json` that travels with the weights, parsed, or None for bare weights; `tokenizer_files` are
+    the files beside the weights that the model's tokenizer needs; `notes` says what a person should know about how the
     reference was read (prefixes stripped, names converted).
     """
 
     ref: str
     path: Path
-    kind: str
+    family: str
+    file_format: str
     tensors: dict[str, TensorSpec]
     files: dict[Path, SourceFile]
     metadata: dict[str, str] = field(default_factory=dict)
@@ -78,12 +91,10 @@ class Checkpoint(Mapping[str, Any]):
         """Return tensor `name`, a read-only zero-copy view on the file where its layout allows, else a copy."""
         import torch
 
-        from soupkit.checkpoint.views import map_bytes
-
         spec = self.tensors[name]
         dtype = getattr(torch, DTYPES[spec.dtype].torch_name)
         raw = (
-            map_bytes(self.files[spec.file].descriptor, spec)
+            _map_bytes(self.files[spec.file].descriptor, spec)
             if self._is_plain(spec) and spec.file in self.files
             else None
         )
@@ -107,7 +118,7 @@ class Checkpoint(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
@@ -118,7 +129,7 @@ class Checkpoint(Mapping[str, Any]):
     def close(self) -> None:
         """Close the files. Closing twice is harmless."""
         while self.files:
-            os.close(self.files.popitem()[1].descriptor)
+            self.files.popitem()[1].close()
 
     @staticmethod
     def _is_plain(spec: TensorSpec) -> bool:
@@ -146,13 +157,19 @@ class Checkpoint(Mapping[str, Any]):
     def _read(self, name: str, file: Path, offset: int, view: memoryview) -> None:
         source = self.files.get(file)
         if source is None:
-            raise CheckpointError("only its header was fetched, or it is closed", f"{file}, tensor {name!r}")
+            raise CheckpointError(
+                "cannot be read: only its header was fetched, or it is closed",
+                f"{file}, tensor {name!r}",
+                "open it with open_checkpoint",
+            )
         while view.nbytes:
             try:
                 n = os.preadv(source.descriptor, [view], offset)
             except OSError as error:
                 raise CheckpointError(
-                    f"cannot be read at byte {offset}: {error.strerror}", f"{file}, tensor {name!r}"
+                    f"cannot be read at byte {offset}: {error.strerror}",
+                    f"{file}, tensor {name!r}",
+                    "check the disk that it lies on",
                 ) from error
             if n == 0:
                 raise CheckpointError(
@@ -178,3 +195,17 @@ class Checkpoint(Mapping[str, Any]):
         """Raise CheckpointError when any file was changed since the checkpoint was opened."""
         for source in self.files.values():
             source.check_unchanged()
+
+
+def _map_bytes(descriptor: int, spec: TensorSpec) -> np.ndarray | None:
+    """Map the single extent of `spec`; 1-D uint8. None where its position does not suit its element type.
+
+    The map is private and writable, so that torch accepts it without a warning; writes never reach the file.
+    """
+    (extent,) = spec.extents
+    if extent.nbytes == 0 or extent.offset % spec.itemsize:
+        return None
+    base = extent.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    skip = extent.offset - base
+    mapping = mmap.mmap(descriptor, skip + extent.nbytes, mmap.MAP_PRIVATE, offset=base)
+    return np.frombuffer(mapping, dtype=np.uint8, offset=skip, count=extent.nbytes)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, architecture_of
-from soupkit.checkpoint.compatibility import TensorDifferences, agree, config_differences, tensor_differences
+from soupkit.checkpoint.compatibility import agree
+from soupkit.checkpoint.config_differences import config_differences
+from soupkit.checkpoint.differences import TensorDifferences, tensor_differences
 from soupkit.checkpoint.lineage import Pair, compare_weights, recorded_lineage, verdict
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.errors import ArchitectureError, UsageError
@@ -16,7 +18,7 @@ from soupkit.progress import SILENT, Progress
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `compare` found. Differences are those of each checkpoint from the first, in the order of `refs`.
+    """What `compare` returns. Differences are those of each checkpoint from the first, in the order of `refs`.
 
     `problem` says why they cannot be averaged, None where they can. `related` is the verdict on the weights, None where
     they were not read; `lineage` says it in words, with what training runs have recorded of their parents.
@@ -52,7 +54,9 @@ def compare(
     UsageError for fewer than two references, CheckpointError for a checkpoint that cannot be read.
     """
     if len(refs) < 2:
-        raise UsageError("one checkpoint given; comparing takes two", "REF", "name more, or use `soupkit inspect`")
+        raise UsageError(
+            f"names {len(refs)} checkpoints; comparing takes two", "REF", "name more, or use `soupkit inspect`"
+        )
     named = [*refs, *([base] if base is not None else [])]
     with ExitStack() as opened:
         # Headers say whether they fit; weights on the Hub are downloaded only to be compared.
@@ -63,22 +67,22 @@ def compare(
             agree(everything, model=model, preprocess=preprocess)
         except ArchitectureError as error:
             problem = str(error)
-        found = Comparison(
+        comparison = Comparison(
             refs=tuple(c.ref for c in everything),
             architectures=tuple(_architecture(c, model, preprocess) for c in everything),
             tensors=tuple(tensor_differences(first, c) for c in everything),
             configs=tuple(config_differences(first.config or {}, c.config or {}) for c in everything),
             problem=problem,
         )
-        recorded = recorded_lineage([c.path for c in everything[: len(refs)]], found.refs)
+        recorded = recorded_lineage([c.path for c in everything[: len(refs)]], comparison.refs)
         if not weights or problem is not None:
-            return replace(found, lineage=recorded)
+            return replace(comparison, lineage=recorded)
         whole = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in named]
         root = whole[-1] if base is not None else None
         pairs = compare_weights(whole[: len(refs)], root, progress=progress)
-        related, lineage = verdict(pairs, found.refs)
+        related, lineage = verdict(pairs, comparison.refs)
         lineage = f"{lineage}; {recorded}" if recorded else lineage
-        return replace(found, pairs=tuple(pairs), related=related, lineage=lineage)
+        return replace(comparison, pairs=tuple(pairs), related=related, lineage=lineage)
 
 
 def _architecture(checkpoint: Any, model: str | None, preprocess: Path | None) -> Architecture:

@@ -1,92 +1,29 @@
-"""`hf-hub:ORG/NAME[@REVISION]`: headers by range request, files through huggingface_hub's own cache.
+"""Weights on the Hub: headers by range request, files through huggingface_hub's own cache.
 
 A reference is resolved to a commit once, and everything is read from that commit. What a model is can be known from
 a few kilobytes: `header_files` lays them out as a directory whose weight files hold their headers and nothing else.
 """
 
-import json
 import re
-import struct
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from soupkit.checkpoint.formats.safetensors_header import MAX_HEADER_BYTES
-from soupkit.checkpoint.formats.shards import weight_map
-from soupkit.checkpoint.formats.weight_files import INDEX, PICKLES, WEIGHT_NAMES, choose_weights, companions
+from soupkit.checkpoint.formats.folder import LocalFolder, matching
+from soupkit.checkpoint.formats.table import choose_weights, family_of, format_of
 from soupkit.checkpoint.hub_download import complete_blob
 from soupkit.checkpoint.hub_errors import explained
+from soupkit.checkpoint.hub_listing import Listing, choose_from, list_repo
+from soupkit.checkpoint.hub_ref import HubRef
 from soupkit.checkpoint.sha256 import sha256_of
-from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
+from soupkit.errors import CheckpointError, HubError, HubUnreachableError
 from soupkit.progress import SILENT, Progress
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-PREFIX = "hf-hub:"
-_FIRST_BYTES = 1 << 17  # holds the header of nearly every CLIP
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# On the Hub safetensors go before any pickle: they need no trust, and their headers can be read alone.
-_ORDER = tuple(sorted(WEIGHT_NAMES, key=lambda name: ".safetensors" not in name))
-
-
-@dataclass(frozen=True, slots=True)
-class HubRef:
-    """A model repository on the Hub, and a branch, tag or commit of it (None: its main branch)."""
-
-    repo: str
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return PREFIX + self.repo + (f"@{self.revision}" if self.revision else "")
-
-    @classmethod
-    def parse(cls, ref: str) -> "HubRef":
-        """Read `hf-hub:ORG/NAME[@REVISION]`. Raises UsageError for anything else."""
-        repo, at, revision = ref.removeprefix(PREFIX).partition("@")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repo, re.ASCII) or (at and not revision):
-            raise UsageError("is not a reference to the Hub", ref, "write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION")
-        return cls(repo, revision or None)
-
-
-def is_hub(ref: object) -> bool:
-    """Whether `ref` names a repository on the Hub."""
-    return str(ref).startswith(PREFIX)
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A commit of a repository: the files in its root with their sizes, and the sha256 of those kept as large files."""
-
-    ref: HubRef
-    commit: str
-    sizes: dict[str, int]
-    sha256: dict[str, str]
-
-
-def list_repo(ref: HubRef) -> Listing:
-    """Ask the Hub what `ref` holds. Raises HubError."""
-    with explained(ref):
-        info = _api().model_info(ref.repo, revision=ref.revision, files_metadata=True)
-    files = [f for f in info.siblings or [] if "/" not in f.rfilename]
-    if info.sha is None:
-        raise HubError("the Hub names no commit for it", ref, "is the repository empty?")
-    return Listing(
-        ref,
-        info.sha,
-        {f.rfilename: f.size or 0 for f in files},
-        {f.rfilename: f.lfs.sha256 for f in files if f.lfs is not None},
-    )
-
-
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi
-
-    return HfApi(library_name="soupkit")
 
 
 def header_files(ref: HubRef, scratch: Path) -> Path:
-    """Return a directory in which the checkpoint `ref` has its configs and the headers of its weights.
+    """Return the path at which the checkpoint `ref` has its configs and the headers of its weights: a folder, or a file
+    in one where the reference names a file.
 
     That is `scratch`, filled by range requests, its weight files sparse after their headers; the cache where it already
     holds the files or the Hub cannot be reached; and, for pickles, the cache after a download.
@@ -95,70 +32,59 @@ def header_files(ref: HubRef, scratch: Path) -> Path:
         listing = list_repo(ref)
     except HubUnreachableError as error:
         return _from_cache(ref, error)
-    weights = choose_weights(listing.sizes, ref, order=_ORDER)
-    cached = _snapshot(ref.repo, listing.commit)
-    if cached is not None and _whole(cached, weights):
-        return cached
-    if weights.endswith((*PICKLES, ".bin" + INDEX)):
+    family, weights = choose_from(listing)
+    snapshot = _snapshot(ref.repo, listing.commit)
+    if snapshot is not None and _is_whole(snapshot / listing.folder, weights):
+        return _meant(snapshot / listing.folder, listing)
+    if format_of(weights).header is None:
         return fetch(ref)
-    for name in companions(listing.sizes):
-        (scratch / name).write_bytes(_read(listing, name, 0, listing.sizes[name]))
-    names = [weights]
-    if weights.endswith(INDEX):
-        (scratch / weights).write_bytes(_read(listing, weights, 0, listing.sizes[weights]))
-        names = sorted(set(weight_map(scratch / weights).values()))
-    for name in names:
-        if name not in listing.sizes:
-            raise CheckpointError(f"lacks the shard {name}, which its index names", ref, "its upload was not finished")
-        _write_skeleton(listing, name, scratch / name)
-    return scratch
+    _write_header(listing, weights, scratch)
+    parts = _parts(scratch / weights)
+    if any(format_of(part).header is None for part in parts):
+        return fetch(ref)
+    for name in matching(listing.names, family.companions):
+        (scratch / name).write_bytes(listing.read(name))
+    for part in parts:
+        _check_uploaded(listing, part)
+        _write_header(listing, part, scratch)
+    return _meant(scratch, listing)
 
 
-def _write_skeleton(listing: Listing, name: str, path: Path) -> None:
-    """Write the header of a safetensors file; what follows it is a hole of the file's true size."""
-    size = listing.sizes[name]
-    head = _read(listing, name, 0, min(size, _FIRST_BYTES))
-    if len(head) >= 8:
-        end = 8 + struct.unpack("<Q", head[:8])[0]
-        if len(head) < end <= min(size, 8 + MAX_HEADER_BYTES):
-            head += _read(listing, name, len(head), end)
-        head = head[:end]
-    with path.open("wb") as file:
-        file.write(head)
-        file.truncate(size)
+def _meant(directory: Path, listing: Listing) -> Path:
+    """Return what the reference names: the directory, or the file in it."""
+    return directory / listing.file if listing.file is not None else directory
 
 
-def _read(listing: Listing, name: str, start: int, stop: int) -> bytes:
-    """Return bytes `start` to `stop` of a file on the Hub, and no more than that, whatever the Hub sends."""
-    if stop <= start:
-        return b""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+def _parts(path: Path) -> tuple[str, ...]:
+    """Return the names of the files beside `path` that hold the tensors of which it only says where they are."""
+    format_ = format_of(path)
+    return format_.parts(path) if format_.parts is not None else ()
 
-    # No compression on the way: ranges count the file's own bytes.
-    headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    url = hf_hub_url(listing.ref.repo, name, revision=listing.commit)
-    data = bytearray()
-    with (
-        explained(f"{listing.ref}, {name}"),
-        get_session().stream(
-            "GET", url, headers={**build_hf_headers(library_name="soupkit"), **headers}, follow_redirects=True
-        ) as response,
-    ):
-        hf_raise_for_status(response)
-        if start and response.status_code != 206:
-            raise HubError("the Hub does not send parts of files", listing.ref)
-        for piece in response.iter_bytes():
-            data += piece
-            if len(data) >= stop - start:
-                break
-    if len(data) < stop - start:
-        raise HubError("the Hub sent fewer bytes than asked for", f"{listing.ref}, {name}", "run this again")
-    return bytes(data[: stop - start])
+
+def _check_uploaded(listing: Listing, shard: str) -> None:
+    if shard not in listing.sizes:
+        raise CheckpointError(
+            f"lacks the shard {shard}, which its index names",
+            listing,
+            "its upload was not finished; name another commit",
+        )
+
+
+def _write_header(listing: Listing, name: str, directory: Path) -> None:
+    """Write the first bytes of a file, its header; what follows them is a hole of the file's true size."""
+
+    def read_range(start: int, stop: int) -> bytes:
+        return listing.read_range(name, start, stop)
+
+    header = format_of(name).header
+    assert header is not None
+    with (directory / name).open("wb") as file:
+        file.write(header(read_range, listing.sizes[name]))
+        file.truncate(listing.sizes[name])
 
 
 def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
-    """Bring the checkpoint into huggingface_hub's cache, and return the directory there that holds it.
+    """Bring the checkpoint into huggingface_hub's cache, and return the directory there that holds it, or the file.
 
     A download that was cut goes on where it stopped, a file that is there is not sent again, and what arrives is
     compared with the sha256 that the Hub names. Where the Hub cannot be reached the cache speaks alone.
@@ -168,18 +94,18 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
         listing = list_repo(ref)
     except HubUnreachableError as error:
         return _from_cache(ref, error)
-    weights = choose_weights(listing.sizes, ref, order=_ORDER)
-    for name in companions(listing.sizes):
+    family, weights = choose_from(listing)
+    companions = matching(listing.names, family.companions)
+    for name in companions:
         _download(listing, name, SILENT)
-    place = _download(listing, weights, progress)
-    if weights.endswith(INDEX):
-        for shard in sorted(set(weight_map(place).values())):
-            if shard not in listing.sizes:
-                raise CheckpointError(f"lacks the shard {shard}, which its index names", ref)
-            _download(listing, shard, progress)
+    path = _download(listing, weights, progress)
+    for part in _parts(path):
+        _check_uploaded(listing, part)
+        _download(listing, part, progress)
     if ref.revision != listing.commit:
-        _remember(ref, min(companions(listing.sizes) or [weights], key=lambda n: listing.sizes[n]))
-    return place.parent
+        smallest = min(companions or (weights,), key=lambda name: listing.sizes[name])
+        _remember(ref, listing.folder + smallest)
+    return _meant(path.parent, listing)
 
 
 def _remember(ref: HubRef, name: str) -> None:
@@ -193,21 +119,22 @@ def _remember(ref: HubRef, name: str) -> None:
 def _download(listing: Listing, name: str, progress: Progress) -> Path:
     from huggingface_hub import hf_hub_download
 
-    known = _snapshot(listing.ref.repo, listing.commit)
-    if known is not None and (known / name).is_file():
-        return known / name
-    where = f"{listing.ref}, {name}"
+    snapshot = _snapshot(listing.ref.repo, listing.commit)
+    path_in_repo = listing.folder + name
+    if snapshot is not None and (snapshot / path_in_repo).is_file():
+        return snapshot / path_in_repo
+    where = listing.locate(name)
     expected = listing.sha256.get(name)
     progress.start(f"downloading {name}", listing.sizes[name], "B")
     try:
         with explained(where):
             checked = expected is not None and complete_blob(
-                listing.ref.repo, listing.commit, name, expected, listing.sizes[name], where, progress
+                listing.ref.repo, listing.commit, path_in_repo, expected, listing.sizes[name], where, progress
             )
-            place = Path(
+            path = Path(
                 hf_hub_download(
                     listing.ref.repo,
-                    name,
+                    path_in_repo,
                     revision=listing.commit,
                     library_name="soupkit",
                     tqdm_class=_reporting(progress),
@@ -215,13 +142,11 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
             )
     finally:
         progress.finish()
-    if expected is not None and not checked and sha256_of(place) != expected:
-        place.resolve().unlink()
-        place.unlink()
-        raise HubError(
-            "what arrived has another sha256 than the Hub names", where, "run this again; it is downloaded anew"
-        )
-    return place
+    if expected is not None and not checked and sha256_of(path) != expected:
+        path.resolve().unlink()
+        path.unlink()
+        raise HubError("arrived with another sha256 than the Hub names", where, "run this again; it is downloaded anew")
+    return path
 
 
 def _reporting(progress: Progress) -> Any:
@@ -248,31 +173,33 @@ def _snapshot(repo: str, revision: str) -> Path | None:
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
     name = folder / "refs" / revision
     commit = name.read_text().strip() if name.is_file() else revision
-    place = folder / "snapshots" / commit
-    return place if place.is_dir() else None
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
 
 
 def _from_cache(ref: HubRef, error: HubUnreachableError) -> Path:
-    """Return the cached snapshot; raises `error`, why the Hub did not answer, when not all of it is there."""
-    place = _snapshot(ref.repo, ref.revision or "main")
-    if place is not None:
-        names = [p.name for p in place.iterdir()]
-        try:
-            weights = choose_weights(names, ref, order=_ORDER)
-        except CheckpointError:
-            weights = ""
-        if weights and _whole(place, weights):
-            return place
-    raise error
+    """Return what the cache holds of `ref`; raises `error`, why the Hub did not answer, when not all of it is there."""
+    snapshot = _snapshot(ref.repo, ref.revision or "main")
+    path = snapshot / ref.path if snapshot is not None else None
+    if path is None or not path.exists():
+        raise error
+    folder = LocalFolder.list(path if path.is_dir() else path.parent)
+    try:
+        weights = path.name
+        if path.is_dir():
+            weights = choose_weights(folder, family_of(folder), prefer_headers=True)
+    except CheckpointError:
+        raise error from None
+    if not _is_whole(folder.path, weights):
+        raise error
+    return path
 
 
-def _whole(directory: Path, weights: str) -> bool:
+def _is_whole(directory: Path, weights: str) -> bool:
     """Whether the weights are in `directory`, all shards of them."""
     if not (directory / weights).is_file():
         return False
-    if not weights.endswith(INDEX):
-        return True
-    return all((directory / shard).is_file() for shard in set(weight_map(directory / weights).values()))
+    return all((directory / part).is_file() for part in _parts(directory / weights))
 
 
 def sha256_by_cache(path: Path) -> str | None:
@@ -280,15 +207,3 @@ def sha256_by_cache(path: Path) -> str | None:
     target = path.resolve()
     inside = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
     return target.name if inside and _SHA256.fullmatch(target.name) else None
-
-
-def read_json_from_hub(ref: HubRef, name: str) -> dict[str, Any] | None:
-    """Return the JSON object in a small file of the repository, None where there is none."""
-    listing = list_repo(ref)
-    if name not in listing.sizes:
-        return None
-    try:
-        document = json.loads(_read(listing, name, 0, listing.sizes[name]))
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None

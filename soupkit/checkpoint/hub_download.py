@@ -23,9 +23,8 @@ _PIECE = 1 << 20  # bytes
 def complete_blob(repo: str, commit: str, name: str, sha256: str, size: int, where: object, progress: Progress) -> bool:
     """Bring the file `name` of a commit, whose `sha256` and `size` the Hub names, into the cache's blobs.
 
-    Returns whether it did, with the checksum compared; it does nothing where the file is there already or goes by Xet.
-    Raises HubError where what arrived is something else, and
-    what huggingface_hub raises for what the Hub refuses.
+    Returns whether it did, with the checksum compared; it does nothing where the file is in the cache or goes by Xet.
+    Raises HubError where what arrived is something else, and what huggingface_hub raises for what the Hub refuses.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import repo_folder_name
@@ -53,7 +52,7 @@ def complete_blob(repo: str, commit: str, name: str, sha256: str, size: int, whe
         if sha256_of(part) != sha256:
             part.unlink()
             raise HubError(
-                "what arrived has another sha256 than the Hub names", where, "run this again; it is downloaded anew"
+                "arrived with another sha256 than the Hub names", where, "run this again; it is downloaded anew"
             )
         part.rename(blob)
     return True
@@ -76,7 +75,9 @@ def _continue(url: str, headers: dict[str, str], file: BinaryIO, size: int, prog
             time.sleep(min(2.0 ** (failures - 1), 8.0) / 4)
         else:
             if file.tell() == start:
-                raise HubError("the Hub sent fewer bytes than it has announced", url.split("?")[0], "run this again")
+                raise HubError(
+                    "arrived with fewer bytes than the Hub has announced", url.split("?")[0], "run this again"
+                )
     if size < file.tell():
         file.truncate(size)  # the checksum says what it is
 

@@ -7,18 +7,19 @@ from each other than from zero, and their average is likely to be worthless (Ney
 https://arxiv.org/abs/2008.11687, on when averages of networks work).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.run_record import record_of
 from soupkit.checkpoint.towers import is_image
 from soupkit.progress import SILENT, Progress
 
@@ -103,7 +104,17 @@ def read_float32(checkpoint: Checkpoint, name: str, start: int, stop: int) -> np
     checkpoint.read_into(name, start * spec.itemsize, raw)
     if spec.dtype == "BF16":  # the upper half of a float32
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if spec.itemsize == 1:
+        return _values_of_8_bits(spec.dtype)[raw]
     return raw.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[spec.dtype]).astype(np.float32)
+
+
+@cache
+def _values_of_8_bits(dtype: str) -> np.ndarray:
+    """Return the 256 values of a float of 8 bits, float32."""
+    import torch
+
+    return torch.arange(256, dtype=torch.uint8).view(getattr(torch, DTYPES[dtype].torch_name)).float().numpy()
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -144,24 +155,14 @@ def verdict(pairs: Sequence[Pair], refs: Sequence[str]) -> tuple[bool, str]:
 
 def recorded_lineage(paths: Sequence[Path], refs: Sequence[str]) -> str | None:
     """Say what the runs' own records (`training.json`) tell of their parents; None where not all of them have one."""
-    ancestors = []
+    ancestors: list[tuple[str, ...]] = []
     for path in paths:
-        record = _record(path if (path / "training.json").is_file() else path.parent)
+        record = record_of(path)
         if record is None:
             return None
-        own = record.get("output", {}).get("fingerprint")
-        ancestors.append([own, *record["lineage"]])
-    shared = [a for a in ancestors[0] if a is not None and all(a in other for other in ancestors[1:])]
+        ancestors.append((record.output.fingerprint, *record.lineage))
+    shared = [a for a in ancestors[0] if all(a in other for other in ancestors[1:])]
     if shared:
         return f"their training records name a common ancestor, {shared[0]}"
     roots = ", ".join(f"{ref} from {line[-1]}" for ref, line in zip(refs, ancestors, strict=False))
     return f"their training records name no common ancestor: {roots}"
-
-
-def _record(directory: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((directory / "training.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(record, dict) and isinstance(record.get("lineage"), list)
-    return record if whole and isinstance(record.get("output"), dict) else None

@@ -6,9 +6,13 @@ import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from soupkit.errors import StorageError, UsageError
+from soupkit.files import storage_error
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _LOCK = "lock"
 
@@ -31,14 +35,14 @@ class PartialDirectory:
         self.created = False
         self._lock = -1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         """Create or take over the directory. Raises StorageError when another run holds it or it cannot be made."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             while not self._take():
                 pass
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+            raise storage_error(error, self.path, 0) from error
         return self
 
     def _take(self) -> bool:
@@ -59,14 +63,14 @@ class PartialDirectory:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise StorageError(
-                "another run is writing this output", self.target, "wait for it to end, or choose another output"
+                "is being written by another run", self.target, "wait for it to end, or choose another output"
             ) from error
         try:
-            held, there = os.fstat(self._lock), (self.path / _LOCK).stat()
+            held, named = os.fstat(self._lock), (self.path / _LOCK).stat()
         except FileNotFoundError:
             self._release()
             return False
-        if (held.st_dev, held.st_ino) != (there.st_dev, there.st_ino):
+        if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
             self._release()
             return False
         return True
@@ -108,7 +112,9 @@ class PartialDirectory:
                 self.target.rename(old)
             self.path.rename(self.target)
         except OSError as error:
-            raise StorageError(f"cannot be put in place: {error.strerror}", self.target) from error
+            raise StorageError(
+                f"cannot be put in place: {error.strerror}", self.target, "move what is there out of the way"
+            ) from error
         # Not before the rename: a run that waits for this directory would take it in between.
         remove_lock(self.target)
         _sync_directory(self.target.parent)

@@ -1,27 +1,21 @@
 """From a reference, the string that names weights everywhere in soupkit, to an open checkpoint.
 
-FILE.safetensors, FILE.pt | .pth | .bin, a directory (open_clip's, sharded, or transformers-format CLIP), or
-hf-hub:ORG/NAME[@REVISION], a repository on the Hub that holds what such a directory does; RUN@ema and
-RUN@samples=2e9 are other weights of a training run than its final ones
+A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION][:FILE-OR-FOLDER],
+either of them in a repository on the Hub. REF@ema is the average of the weights that lies beside them, RUN@samples=2e9
+a snapshot of a training run.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
-from soupkit.checkpoint.formats.pickles import read_pickle
+from soupkit.checkpoint.formats.folder import LocalFolder
 from soupkit.checkpoint.formats.prefixes import strip_prefixes
-from soupkit.checkpoint.formats.safetensors_header import read_header
-from soupkit.checkpoint.formats.shards import read_shards
-from soupkit.checkpoint.formats.transformers_clip import convert_config, convert_tensors, is_transformers_clip
-from soupkit.checkpoint.formats.weight_files import CONFIG_NAME, INDEX, PICKLES, TOKENIZER_PATTERNS, choose_weights
-from soupkit.checkpoint.hub import HubRef, fetch, header_files, is_hub
-from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.errors import CheckpointError, UsageError
+from soupkit.checkpoint.formats.table import Tensors, choose_weights, family_of, format_of, read_weights
+from soupkit.checkpoint.hub import fetch, header_files
+from soupkit.checkpoint.hub_ref import HubRef, is_hub
+from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
 
 
@@ -32,13 +26,15 @@ def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoi
     at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
     UsageError for a reference that is not well formed; HubError for what the Hub refuses.
     """
-    path = fetch(HubRef.parse(str(ref)), progress) if is_hub(ref) else _run_part(Path(ref))
-    return _open(ref, path)
+    if is_hub(ref):
+        return _open(ref, fetch(HubRef.parse(str(ref)), progress))
+    return _open(ref, *_resolve_part(Path(ref)))
 
 
 def open_headers(ref: str | Path) -> Checkpoint:
     """Open `ref` to see what it is: of weights on the Hub only the configs and headers are fetched, and reading a
-    tensor raises CheckpointError. Weights on disk open as ever, and so do pickles on the Hub, after a download.
+    tensor raises CheckpointError. Weights on disk open as ever, and so do those on the Hub whose format has no header
+    of its own (pickles), after a download.
 
     Raises as `open_checkpoint` does.
     """
@@ -47,11 +43,11 @@ def open_headers(ref: str | Path) -> Checkpoint:
     hub = HubRef.parse(str(ref))
     with TemporaryDirectory(prefix="soupkit-") as scratch:
         try:
-            place = header_files(hub, Path(scratch))
-            opened = _open(ref, place)
+            path = header_files(hub, Path(scratch))
+            opened = _open(ref, path)
         except CheckpointError as error:
             raise CheckpointError(error.what, error.where.replace(scratch, str(ref)), error.hint) from None
-        if place != Path(scratch):
+        if Path(scratch) not in (path, path.parent):
             return opened
         opened.close()  # the files are holes after their headers: nothing may be read from them
     on_hub = Path(str(ref))
@@ -63,79 +59,44 @@ def open_headers(ref: str | Path) -> Checkpoint:
     return replace(opened, path=on_hub, tensors=tensors, config_path=config_path, tokenizer_files=())
 
 
-def _open(ref: str | Path, path: Path) -> Checkpoint:
-    weights = _find_weights(path)
-    tensors, metadata = _read(weights)
+def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
+    if not path.exists():
+        raise CheckpointError("does not exist", path, "check the path")
+    folder = LocalFolder.list(path if path.is_dir() else path.parent)
+    if not path.is_dir():
+        format_of(path)  # before the folder around a file that is none is looked at
+    family = family_of(folder)
+    weights = folder.path / choose_weights(folder, family) if path.is_dir() else path
+    tensors, metadata = read_weights(weights, part)
     tensors, notes = strip_prefixes(tensors, weights)
-    config_path: Path | None = weights.parent / CONFIG_NAME
-    config = _read_json(weights.parent / CONFIG_NAME)
-    kind = "open_clip" if config is not None else "sharded" if weights.name.endswith(INDEX) else weights.suffix[1:]
-    if is_transformers_clip(tensors):
-        tensors = convert_tensors(tensors, weights)
-        kind = "transformers"
-        notes.append("names converted from transformers' CLIPModel to open_clip's")
-        if config is None and (found := _read_json(weights.parent / "config.json")) is not None:
-            config_path = weights.parent / "config.json"
-            config = convert_config(found, _read_json(weights.parent / "preprocessor_config.json"), config_path)
-    if config is not None:
-        _check_config(config, config_path)
+    described = family.describe(folder, tensors)
+    config_name = described.config_name
     return Checkpoint(
         ref=str(ref),
         path=path,
-        kind=kind,
-        tensors=tensors,
-        files=_open_files(tensors),
+        family=family.name,
+        file_format=format_of(weights).name,
+        tensors=described.tensors,
+        files=_open_files(described.tensors),
         metadata=metadata,
-        config=config,
-        config_path=config_path if config is not None else None,
-        tokenizer_files=_tokenizer_files(weights.parent, config),
-        notes=tuple(notes),
+        config=described.config,
+        config_path=folder.path / config_name if config_name is not None else None,
+        tokenizer_files=tuple(folder.path / name for name in described.side_files),
+        notes=(*notes, *described.notes),
     )
 
 
-def _run_part(path: Path) -> Path:
-    """Return the directory that RUN@ema or RUN@samples=N stands for; any other path as it is."""
-    run, at, part = str(path).rpartition("@")
-    if not at or path.exists() or not Path(run).is_dir():
-        return path
-    key, equals, value = part.partition("=")
-    if key == "samples" and equals:
-        try:
-            part = f"samples={int(float(value))}"
-        except (ValueError, OverflowError):
-            raise UsageError(f"{value!r} is no number of samples", path, "write it as RUN@samples=2e9") from None
-    found = Path(run) / part
-    if (part != "ema" and key != "samples") or not found.is_dir():
-        there = [p.name for p in sorted(Path(run).iterdir()) if p.name == "ema" or p.name.startswith("samples=")]
-        hint = f"it has {', '.join(there)}" if there else "its entry asked for no ema and no snapshots"
-        raise CheckpointError(f"the run has no {part!r}", run, hint)
-    return found
+def _resolve_part(path: Path) -> tuple[Path, str | None]:
+    """Return the path of PATH@PART, or of the folder in it that is the part, and the part where a file holds it."""
+    whole, at, part = str(path).rpartition("@")
+    if not at or path.exists() or not Path(whole).exists():
+        return path, None
+    if Path(whole).is_dir() and (family := family_of(LocalFolder.list(Path(whole)))).part is not None:
+        return family.part(Path(whole), part), None
+    return Path(whole), part
 
 
-def _find_weights(path: Path) -> Path:
-    """Return the file that holds the weights, or the index of their shards."""
-    if path.is_file():
-        if path.suffix == ".safetensors" or path.suffix in PICKLES or path.name.endswith(INDEX):
-            return path
-        raise CheckpointError(
-            "is not a file of weights by its name", path, "soupkit reads .safetensors, .pt, .pth, .bin and .index.json"
-        )
-    if not path.is_dir():
-        raise CheckpointError("there is nothing here", path, "check the path")
-    return path / choose_weights((f.name for f in path.iterdir() if f.is_file()), path)
-
-
-def _read(weights: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
-    def read(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
-        return read_header(path) if path.suffix == ".safetensors" else read_pickle(path)
-
-    tensors, metadata = read_shards(weights, read) if weights.name.endswith(INDEX) else read(weights)
-    if not tensors:
-        raise CheckpointError("holds no tensors", weights)
-    return tensors, metadata
-
-
-def _open_files(tensors: dict[str, TensorSpec]) -> dict[Path, SourceFile]:
+def _open_files(tensors: Tensors) -> dict[Path, SourceFile]:
     files: dict[Path, SourceFile] = {}
     try:
         for path in dict.fromkeys(extent.file for spec in tensors.values() for extent in spec.extents):
@@ -143,42 +104,11 @@ def _open_files(tensors: dict[str, TensorSpec]) -> dict[Path, SourceFile]:
         for name, spec in tensors.items():
             for extent in spec.extents:
                 if extent.offset + extent.nbytes > files[extent.file].size:
-                    raise CheckpointError("was cut short while it was opened", f"{extent.file}, tensor {name!r}")
+                    raise CheckpointError(
+                        "was cut short while it was opened", f"{extent.file}, tensor {name!r}", "get the file again"
+                    )
     except CheckpointError:
-        Checkpoint("", Path(), "", {}, files).close()
+        for source in files.values():
+            source.close()
         raise
     return files
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in `path`, None where there is no such file. Raises CheckpointError for anything else."""
-    if not path.is_file():
-        return None
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", path, "correct it or get it again") from error
-    if not isinstance(document, dict):
-        raise CheckpointError("is not a JSON object", path, "correct it or get it again")
-    return document
-
-
-def _check_config(config: dict[str, Any], path: Path | None) -> None:
-    model_cfg = config.get("model_cfg")
-    sections = (
-        [model_cfg, *(model_cfg.get(k) for k in ("vision_cfg", "text_cfg"))] if isinstance(model_cfg, dict) else []
-    )
-    preprocess = config.get("preprocess_cfg", {})
-    if not sections or not all(isinstance(s, dict) for s in (*sections, preprocess)):
-        raise CheckpointError("has no model_cfg with vision_cfg and text_cfg", path or "", "open_clip writes it so")
-
-
-def _tokenizer_files(directory: Path, config: dict[str, Any] | None) -> tuple[Path, ...]:
-    """Return the files that the model's tokenizer is made of; open_clip's own tokenizer needs none."""
-    if config is None or not config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
-        return ()
-    return _unique([f for pattern in TOKENIZER_PATTERNS for f in sorted(directory.glob(pattern))])
-
-
-def _unique(paths: Sequence[Path]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(paths))

@@ -39,5 +39,5 @@ def depths(names: Sequence[str]) -> dict[str, float]:
 
 
 def _layer(name: str) -> int | None:
-    found = _LAYER.search(name)
-    return int(found.group(1) or found.group(2)) if found else None
+    match = _LAYER.search(name)
+    return int(match[1] or match[2]) if match else None

@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, OutputFiles
 from soupkit.errors import UsageError
 from soupkit.files import storage_error
 
-SINGLE_NAME = "open_clip_model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 # What direct writes are aligned to, in the file and in memory. Devices ask for their block size, which no usual one
 # has larger; where one does, the kernel refuses, and the page cache is used.
 PAGE = 4096
@@ -43,11 +42,13 @@ class FileLayout:
 
 @dataclass(frozen=True, slots=True)
 class OutputLayout:
-    """Every file of an output, where each tensor begins, and the index that shards need."""
+    """Every file of an output, where each tensor begins (its file and the byte in it), and the index that shards need:
+    its text, None for a single file, and its name."""
 
     files: tuple[FileLayout, ...]
     tensors: dict[str, tuple[int, int]]
     index: str | None
+    index_name: str
 
     @property
     def size(self) -> int:
@@ -56,9 +57,13 @@ class OutputLayout:
 
 
 def lay_out(
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str], max_shard_bytes: int | None
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    metadata: Mapping[str, str],
+    max_shard_bytes: int | None,
+    output: OutputFiles = OPEN_CLIP_OUTPUT,
 ) -> OutputLayout:
-    """Place `tensors` (name -> safetensors dtype and shape) in one file, or in shards of at most `max_shard_bytes`.
+    """Place `tensors` (name -> safetensors dtype and shape) in one file, or in shards of at most `max_shard_bytes`,
+    called as `output` says.
 
     Raises UsageError when one tensor is larger than a shard may be.
     """
@@ -66,19 +71,19 @@ def lay_out(
         {n: prod(shape) * DTYPES[dtype].itemsize for n, (dtype, shape) in tensors.items()}, max_shard_bytes
     )
     sharded = max_shard_bytes is not None
-    files, places, weight_map = [], {}, {}
+    files, positions, weight_map = [], {}, {}
     for i, names in enumerate(groups):
-        file_name = f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" if sharded else SINGLE_NAME
+        file_name = output.shard.format(number=i + 1, count=len(groups)) if sharded else output.weights
         layout = _file_layout(file_name, {n: tensors[n] for n in names}, metadata)
         files.append(layout)
         for name in names:
-            places[name] = (i, layout.offsets[name])
+            positions[name] = (i, layout.offsets[name])
             weight_map[name] = file_name
     index = None
     if sharded:
         total = sum(f.size - len(f.header) for f in files)
         index = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2) + "\n"
-    return OutputLayout(tuple(files), places, index)
+    return OutputLayout(tuple(files), positions, index, output.index)
 
 
 def _shards(sizes: Mapping[str, int], limit: int | None) -> list[list[str]]:
@@ -86,7 +91,9 @@ def _shards(sizes: Mapping[str, int], limit: int | None) -> list[list[str]]:
     filled = 0
     for name, size in sizes.items():
         if limit is not None and size > limit:
-            raise UsageError(f"tensor {name!r} alone has {size} bytes", "--max-shard-size", "allow larger shards")
+            raise UsageError(
+                f"is less than tensor {name!r} alone has: {size} bytes", "--max-shard-size", "allow larger shards"
+            )
         if limit is not None and groups[-1] and filled + size > limit:
             groups.append([])
             filled = 0
@@ -211,7 +218,7 @@ class TensorWriter:
         for i, file in enumerate(self.layout.files):
             self._write(i, 0, memoryview(file.header))
         if self.layout.index is not None:
-            (self.directory / INDEX_NAME).write_text(self.layout.index, "utf-8")
+            (self.directory / self.layout.index_name).write_text(self.layout.index, "utf-8")
         self.sync()
 
     def close(self) -> None:

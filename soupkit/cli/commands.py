@@ -19,6 +19,7 @@ from soupkit.cli import (
     inspect,
     interpolate,
     merge,
+    plugins,
     push,
     report,
     run,
@@ -43,6 +44,7 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (report, report.report),
         (push, push.push),
         (run, run.run),
+        (plugins, plugins.plugins),
     ):
         name, late = command.__name__.replace("_", "-"), getattr(module, "full_help", None)
         cls = _with_late_help(late) if late is not None else None

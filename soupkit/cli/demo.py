@@ -1,6 +1,7 @@
 """`soupkit demo`: the whole job in miniature, on the handwritten digits that the package ships."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,8 +43,9 @@ def demo(
     """Run the command; `HELP` is its help."""
     from soupkit.cli.output import print_json
     from soupkit.cli.progress import terminal_progress
-    from soupkit.cli.run import fields, show
+    from soupkit.cli.run import show
     from soupkit.evaluation import EvaluationOptions
+    from soupkit.evaluation.scores_document import SCORES, read_scores_document
     from soupkit.recipe.run import run_recipe
     from soupkit.training import TrainOptions
 
@@ -57,10 +59,10 @@ def demo(
     if dry_run:
         show(result, as_json)
         return
-    scores = {Path(s["ref"]).name: s for s in json.loads((output / "scores.json").read_text("utf-8"))["scores"]}
+    scores = {Path(score.ref).name: asdict(score) for score in read_scores_document(output / SCORES).scores}
     search = json.loads((output / "soup" / "greedy" / "search.json").read_text("utf-8"))
     if as_json:
-        print_json("demo", {**fields(result), "scores": list(scores.values()), "selected": search["selected"]})
+        print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search["selected"]})
     else:
         _show(scores, search, result)
 
@@ -86,8 +88,8 @@ def _show(scores: dict[str, Any], search: dict[str, Any], result: "RunResult") -
     console.print(table)
     ingredients = {name: s["value"] for name, s in scores.items() if name not in ("stage1", *names)}
     first = max(ingredients, key=ingredients.__getitem__)
-    found = scores["greedy"]["value"]
-    gained = [f"{100 * (found - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
+    soup = scores["greedy"]["value"]
+    gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
     chosen = ", ".join(Path(ref).name for ref in search["selected"])
     every = ", all of them" if len(search["selected"]) == len(ingredients) else ""
     console.print(

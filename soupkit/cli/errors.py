@@ -5,8 +5,9 @@ import sys
 from typing import Any
 
 from soupkit.cli.interrupts import INTERRUPTED
-from soupkit.cli.output import first_rank
+from soupkit.cli.output import first_rank, plain_console, stop_output
 from soupkit.errors import SoupkitError, StorageError, UsageError
+from soupkit.text import visible
 
 
 def report(error: BaseException, command: str = "soupkit") -> int:
@@ -15,6 +16,9 @@ def report(error: BaseException, command: str = "soupkit") -> int:
         if first_rank():
             _print(SoupkitError("interrupted", command, "the same command resumes where it stopped"))
         return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        stop_output()
+        return 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         error = StorageError(
             "the disk is full", error.filename or command, "make room, then run the same command again"
@@ -52,11 +56,11 @@ def _clause(sentence: str) -> str:
 
 
 def _print(error: SoupkitError) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error", "bold red"), f": {error.sentence}"))
+    console = plain_console(stderr=True)
+    subject = f": {visible(error.where)}" if error.where else ""
+    console.print(Text.assemble(("error", "bold red"), f"{subject}: {error.what}"), soft_wrap=True)
     if error.hint:
-        console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"))
+        console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"), soft_wrap=True)
     sys.stderr.flush()

@@ -1,7 +1,7 @@
 """`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from soupkit.cli.scoring import Scoring, scores
 from soupkit.publishing.short_names import short_names
 
 if TYPE_CHECKING:
-    from soupkit.evaluation import Evaluation, EvaluationOptions
+    from soupkit.evaluation import Evaluation
 
 HELP = """\
 Score checkpoints zero-shot: images are decoded once, prompts share their beginnings, and towers that are equal byte
@@ -54,6 +54,7 @@ def evaluate(
     from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.evaluation import evaluate as run_evaluate
+    from soupkit.evaluation.scores_document import ScoresDocument
 
     check_file(output)
     options = replace(scoring.evaluation, scores=not no_score_cache, compile=compile_tower)
@@ -70,24 +71,13 @@ def evaluate(
         return
     for note in result.notes:
         say(note)
-    document = _document(result, options)
+    document = ScoresDocument.of(result, options.limit).fields()
     if output is not None:
         write_json(output, "evaluate", document)
     if as_json:
         print_json("evaluate", document)
     else:
         show_scores(result)
-
-
-def _document(result: "Evaluation", options: "EvaluationOptions") -> dict[str, Any]:
-    return {
-        "scores": [asdict(score) for score in result.scores],
-        "pairs": [asdict(pair) for pair in result.pairs],
-        "limit": options.limit,
-        "notes": list(result.notes),
-        "timings": result.timings,
-        "seconds": result.seconds,
-    }
 
 
 def show_scores(result: "Evaluation") -> None:

@@ -45,7 +45,9 @@ def inspect(
         specs = checkpoint.tensors
         document: dict[str, object] = {
             "ref": ref,
-            "kind": checkpoint.kind,
+            "kind": _kind(checkpoint),
+            "family": checkpoint.family,
+            "file_format": checkpoint.file_format,
             "model": architecture.model,
             "model_from": architecture.source,
             "candidates": list(architecture.candidates),
@@ -67,6 +69,11 @@ def inspect(
         print_json("inspect", document)
 
 
+def _kind(checkpoint: "Checkpoint") -> str:
+    """Return the family, or for weights with nothing beside them how they lie in their file."""
+    return checkpoint.family if checkpoint.family != "plain" else checkpoint.file_format
+
+
 def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: bool) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -78,7 +85,7 @@ def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: 
     dtypes = ", ".join(f"{d} x {n}" for d, n in Counter(s.dtype for s in specs.values()).most_common())
     rows = [
         ("reference", checkpoint.ref),
-        ("kind", checkpoint.kind),
+        ("kind", _kind(checkpoint)),
         ("model", str(architecture)),
         ("known from", architecture.source or "nothing: no config, and no open_clip model has these shapes"),
         ("same shapes", ", ".join(architecture.candidates)),

@@ -4,12 +4,16 @@ Imports stay light: each command loads what it needs when it runs, so that `soup
 """
 
 import sys
-from typing import Annotated, cast
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, cast
 
 import typer
 
 from soupkit.cli import commands
 from soupkit.cli.errors import report, wrong_call
+from soupkit.cli.output import first_rank, say
 from soupkit.version import __version__
 
 app = typer.Typer(
@@ -44,8 +48,19 @@ def _options(
         raise typer.Exit(2)
 
 
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Say what soupkit warns of in one line; what other packages warn of is shown as it always is, by `others`."""
+    from soupkit.extensions import PluginWarning
+
+    if not issubclass(category, PluginWarning):
+        others(message, category, *where)
+    elif first_rank():
+        say(f"warning: {message}")
+
+
 def run() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
     commands.register(app, debug="--debug" in sys.argv)
     # The option may stand anywhere, also after the command that it is not an option of.
     arguments = [a for a in sys.argv[1:] if a != "--debug"]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from soupkit.errors import UsageError
 from soupkit.files import storage_error, write_whole
+from soupkit.text import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from soupkit.cli.console import PlainConsole
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
@@ -23,8 +24,13 @@ def print_json(command: str, fields: dict[str, Any]) -> None:
         sys.stdout.write(_document(command, fields))
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+        stop_output()
         sys.exit(1)
+
+
+def stop_output() -> None:
+    """Send what is still to be written to stdout, at the latest when Python ends, to nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check_file(path: Path | None, option: str = "-o") -> None:
@@ -62,11 +68,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def plain_console() -> "Console":
+def plain_console(*, stderr: bool = False) -> "PlainConsole":
     """Return a console that prints names as they are: `digits:train:` holds no emoji, a path in brackets no markup."""
-    from rich.console import Console
+    from soupkit.cli.console import PlainConsole
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 def first_rank() -> bool:
@@ -76,7 +82,12 @@ def first_rank() -> bool:
 
 def say(text: str) -> None:
     """Tell a person something, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text, keep="\n"), file=sys.stderr, flush=True)
+
+
+def print_line(text: str) -> None:
+    """Print one result on stdout, as a line of its own whatever it holds."""
+    print(visible(text))
 
 
 def count(n: float, unit: str) -> str:

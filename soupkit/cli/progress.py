@@ -5,7 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from soupkit.cli.output import count, first_rank, say
+from soupkit.cli.output import count, first_rank, plain_console, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -65,7 +65,6 @@ class BarProgress:
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Begin a job: show a bar."""
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             DownloadColumn,
@@ -82,7 +81,7 @@ class BarProgress:
             BarColumn(),
             *amount,
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=plain_console(stderr=True),
         )
         self._bar.start()
         self._task = self._bar.add_task(label, total=total or None)
@@ -95,7 +94,7 @@ class BarProgress:
     def note(self, text: str) -> None:
         """Say something above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False, emoji=False)
+            self._bar.console.print(text)
         else:
             say(text)
 

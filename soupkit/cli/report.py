@@ -53,7 +53,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import print_json, say
+    from soupkit.cli.output import print_json, print_line, say
     from soupkit.cli.progress import terminal_progress
     from soupkit.publishing.reports.report import make_report
 
@@ -90,6 +90,6 @@ def report(
         return
     for path in (result.output, *result.pngs):
         state = "would be written" if dry_run else "written" if path in result.written else "is there already"
-        typer.echo(f"{path}: {state}")
+        print_line(f"{path}: {state}")
     shown = ", ".join(result.figures) or "none"
-    typer.echo(f"models: {len(result.models)}, tasks: {len(result.tasks)}, figures: {shown}")
+    print_line(f"models: {len(result.models)}, tasks: {len(result.tasks)}, figures: {shown}")

@@ -1,7 +1,7 @@
 """`soupkit run`: a recipe from its ingredients to a published soup."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -82,30 +82,16 @@ def run(
 
 def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None = None) -> None:
     """Say what was done, or would be and what it costs: one document for machines, lines for people."""
-    from soupkit.cli.output import print_json
+    from soupkit.cli.output import print_json, print_line
     from soupkit.cli.run_cost import cost_lines, total_line
 
     if as_json:
-        print_json("run", fields(result))
+        print_json("run", result.document())
         return
     for step in result.steps:
-        typer.echo(f"{step.name}: {step.status}" + (f", {step.output}" if step.output else ""))
+        print_line(f"{step.name}: {step.status}" + (f", {step.output}" if step.output else ""))
         if step.name in result.costs:
             for line in cost_lines(step, result.costs[step.name], world):
-                typer.echo(line)
+                print_line(line)
     if total := total_line(list(result.costs.values()), world, rate):
-        typer.echo(total)
-
-
-def fields(result: "RunResult") -> dict[str, Any]:
-    """Return what the JSON document of a run holds."""
-    from dataclasses import asdict
-
-    steps = [
-        {
-            "name": s.name, "status": s.status, "output": str(s.output) if s.output else None, "seconds": s.seconds,
-            **({"cost": asdict(result.costs[s.name])} if s.name in result.costs else {}),
-        }
-        for s in result.steps
-    ]  # fmt: skip
-    return {"name": result.name, "output": str(result.output), "steps": steps, "seconds": result.seconds}
+        print_line(total)

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soupkit.recipe.costs import StepCost
-    from soupkit.recipe.steps import StepResult
+    from soupkit.recipe.run_directory import StepResult
 
 
 def cost_lines(step: "StepResult", cost: "StepCost", world: int) -> list[str]:
@@ -34,13 +34,15 @@ def cost_lines(step: "StepResult", cost: "StepCost", world: int) -> list[str]:
 
 def total_line(costs: "Sequence[StepCost]", world: int, rate: float | None) -> str | None:
     """Return what all steps cost together; None where nothing is known."""
+    from soupkit.cli.train_cost import gpus
+
     operations = [cost.operations for cost in costs if cost.operations is not None]
     if not operations:
         return None
     days = [cost.days for cost in costs if cost.days is not None]
     spent = f": {sum(days) * world:,.1f} GPU-days, {sum(days):,.2f} days" if days else "; --rate gives the days"
     at = f" at {rate:g} TFLOPS each" if rate is not None else ""
-    return f"in all {sum(operations):.3g} FLOP on {world:,} GPU{'s' * (world > 1)}{at}{spent}"
+    return f"in all {sum(operations):.3g} FLOP on {gpus(world)}{at}{spent}"
 
 
 def _operations(cost: "StepCost", world: int) -> str:

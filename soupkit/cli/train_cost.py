@@ -35,8 +35,13 @@ def cost_lines(name: str, cost: "RunCost") -> list[str]:
         f"{cost.parameters / 1e6:,.2f} M parameters",
         f"  learning rate {curve} from {rates[0]:.3g} over {highest:.3g} (at {at:,} samples) to {rates[-1]:.3g}",
         f"  {f'{each:,.2f}' if each >= 1 else f'{each:.2g}'} GFLOP a sample, {cost.operations:.3g} FLOP in all{days} "
-        f"on {cost.world:,} GPU{'s' * (cost.world > 1)}",
+        f"on {gpus(cost.world)}",
         f"  memory of each: {count(cost.state, 'B')} of weights, gradients and moments when sharded "
         f"({count(whole, 'B')} when not), {count(cost.activations, 'B')} of activations at "
         f"{cost.micro_batch:,} samples",
     ]
+
+
+def gpus(number: int) -> str:
+    """Write a number of GPUs: 1 GPU, 500 GPUs."""
+    return "1 GPU" if number == 1 else f"{number:,} GPUs"

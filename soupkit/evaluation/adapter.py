@@ -20,9 +20,11 @@ from torch.overrides import TorchFunctionMode
 from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 
 Tokenizer = Callable[[list[str]], Tensor]
+_CONFIG_HINT = "weights and open_clip_config.json are not of one model; name the right one with --model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,11 @@ class CausalTextTower:
 @contextmanager
 def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yield a name under which open_clip finds `config`: a directory of its own kind."""
-    with TemporaryDirectory(prefix="soupkit-") as place:
-        (Path(place) / "open_clip_config.json").write_text(json.dumps(config))
+    with TemporaryDirectory(prefix="soupkit-") as directory:
+        (Path(directory) / OPEN_CLIP_CONFIG).write_text(json.dumps(config))
         for file in tokenizer_files:
-            (Path(place) / file.name).symlink_to(file.resolve())
-        yield f"local-dir:{place}"
+            (Path(directory) / file.name).symlink_to(file.resolve())
+        yield f"local-dir:{directory}"
 
 
 @contextmanager
@@ -104,12 +106,11 @@ def build_model(config: Config, device: torch.device, dtype: torch.dtype, *, ran
         with _as_local_dir(config) as name, _quiet(), nullcontext() if random else _Unfilled():
             model = open_clip.create_model(name, load_weights=False, pretrained_hf=False)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
-        why = f"its text tower is {text['hf_model_name']}, described on the Hub" if "hf_model_name" in text else ""
-        raise ArchitectureError(
-            f"open_clip cannot build the model: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}",
-            why,
-            "check its open_clip_config.json",
-        ) from error
+        what = f"cannot be built by open_clip: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        hint = f"check its {OPEN_CLIP_CONFIG}"
+        if "hf_model_name" in text:
+            hint += f"; its text tower is {text['hf_model_name']}, described on the Hub"
+        raise ArchitectureError(what, "the model", hint) from error
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
@@ -126,16 +127,15 @@ def fill_model(model: nn.Module, checkpoint: Checkpoint) -> None:
     """
     state = model.state_dict()
     if missing := [n for n in state if n not in checkpoint.tensors]:
-        raise ArchitectureError(f"lacks {missing[0]!r}, which its config asks for", checkpoint.ref)
+        raise ArchitectureError(f"lacks {missing[0]!r}, which its config asks for", checkpoint.ref, _CONFIG_HINT)
     if extra := [n for n in checkpoint.tensors if n not in state]:
-        raise ArchitectureError(f"holds {extra[0]!r}, which its config does not know", checkpoint.ref)
+        raise ArchitectureError(f"holds {extra[0]!r}, which its config does not know", checkpoint.ref, _CONFIG_HINT)
     with torch.no_grad():
         for name, tensor in state.items():
             if tuple(tensor.shape) != checkpoint.tensors[name].shape:
                 shape = list(checkpoint.tensors[name].shape)
-                raise ArchitectureError(
-                    f"{name!r} is {shape}, its config asks for {list(tensor.shape)}", checkpoint.ref
-                )
+                what = f"is of shape {shape}, and its config asks for {list(tensor.shape)}"
+                raise ArchitectureError(what, f"{checkpoint.ref}, tensor {name!r}", _CONFIG_HINT)
             stored = getattr(torch, DTYPES[checkpoint.tensors[name].dtype].torch_name)
             if tensor.is_cpu and tensor.is_contiguous() and tensor.dtype == stored:  # no second copy in memory
                 checkpoint.read_into(name, 0, tensor.reshape(-1).view(torch.uint8).numpy())
@@ -153,17 +153,17 @@ def open_tokenizer(config: Config, files: tuple[Path, ...], where: object) -> To
     name = config["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
     if name and not files:
         raise CheckpointError(
-            f"the model's tokenizer is {name!r}, and its files are not beside the weights",
+            f"has the tokenizer {name!r}, whose files are not beside the weights",
             where,
             "put them there: tokenizer.json, tokenizer_config.json, special_tokens_map.json",
         )
     try:
-        with _as_local_dir(config, files) as place:
-            return open_clip.get_tokenizer(place)
+        with _as_local_dir(config, files) as model_name:
+            return open_clip.get_tokenizer(model_name)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(
-            f"the tokenizer cannot be opened: {first}", where, f"files: {[f.name for f in files]}"
+            f"has a tokenizer that cannot be opened: {first}", where, f"its files are {[f.name for f in files]}"
         ) from error
 
 

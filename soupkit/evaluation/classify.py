@@ -14,8 +14,8 @@ from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, DataError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
-from soupkit.evaluation.evaluator import precision_dtype
-from soupkit.evaluation.transform import decode, open_transform
+from soupkit.evaluation.options import precision_dtype
+from soupkit.evaluation.transform import Transform, decode_as_stored, open_transform
 
 _SCALE = 100.0  # what open_clip's example multiplies cosines by, whatever the model's own logit scale
 
@@ -54,20 +54,20 @@ def label_images(
     if len(set(labels)) < len(labels):
         raise UsageError("names a label twice", "--label", "give each label once")
     pictures = [_open_image(path) for path in images]
-    place = choose_device(device)
-    dtype = precision_dtype(precision, place)
+    chosen = choose_device(device)
+    dtype = precision_dtype(precision, chosen)
     with open_checkpoint(ref) as checkpoint:
         config = architecture_of(checkpoint, model=model, preprocess=preprocess).config
         if config is None:
             raise ArchitectureError("is no model that open_clip builds", ref, "say which it is with --model NAME")
-        transform = open_transform(preprocess_of(config))
-        tokens = open_tokenizer(config, checkpoint.tokenizer_files, ref)(list(labels)).to(place)
-        live = build_model(config, place, dtype, random=False)
+        transform = open_transform(preprocess_of(config), ref)
+        tokens = open_tokenizer(config, checkpoint.tokenizer_files, ref)(list(labels)).to(chosen)
+        live = build_model(config, chosen, dtype, random=False)
         fill_model(live, checkpoint)
         print_of_weights = fingerprint(checkpoint).value
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (transform.mean, transform.std))
-    pixels = torch.stack([torch.tensor(transform.crop(picture)).permute(2, 0, 1) for picture in pictures])
-    x = pixels.float().div_(255).sub_(mean).div_(std).to(place, dtype)
+    pixels = torch.stack([_pixels(transform, picture, path) for picture, path in zip(pictures, images, strict=True)])
+    x = pixels.float().div_(255).sub_(mean).div_(std).to(chosen, dtype)
     image_features = normalize(live.encode_image(x).float(), dim=-1)  # type: ignore[operator]
     text_features = normalize(live.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
     cosines = image_features @ text_features.T
@@ -84,8 +84,16 @@ def _open_image(path: Path) -> PIL.Image.Image:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
+        raise DataError(f"cannot be read: {error.strerror}", path, "name image files that exist") from error
     try:
-        return decode(data)
+        return decode_as_stored(data)
     except (OSError, ValueError) as error:
-        raise DataError(f"is no image that can be decoded: {error}", path) from error
+        raise DataError(f"is no image that can be decoded: {error}", path, "name an image file") from error
+
+
+def _pixels(transform: Transform, picture: PIL.Image.Image, path: Path) -> torch.Tensor:
+    """Return what the model sees of an image before it is normalised, uint8 [3, height, width]."""
+    try:
+        return torch.tensor(transform.crop(picture)).permute(2, 0, 1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be resized: {error}", path, "convert it to RGB first") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,21 @@ from pathlib import Path
 import xxhash
 
 from soupkit.errors import DataError
+from soupkit.evaluation.options import EvaluationOptions
+from soupkit.evaluation.task import Task
+from soupkit.evaluation.text_files import unreadable
 from soupkit.files import write_cached
 from soupkit.progress import SILENT, Progress
 
 _READ_BYTES = 4 << 20
+_READ_HINT = "get the file again, or mend its permissions"
+
+
+def content_of(task: Task, options: EvaluationOptions, progress: Progress = SILENT) -> str:
+    """Return the digest of a task's images and what belongs to them; that of the files is remembered in the cache."""
+    memory = options.cache / "content" if options.cache is not None else None
+    files = digest_of_files(task.dataset.files(), memory, task.name, progress)
+    return xxhash.xxh3_128_hexdigest(f"{files} {task.dataset.beside_files()}".encode())
 
 
 def digest_of_files(
@@ -31,7 +43,7 @@ def digest_of_files(
                     state.update(block)
                     progress.advance(len(block))
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path) from error
+            raise unreadable(error, path, _READ_HINT) from error
         return state.digest()
 
     def compute() -> dict[str, str]:
@@ -50,17 +62,18 @@ def remembered(
     """Return what `compute` says of the files `paths`, a string for each of `keys`.
 
     What was computed before is kept in the directory `memory` (None for nowhere) and believed while every path, size,
-    modification time and inode are the same. Raises DataError when a file changes while it is computed.
+    time of modification and of the inode's change, and inode are the same. Raises DataError when a file changes
+    meanwhile, and for what is no regular file.
     """
     before = _states(paths)
-    place = memory / f"{xxhash.xxh3_128_hexdigest(before + repr(keys).encode())}.json" if memory is not None else None
-    if place is not None and (known := _recall(place, keys)) is not None:
-        return known
+    name = f"{xxhash.xxh3_128_hexdigest(before + repr(keys).encode())}.json"
+    if memory is not None and (remembered_value := _recall(memory / name, keys)) is not None:
+        return remembered_value
     value = compute()
     if _states(paths) != before:
         raise DataError("changed while it was being read", label, "let whatever writes it finish, then run again")
-    if place is not None:
-        write_cached(place, json.dumps(value))
+    if memory is not None:
+        write_cached(memory / name, json.dumps(value))
     return value
 
 
@@ -70,9 +83,13 @@ def _states(paths: Sequence[str]) -> bytes:
         try:
             status = os.stat(path)  # noqa: PTH116 - 50,000 of them, and pathlib takes three times as long
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", path) from error
+            raise unreadable(error, path, _READ_HINT) from error
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise DataError("is no regular file", path, "put the file itself there")
         where = os.path.realpath(path)
-        lines.append(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\t{status.st_ino}\n")
+        # A rewrite may restore the time of modification (rsync, tar); that of the inode's change it cannot.
+        times = f"{status.st_mtime_ns}\t{status.st_ctime_ns}"
+        lines.append(f"{where}\t{status.st_size}\t{times}\t{status.st_ino}\n")
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from soupkit.errors import CheckpointError, StorageError
 from soupkit.evaluation.outcomes import RECALLS, Hits, Ranking, Retrieval
-from soupkit.evaluation.pixel_cache import Pixels
+from soupkit.evaluation.pixels import Pixels
 from soupkit.progress import SILENT, Progress
 
 _TOP = 5
@@ -26,7 +26,7 @@ _CAPTIONS = 1024  # captions or images that are compared with all of the others 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """How images go through a model: where, `batch` at a time, in which dtype, normalised by `mean` and `std`, and
-    whether `torch.compile` makes one program of the tower."""
+    whether `torch.compile` makes one program of the tower; `subject` is what errors call the model."""
 
     device: torch.device
     dtype: torch.dtype
@@ -34,6 +34,7 @@ class Pass:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     compiled: bool = False
+    subject: str = "the model"
 
     def tower(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return the image tower of `model`; models of one architecture share what is compiled."""
@@ -81,14 +82,15 @@ def image_features(
         finite &= features.isfinite().all()
         yield part, features
         progress.advance(len(part))
-    check_finite(finite, "images", how.dtype)
+    check_finite(finite, "images", how)
 
 
-def check_finite(finite: Tensor, what: str, dtype: torch.dtype) -> None:
+def check_finite(finite: Tensor, what: str, how: Pass) -> None:
     """Raise CheckpointError where `finite` is false: what is not a number is nearest to nothing, and no score."""
     if not finite:
-        hint = "its weights may hold NaN or infinity" if dtype == torch.float32 else "try --precision fp32"
-        raise CheckpointError(f"gives features of {what} that are not finite", f"{dtype}".removeprefix("torch."), hint)
+        hint = "its weights may hold NaN or infinity" if how.dtype == torch.float32 else "try --precision fp32"
+        dtype = str(how.dtype).removeprefix("torch.")
+        raise CheckpointError(f"gives features of {what} that are not finite in {dtype}", how.subject, hint)
 
 
 @torch.inference_mode()
@@ -150,7 +152,7 @@ def on_disk(*shape: int) -> Tensor:
             os.posix_fallocate(file.fileno(), 0, nbytes)
         except OSError as error:
             raise StorageError(
-                f"no room for features: {nbytes / 1e9:.1f} GB are needed",
+                f"has no room for features: {nbytes / 1e9:.1f} GB are needed",
                 gettempdir(),
                 "name another place with TMPDIR",
             ) from error

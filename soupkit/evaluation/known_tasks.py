@@ -6,8 +6,6 @@ shows.
 
 from dataclasses import dataclass
 
-from soupkit.evaluation.task import Kind
-
 _WORST_GROUP = "scored by its worst group of images, which is not there yet"
 
 
@@ -21,8 +19,9 @@ class Known:
     alias: str
     name: str
     metric: str = "acc1"
-    kind: Kind = "classification"
+    kind: str = "classification"
     missing: str = ""
+    also: tuple[str, ...] = ()
 
 
 KNOWN = (

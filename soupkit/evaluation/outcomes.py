@@ -1,13 +1,23 @@
 """What one model did on one task, image by image, and the score that follows from it."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from soupkit.evaluation.metrics import mean_average_precision, mean_per_class_recall, mean_recall, wilson
-from soupkit.evaluation.task import Score, Task
+from soupkit.errors import DataError
+from soupkit.evaluation.metrics import reported_metrics
+from soupkit.evaluation.task import MAIN_METRIC, Score, Task
 
 RECALLS = (1, 5, 10)
+
+
+class Outcome(Protocol):
+    """What the metrics of one kind of task are computed from."""
+
+    @property
+    def n(self) -> int:
+        """How many images it counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,11 @@ class Hits:
     top5: np.ndarray | None
     labels: np.ndarray
 
+    @property
+    def n(self) -> int:
+        """How many images there are."""
+        return len(self.top1)
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -28,6 +43,11 @@ class Ranking:
 
     scores: np.ndarray
     labels: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +59,31 @@ class Retrieval:
     image_hits: np.ndarray
     image_of_caption: np.ndarray
 
+    @property
+    def n(self) -> int:
+        """How many images there are."""
+        return len(self.image_hits)
 
-Outcome = Hits | Ranking | Retrieval
+
+def hits_of(outcome: Outcome) -> np.ndarray | None:
+    """Return which images a model got right, bool [N], for paired tests; None where that is no property of an image."""
+    return outcome.top1 if isinstance(outcome, Hits) else None
 
 
 def score_of(outcome: Outcome, task: Task, ref: str, fingerprint: str | None) -> Score:
-    """Return the score of `outcome`, with the task's main metric as its value."""
-    metrics: dict[str, float | None]
-    intervals: dict[str, tuple[float, float]]
-    if isinstance(outcome, Hits):
-        n, count = len(outcome.top1), int(outcome.top1.sum())
-        top5 = None if outcome.top5 is None else float(outcome.top5.mean())
-        recall, spread = mean_per_class_recall(outcome.top1, outcome.labels)
-        metrics = {"acc1": count / n, "acc5": top5, "mean_per_class_recall": recall}
-        intervals = {"acc1": wilson(count, n), "mean_per_class_recall": spread}
-    elif isinstance(outcome, Ranking):
-        n = len(outcome.labels)
-        value, spread = mean_average_precision(outcome.scores, outcome.labels)
-        metrics, intervals = {"mean_average_precision": value}, {"mean_average_precision": spread}
-    else:
-        n = len(outcome.image_hits)
-        metrics = {}
-        for i, k in enumerate(RECALLS):
-            metrics[f"image_retrieval_recall@{k}"] = float(outcome.caption_hits[:, i].mean())
-            metrics[f"text_retrieval_recall@{k}"] = float(outcome.image_hits[:, i].mean())
-        value, spread = mean_recall(outcome.image_of_caption, outcome.caption_hits[:, 0], outcome.image_hits[:, 0])
-        metrics["mean_recall@1"], intervals = value, {"mean_recall@1": spread}
-    main = metrics[task.metric]
-    assert main is not None
-    return Score(ref, fingerprint, task.name, task.split, task.metric, main, n, *intervals[task.metric], metrics)
+    """Return the score of `outcome`, with the task's main metric as its value.
+
+    Raises DataError where the main metric does not exist for these data, such as the top-5 accuracy of four classes.
+    """
+    estimates = {metric.name: metric.compute(outcome) for metric in reported_metrics(task)}
+    main = estimates[task.metric]
+    if main is None:
+        raise DataError(
+            f"has no {task.metric}, its main metric, on these data",
+            f"{task.name}:{task.split}",
+            f"name another in {MAIN_METRIC}",
+        )
+    metrics = {name: None if estimate is None else estimate.value for name, estimate in estimates.items()}
+    return Score(
+        ref, fingerprint, task.name, task.split, task.metric, main.value, outcome.n, main.low, main.high, metrics
+    )

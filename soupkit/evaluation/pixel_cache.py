@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,89 +20,16 @@ import xxhash
 
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.errors import DataError, StorageError
-from soupkit.evaluation.task import Dataset, Task
+from soupkit.evaluation.kinds import KINDS
+from soupkit.evaluation.metrics import needs
+from soupkit.evaluation.pixels import Pixels, digest_of_pixels
+from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
 from soupkit.progress import SILENT, Progress
 
+_FORMAT = 2  # of a cache; one of another format is made anew
 BLOCK = 256  # images that are decoded, digested and resumed together
 _PIXELS, _SAMPLES = "pixels.u8", "samples.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """The images of a task: `images` uint8 [N, height, width, 3], cropped and resized, not normalised; a private map.
-
-    `labels` is int64 [N] (classification) or bool [N, classes] (multilabel); `captions` are the texts of each image
-    (retrieval); `hashes` are xxh3-128 of the stored image bytes, in hex; `content` names all of it; `rows` are the
-    images that count, without the `corrupt` ones.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    keys: tuple[str, ...]
-    hashes: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...]
-    content: str
-    rows: np.ndarray
-    corrupt: dict[str, str]
-    path: Path
-    _digests: tuple[str, ...]
-    _checked: set[int] = field(default_factory=set)
-    _map: mmap.mmap | None = None  # what `images` are in; None for images in memory
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return images `rows` (int64 [n]), uint8 [n, height, width, 3].
-
-        A block is checked against its digest when it is first touched. Raises StorageError where they differ, and where
-        the file was cut short since it was opened.
-        """
-        # What lies behind the end of a mapped file is a signal that ends the process. Asking takes a microsecond; reads
-        # into a buffer would need none of it, and take 0.7 ms more than the map does for 32 images of 224 px.
-        if self._map is not None and self._map.size() < self.images.nbytes:
-            raise self._damaged("cut short")
-        for block in np.unique(rows // BLOCK).tolist():
-            if block not in self._checked:
-                self._check(block)
-        if len(rows) and rows[-1] - rows[0] + 1 == len(rows) and (np.diff(rows) == 1).all():
-            return self.images[rows[0] : rows[-1] + 1]
-        return self.images[rows]
-
-    def _check(self, block: int) -> None:
-        if _digest(self.images[block * BLOCK : (block + 1) * BLOCK]) != self._digests[block]:
-            raise self._damaged(f"damaged at image {block * BLOCK}")
-        self._checked.add(block)
-
-    def _damaged(self, how: str) -> StorageError:
-        shutil.rmtree(self.path, ignore_errors=True)
-        return StorageError(f"the pixel cache is {how}, and was removed", self.path, "run again: it is made anew")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some samples of a dataset, for trying things out."""
-
-    dataset: Dataset
-    indices: tuple[int, ...]
-
-    @property
-    def place(self) -> str:
-        """The dataset's place."""
-        return self.dataset.place
-
-    def files(self) -> list[str]:
-        """Return the dataset's files."""
-        return self.dataset.files()
-
-    def beside_files(self) -> str:
-        """Return what the dataset says."""
-        return self.dataset.beside_files()
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def read(self, index: int) -> Any:
-        """Return sample `index` of these."""
-        return self.dataset.read(self.indices[index])
 
 
 def open_pixels(
@@ -123,7 +49,15 @@ def open_pixels(
     Raises DataError for a dataset without images, for labels out of range, and for corrupt images unless
     `skip_corrupt`; StorageError where there is no room.
     """
-    described = {"content": content, "limit": limit, "kind": task.kind, "transform": transform.key, "block": BLOCK}
+    described = {
+        "format": _FORMAT,
+        "content": content,
+        "limit": limit,
+        "kind": task.kind,
+        "groups": needs(task, "groups"),
+        "transform": transform.key,
+        "block": BLOCK,
+    }
     key = xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())
     target = directory / "pixels" / key
     opened = _open(task, transform, target, content)
@@ -131,7 +65,7 @@ def open_pixels(
         _make(task, transform, target, limit, threads or min(16, os.cpu_count() or 1), progress)
         opened = _open(task, transform, target, content)
     if opened is None:
-        raise StorageError("the pixel cache cannot be read after it was made", target, "is the disk sound?")
+        raise StorageError("cannot be read after it was made", f"the pixel cache {target}", "is the disk sound?")
     _check_samples(task, opened, skip_corrupt, progress)
     return opened
 
@@ -139,26 +73,14 @@ def open_pixels(
 def _check_samples(task: Task, pixels: Pixels, skip_corrupt: bool, progress: Progress) -> None:
     if pixels.corrupt:
         count, total = len(pixels.corrupt), len(pixels.keys)
-        named = "; ".join(f"{key}: {why}" for key, why in list(pixels.corrupt.items())[:5])
-        what = f"{count} of {total} images cannot be decoded: {named}{'; ...' if count > 5 else ''}"
+        named = "; ".join(f"{pixels.keys[i]}: {why}" for i, why in list(pixels.corrupt.items())[:5])
+        what = f"holds {count} images of {total} that cannot be decoded: {named}{'; ...' if count > 5 else ''}"
         if not skip_corrupt:
             raise DataError(what, task.dataset.place, "get them again, or leave them out with --skip-corrupt")
         progress.note(f"{task.name}: {what}; left out")
     if not len(pixels.rows):
-        raise DataError("has no images that can be scored", task.dataset.place)
-    classes = len(task.classnames)
-    if task.kind == "classification":
-        wrong = np.flatnonzero((pixels.labels < 0) | (pixels.labels >= classes))
-        if len(wrong):
-            raise DataError(
-                f"label {pixels.labels[wrong[0]]} is out of range; there are {classes} classes",
-                f"{task.dataset.place}, {pixels.keys[wrong[0]]}",
-                "labels count from 0, in the order of classnames.txt",
-            )
-    elif task.kind == "multilabel" and pixels.labels.shape[1] != classes:
-        raise DataError(f"{pixels.labels.shape[1]} flags an image, {classes} class names", task.dataset.place)
-    elif task.kind == "multilabel" and not pixels.labels[pixels.rows].any():
-        raise DataError("no image has any label", task.dataset.place, "there is no precision to take the mean of")
+        raise DataError("has no images that can be scored", task.dataset.place, "get the images again")
+    KINDS[task.kind].check(task, pixels)
 
 
 def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixels | None:
@@ -171,20 +93,23 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
         keys = tuple(k for line in lines for k in line["keys"])
         if (target / _PIXELS).stat().st_size != len(keys) * height * width * 3 or not keys:
             raise ValueError("pixels and samples do not fit together")
-        corrupt = {k: why for line in lines for k, why in line["corrupt"].items()}
-        labels = np.array([label for line in lines for label in line["labels"]])
+        reasons = [why for line in lines for why in line["corrupt"]]
+        corrupt = {i: why for i, why in enumerate(reasons) if why}
+        labels = [label for line in lines for label in line["labels"]]
         with (target / _PIXELS).open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return Pixels(
             images=np.frombuffer(mapped, np.uint8).reshape(len(keys), height, width, 3),
-            labels=labels.astype(bool) if task.kind == "multilabel" else labels.astype(np.int64),
+            labels=KINDS[task.kind].labels(labels),
             keys=keys,
             hashes=tuple(h for line in lines for h in line["hashes"]),
             captions=tuple(tuple(c) for line in lines for c in line["captions"]),
             content=content,
-            rows=np.array([i for i, k in enumerate(keys) if k not in corrupt], dtype=np.int64),
+            groups=np.array([group for line in lines for group in line["groups"]], dtype=np.int64),
+            rows=np.array([i for i, why in enumerate(reasons) if not why], dtype=np.int64),
             corrupt=corrupt,
             path=target,
+            _block=BLOCK,
             _digests=tuple(line["digest"] for line in lines),
             _map=mapped,
         )
@@ -200,7 +125,7 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
             return
         dataset = task.dataset
         if not len(dataset):
-            raise DataError("holds no images", dataset.place)
+            raise DataError("holds no images", dataset.place, f"is {task.split} the split that is meant?")
         if limit is not None and limit < len(dataset):
             dataset = Part(dataset, tuple(np.linspace(0, len(dataset) - 1, limit).round().astype(int).tolist()))
         height, width = transform.size
@@ -223,19 +148,21 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
                 os.fsync(pixels.fileno())
                 os.fsync(samples.fileno())
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", partial.path, "give --cache a place") from error
+            raise StorageError(
+                f"cannot be written: {error.strerror}", partial.path, "name another place with --cache DIR"
+            ) from error
         progress.finish()
         partial.publish()
 
 
-def _reserve(descriptor: int, nbytes: int, place: Path) -> None:
+def _reserve(descriptor: int, nbytes: int, directory: Path) -> None:
     try:
         os.posix_fallocate(descriptor, 0, nbytes)
     except OSError as error:
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(directory).free
         raise StorageError(
-            f"no room for the pixel cache: {nbytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
-            place,
+            f"has no room for the pixel cache: {nbytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+            directory,
             "name another place with --cache DIR",
         ) from error
 
@@ -268,7 +195,7 @@ def _blocks(
     def begin(block: int) -> tuple[np.ndarray, list[Future[dict[str, Any]]]]:
         rows = range(block * BLOCK, min((block + 1) * BLOCK, len(dataset)))
         array = np.zeros((len(rows), *transform.size, 3), np.uint8)
-        return array, [pool.submit(_sample, dataset, row, transform, array[i]) for i, row in enumerate(rows)]
+        return array, [pool.submit(_sample, task, dataset, row, transform, array[i]) for i, row in enumerate(rows)]
 
     try:
         ahead = begin(done) if done < count else None
@@ -276,30 +203,20 @@ def _blocks(
             assert ahead is not None
             array, futures = ahead
             ahead = begin(block + 1) if block + 1 < count else None
-            found = []
+            samples = []
             for future in futures:
-                found.append(future.result())
+                samples.append(future.result())
                 progress.advance(1)
-            _check_flags(task, found)
-            line: dict[str, Any] = {name: [f[name] for f in found] for name in ("keys", "hashes", "labels", "captions")}
-            line["corrupt"] = {f["keys"]: f["corrupt"] for f in found if f["corrupt"]}
-            yield block, (array, {"digest": _digest(array), **line})
+            line = {name: [sample[name] for sample in samples] for name in samples[0]}
+            yield block, (array, {"digest": digest_of_pixels(array), **line})
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _check_flags(task: Task, found: list[dict[str, Any]]) -> None:
-    if task.kind == "multilabel":
-        for sample in found:
-            flags = len(sample["labels"]) if isinstance(sample["labels"], list) else 0
-            if flags != len(task.classnames):
-                what = f"{flags} flags an image, {len(task.classnames)} class names"
-                raise DataError(what, f"{task.dataset.place}, {sample['keys']}", "each class has one flag")
-
-
-def _sample(dataset: Dataset, index: int, transform: Transform, out: np.ndarray) -> dict[str, Any]:
+def _sample(task: Task, dataset: Dataset, index: int, transform: Transform, out: np.ndarray) -> dict[str, Any]:
     """Read, decode and resize one image into `out`. An image that cannot be decoded is noted and left black."""
     sample = dataset.read(index)
+    KINDS[task.kind].check_sample(sample, task)
     corrupt = ""
     try:
         out[:] = transform.crop(decode(sample.data))
@@ -310,9 +227,6 @@ def _sample(dataset: Dataset, index: int, transform: Transform, out: np.ndarray)
         "hashes": xxhash.xxh3_128_hexdigest(sample.data),
         "labels": list(sample.labels) if sample.labels else sample.label,
         "captions": list(sample.captions),
+        "groups": sample.group,
         "corrupt": corrupt,
     }
-
-
-def _digest(array: np.ndarray) -> str:
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(array).data)

@@ -65,7 +65,7 @@ def fill_templates(classnames: Sequence[str], templates: Sequence[str], where: o
     """Return the prompts of all classes, class by class. Raises DataError for a template without a place for a name."""
     for template in templates:
         if "{c}" not in template:
-            raise DataError(f"template {template!r} has no place for the class name", where, "write {c} where it goes")
+            raise DataError(f"has the template {template!r} without a class name", where, "write {c} where it goes")
     return (template.replace("{c}", name) for name in classnames for template in templates)
 
 

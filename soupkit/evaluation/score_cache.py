@@ -10,11 +10,39 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from soupkit.evaluation.outcomes import Hits, Outcome
+from soupkit.evaluation.metrics import METRICS, reported_metrics
+from soupkit.evaluation.options import EvaluationOptions, precision_dtype
+from soupkit.evaluation.outcomes import Outcome, hits_of
 from soupkit.evaluation.task import Score, Task
 from soupkit.files import write_cached
 
-_VERSION = 2  # of what a score means; raised when the arithmetic or a metric changes
+_VERSION = 2  # of what a score means; raised when the arithmetic of towers changes. Metrics have versions of their own.
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """What of an evaluation's options a score depends on: the device's type and the dtype of the computation, which
+    images count, and whether `torch.compile` made the tower's program."""
+
+    device: str
+    dtype: str
+    limit: int | None
+    skip_corrupt: bool
+    compiled: bool = False
+
+    @classmethod
+    def of(cls, options: EvaluationOptions, device: Any) -> "ScoreSettings":
+        """Return the settings of `options` on `device`, a torch.device. Raises UsageError for an unknown precision."""
+        dtype = precision_dtype(options.precision, device)
+        return cls(device.type, str(dtype), options.limit, options.skip_corrupt, options.compile)
+
+    def named(self) -> list[Any]:
+        """Return what names a score."""
+        return [self.device, self.dtype, *self.counted(), *(["compiled"] if self.compiled else [])]
+
+    def counted(self) -> list[Any]:
+        """Return what decides which images count."""
+        return [self.limit, self.skip_corrupt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +54,21 @@ class Images:
 
 
 class ScoreCache:
-    """Scores and hits of files of weights. A directory, or nowhere (None): then nothing is found and nothing kept."""
+    """Scores and hits of files of weights. A directory, or nowhere (None): then nothing is kept."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
 
+    @classmethod
+    def of(cls, options: EvaluationOptions) -> "ScoreCache":
+        """Return the cache that `options` ask for."""
+        return cls(options.cache / "scores" if options.cache is not None and options.scores else None)
+
     def get(self, key: str, ref: str, task: Task) -> tuple[Score, np.ndarray | None] | None:
-        """Return the score under `key`, as that of `ref`, and its hits (bool [N], None where the task has none)."""
+        """Return the score under `key`, as that of `ref`, and its hits (bool [N], None where the task has none).
+
+        None where it lacks a metric of the task, or holds another version of one.
+        """
         if self._directory is None:
             return None
         try:
@@ -42,37 +78,50 @@ class ScoreCache:
             if entry["hits"] is not None:
                 packed = np.frombuffer(base64.b64decode(entry["hits"]), np.uint8)
                 hits = np.unpackbits(packed, count=score.n).astype(bool)
+            versions, reported = entry.get("versions", {}), reported_metrics(task)
+            if any(versions.get(metric.name, 1) != metric.version for metric in reported):
+                return None
+            metrics = {metric.name: score.metrics[metric.name] for metric in reported}
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return replace(score, ref=ref, task=task.name, split=task.split), hits
+        return replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics), hits
 
     def put(self, key: str, score: Score, outcome: Outcome) -> None:
         """Keep `score`. A full disk is no error."""
         if self._directory is None:
             return
-        hits = base64.b64encode(np.packbits(outcome.top1)).decode() if isinstance(outcome, Hits) else None
-        write_cached(self._directory / f"{key}.json", json.dumps({"score": asdict(score), "hits": hits}))
+        hits = hits_of(outcome)
+        packed = None if hits is None else base64.b64encode(np.packbits(hits)).decode()
+        versions = {name: METRICS[name].version for name in score.metrics}
+        entry = {"score": asdict(score), "hits": packed, "versions": versions}
+        write_cached(self._directory / f"{key}.json", json.dumps(entry))
 
-    def images(self, content: str, settings: object) -> Images:
-        """Return the images that scores of this content count; empty where they are not known."""
+    def images(self, content: str, settings: ScoreSettings) -> Images:
+        """Return the images that scores of this content count; empty where no score of them is kept."""
         try:
             entry = json.loads(self._images(content, settings).read_text()) if self._directory else {}
             return Images(tuple(entry["keys"]), tuple(entry["hashes"]))
         except (OSError, ValueError, TypeError, KeyError):
             return Images()
 
-    def put_images(self, content: str, settings: object, images: Images) -> None:
+    def put_images(self, content: str, settings: ScoreSettings, images: Images) -> None:
         """Keep which images were scored."""
         if self._directory is not None:
             write_cached(self._images(content, settings), json.dumps(asdict(images)))
 
-    def _images(self, content: str, settings: object) -> Path:
+    def _images(self, content: str, settings: ScoreSettings) -> Path:
         assert self._directory is not None
-        return self._directory / f"images-{xxhash.xxh3_128_hexdigest(json.dumps([content, settings]).encode())}.json"
+        name = xxhash.xxh3_128_hexdigest(json.dumps([content, settings.counted()]).encode())
+        return self._directory / f"images-{name}.json"
 
 
 def score_key(
-    fingerprint: str, content: str, task: Task, config: dict[str, Any], tokenizer: Sequence[Path], settings: object
+    fingerprint: str,
+    content: str,
+    task: Task,
+    config: dict[str, Any],
+    tokenizer: Sequence[Path],
+    settings: ScoreSettings,
 ) -> str:
     """Return the name of a score: xxh3-128 over all that it depends on."""
     described = {
@@ -82,6 +131,6 @@ def score_key(
         "task": [task.kind, task.metric, task.classnames, task.templates],
         "config": config,
         "tokenizer": [(f.name, xxhash.xxh3_128_hexdigest(f.read_bytes())) for f in tokenizer],
-        "settings": settings,
+        "settings": settings.named(),
     }
     return xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())

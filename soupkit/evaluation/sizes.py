@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import DataError, UsageError
+from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.known_tasks import SUITES, find_known
 from soupkit.evaluation.tasks import open_tasks, split_name
 
@@ -70,7 +71,7 @@ def task_sizes(text: str, *, data_root: Path | None = None, split: str = "test")
 def _size(name: str, split: str, named: bool, data_root: Path | None) -> TaskSize:
     known = find_known(name)
     if known is not None and known.missing:
-        raise UsageError(f"{known.alias} cannot be scored: it is {known.missing}", "--task")
+        raise UsageError(f"cannot be scored: it is {known.missing}", f"--task {known.alias!r}", "leave it out")
     try:
         (task,) = open_tasks([f"{name}:{split}" if named else name], data_root=data_root, split=split)
     except (DataError, UsageError):  # what is not there yet may come to be there
@@ -78,5 +79,4 @@ def _size(name: str, split: str, named: bool, data_root: Path | None) -> TaskSiz
         if split != "test" or images is None or classes is None or templates is None:
             return TaskSize(name, split, None, None)
         return TaskSize(name, split, images, classes * templates)
-    captions = len(task.dataset) * 5 if task.kind == "retrieval" else len(task.classnames) * len(task.templates)
-    return TaskSize(name, split, len(task.dataset), captions)
+    return TaskSize(name, split, len(task.dataset), KINDS[task.kind].text_count(task))

@@ -1,9 +1,14 @@
 """The small values that evaluation is made of: a task, its samples, and the score that comes out."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Annotated, Protocol
 
-Kind = Literal["classification", "multilabel", "retrieval"]
+from pydantic import Field
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+MAIN_METRIC = "main_metric.txt"  # beside classnames.txt: the name of the metric that is the value of a folder's score
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +16,7 @@ class Sample:
     """One image of a dataset as it is stored: its `key` names it in errors, `data` are the bytes of the file.
 
     `label` is a class (classification), `labels` one flag per class (multilabel), `captions` the texts that belong to
-    the image (retrieval).
+    the image (retrieval); `group` is the group of images that it is counted in, -1 for none.
     """
 
     key: str
@@ -19,6 +24,7 @@ class Sample:
     label: int = -1
     labels: tuple[bool, ...] = ()
     captions: tuple[str, ...] = ()
+    group: int = -1
 
 
 class Dataset(Protocol):
@@ -41,21 +47,52 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some samples of a dataset, for trying things out."""
+
+    dataset: Dataset
+    indices: tuple[int, ...]
+
+    @property
+    def place(self) -> str:
+        """The dataset's place."""
+        return self.dataset.place
+
+    def files(self) -> list[str]:
+        """Return the dataset's files."""
+        return self.dataset.files()
+
+    def beside_files(self) -> str:
+        """Return what the dataset says."""
+        return self.dataset.beside_files()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Sample:
+        """Return sample `index` of these."""
+        return self.dataset.read(self.indices[index])
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A dataset with what turns it into a score.
 
-    `metric` is the main one. `templates` hold `{c}` where the class name goes; retrieval tasks have neither class names
-    nor templates. `notes` say what a person should know about how the task was read.
+    `kind` is a name in `soupkit.evaluation.kinds.KINDS`, `metric` the main one, a name in
+    `soupkit.evaluation.metrics.METRICS`. `templates` hold `{c}` where the class name goes; retrieval tasks have neither
+    class names nor templates. Metrics in `also` are reported beside the main one and those of every task of its kind.
+    `notes` say what a person should know about how the task was read.
     """
 
     name: str
     split: str
-    kind: Kind
+    kind: str
     metric: str
     dataset: Dataset
     classnames: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +108,24 @@ class Score:
     task: str
     split: str
     metric: str
-    value: float
-    n: int
-    low: float
-    high: float
-    metrics: dict[str, float | None] = field(default_factory=dict)
+    value: Fraction
+    n: Count
+    low: Fraction
+    high: Fraction
+    metrics: dict[str, Number | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two models on one task, image by image: how many only one of them gets right, McNemar's exact p-value, and which
+    images those are (their keys; empty where the scores came from the cache of another place)."""
+
+    first: str
+    second: str
+    task: str
+    split: str
+    only_first: Count
+    only_second: Count
+    p: Fraction
+    images_only_first: tuple[str, ...] = ()
+    images_only_second: tuple[str, ...] = ()

@@ -2,62 +2,49 @@
 
 SPLIT/nshards.txt, SPLIT/0.tar ...     one image per sample (webp, png, jpg, jpeg) with `cls`, `npy` or `txt`
 classnames.txt, zeroshot_classification_templates.txt, dataset_type.txt
+
+Without nshards.txt all tars of the split are read, in the order of their numbers (00000.tar, as img2dataset and
+ShardWriter name them).
 """
 
 import errno
-import io
+import gzip
 import os
-import tarfile
-from dataclasses import dataclass
+import re
+import shutil
+import zlib
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
-import numpy as np
-
 from soupkit.errors import DataError, StorageError
-from soupkit.evaluation.task import Kind, Sample
+from soupkit.evaluation.kinds import Kind
+from soupkit.evaluation.npy import read_integers
+from soupkit.evaluation.shard_index import Extent, SampleExtents, index_shard
+from soupkit.evaluation.task import Sample
+from soupkit.evaluation.text_files import read_lines, unreadable
 
-IMAGE_SUFFIXES = ("webp", "png", "jpg", "jpeg")  # in the order in which CLIP_benchmark looks for them
-_LABEL_SUFFIX: dict[Kind, str] = {"classification": "cls", "multilabel": "npy", "retrieval": "txt"}
+_MOST_SHARDS = 1_000_000
+_AGAIN = "get the shard again"
 _GZIP = b"\x1f\x8b"
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where one sample lies in its shard: (offset, bytes) of the image and of what belongs to it."""
-
-    shard: int
-    key: str
-    image: tuple[int, int]
-    label: tuple[int, int]
 
 
 class WebDatasetFolder:
     """One split of a folder in CLIP_benchmark's layout. Shards are indexed when the first sample is asked for."""
 
-    def __init__(self, directory: Path, split: str, kind: Kind) -> None:
-        """Raises DataError when the split or one of its shards is missing."""
+    def __init__(self, directory: Path, split: str, kind: Kind, *, groups: bool = False) -> None:
+        """With `groups`, the first number of each sample's `npy` is the group that it is counted in.
+
+        Raises DataError when the split or one of its shards is missing.
+        """
         self._directory = directory / split
         self._kind = kind
-        self._shards = [self._directory / f"{i}.tar" for i in range(self._shard_count())]
-        for shard in self._shards:
-            if not shard.is_file():
-                raise DataError("this shard is missing", shard, f"nshards.txt promises {len(self._shards)}")
+        self._groups = groups
+        self._suffixes = (kind.suffix, *(["npy"] if groups else []))
+        self._shards = _shards(self._directory)
         self._unpacked: dict[int, IO[bytes]] = {}
-
-    def _shard_count(self) -> int:
-        path = self._directory / "nshards.txt"
-        if not path.is_file():
-            found = sum(1 for _ in self._directory.glob("*.tar"))
-            if not found:
-                raise DataError("holds no shards (0.tar, 1.tar, ...)", self._directory)
-            return found
-        (count,) = read_lines(path)[:1]
-        if not count.isdigit() or count == "0":
-            raise DataError(f"should be the number of shards, not {count!r}", path)
-        return int(count)
 
     @property
     def place(self) -> str:
@@ -73,111 +60,94 @@ class WebDatasetFolder:
         return ""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._samples)
 
     @cached_property
-    def _places(self) -> list[_Place]:
-        return [place for i in range(len(self._shards)) for place in self._index(i)]
+    def _samples(self) -> list[tuple[int, SampleExtents]]:
+        return [(number, sample) for number in range(len(self._shards)) for sample in self._index(number)]
 
-    def _index(self, number: int) -> list[_Place]:
+    def _index(self, number: int) -> list[SampleExtents]:
         path = self._shards[number]
-        found: dict[str, dict[str, tuple[int, int]]] = {}
         try:
             with path.open("rb") as file:
-                compressed = file.read(2) == _GZIP
-            if compressed:
-                self._unpacked[number] = _unpack(path)
-            with (
-                tarfile.open(path, "r:") if not compressed else tarfile.open(fileobj=self._unpacked[number], mode="r:")
-            ) as archive:
-                for member in archive:
-                    if member.isfile():
-                        folder, _, name = member.name.rpartition("/")
-                        stem, _, suffix = name.partition(".")
-                        key = f"{folder}/{stem}" if folder else stem
-                        found.setdefault(key, {})[suffix.lower()] = (member.offset_data, member.size)
-        except (OSError, tarfile.TarError, EOFError) as error:
-            raise DataError(f"cannot be read: {error}", path, "get the shard again") from error
-        places = []
-        for key, parts in found.items():
-            image = next((parts[s] for s in IMAGE_SUFFIXES if s in parts), None)
-            label = parts.get(_LABEL_SUFFIX[self._kind])
-            if image is None or label is None:
-                lacks = "an image" if image is None else f".{_LABEL_SUFFIX[self._kind]}"
-                raise DataError(f"a sample lacks {lacks}", f"{path}, {key}", "get the shard again")
-            places.append(_Place(number, key, image, label))
-        return places
+                if file.read(2) != _GZIP:
+                    return index_shard(file, path, self._suffixes)
+            self._unpacked[number] = _unpack(path)
+            return index_shard(self._unpacked[number], path, self._suffixes)
+        except OSError as error:
+            raise unreadable(error, path, _AGAIN) from error
 
     def read(self, index: int) -> Sample:
         """Return sample `index`. Raises DataError where the shard or the label is damaged."""
-        place = self._places[index]
-        where = f"{self._shards[place.shard]}, {place.key}"
+        number, sample = self._samples[index]
+        path = self._shards[number]
+        where = f"{path}, sample {sample.key}"
         try:
-            if place.shard in self._unpacked:
-                image, label = (_pread(self._unpacked[place.shard].fileno(), p) for p in (place.image, place.label))
+            if number in self._unpacked:
+                image, *beside = (_pread(self._unpacked[number].fileno(), extent) for extent in sample.extents)
             else:
-                with self._shards[place.shard].open("rb") as file:
-                    image, label = (_pread(file.fileno(), p) for p in (place.image, place.label))
+                with path.open("rb") as file:
+                    image, *beside = (_pread(file.fileno(), extent) for extent in sample.extents)
         except OSError as error:
-            raise DataError(f"cannot be read: {error}", where, "get the shard again") from error
+            raise unreadable(error, where, _AGAIN) from error
         try:
-            if self._kind == "retrieval":
-                captions = tuple(line.strip() for line in label.decode("utf-8").splitlines() if line.strip())
-                if not captions:
-                    raise ValueError("no caption")
-                return Sample(place.key, image, captions=captions)
-            if self._kind == "multilabel":
-                flags = np.load(io.BytesIO(label), allow_pickle=False).reshape(-1)
-                return Sample(place.key, image, labels=tuple(bool(f > 0) for f in flags))
-            if not label.strip().removeprefix(b"-").isdigit():
-                raise ValueError(f"{label[:40].decode(errors='replace')!r} is not the number of a class")
-            return Sample(place.key, image, label=int(label))
-        except (ValueError, EOFError) as error:
-            raise DataError(f"its label cannot be read: {error}", where, "get the shard again") from error
+            read = self._kind.parse(sample.key, image, beside[0])
+        except ValueError as error:
+            raise DataError(f"has {error}", where, self._kind.label_hint) from error
+        try:
+            return replace(read, group=read_integers(beside[1])[0]) if self._groups else read
+        except (ValueError, IndexError) as error:
+            raise DataError(f"has no group in .npy: {error}", where, "its first number is the group") from error
+
+
+def _shards(directory: Path) -> list[Path]:
+    """Return the shards of a split, in their order. Raises DataError for one that is missing."""
+    present = {path.name: path for path in directory.glob("*.tar")}
+    if not present:
+        raise DataError("holds no shards", directory, "they are called 0.tar, 1.tar, ...")
+    counted = directory / "nshards.txt"
+    if not counted.exists():
+        shards = sorted(present.values(), key=_by_number)
+    else:
+        stated = read_lines(counted)[0]
+        if not re.fullmatch(r"[0-9]{1,7}", stated) or not 0 < int(stated) <= _MOST_SHARDS:
+            what = f"should be the number of shards, from 1 to {_MOST_SHARDS:,}, not {stated[:40]!r}"
+            raise DataError(what, counted, "write how many tars there are")
+        shards = [directory / f"{i}.tar" for i in range(int(stated))]
+    for shard in shards:
+        if shard.name not in present:
+            more = ", and those that are there have other names: remove nshards.txt" if "0.tar" not in present else ""
+            raise DataError("is missing", shard, f"get it: nshards.txt says that there are {len(shards)}{more}")
+        if not shard.is_file():
+            raise DataError("is no regular file", shard, "put the shard itself there")
+    return shards
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    digits = re.sub(r"[^0-9]", "", path.stem)[-18:]
+    return int(digits or 0), path.name
 
 
 def _unpack(path: Path) -> IO[bytes]:
     """Decompress a gzipped shard into a nameless temporary file, so that samples can be read in any order."""
-    import gzip
-    import shutil
-
     file = TemporaryFile(prefix="soupkit-")  # noqa: SIM115 - lives as long as the dataset
     try:
         with gzip.open(path) as source:
             shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"is damaged: {error}", path, _AGAIN) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        what = f"no room to unpack {path}: {error.strerror}"
+        what = f"has no room to unpack {path}: {error.strerror}"
         raise StorageError(what, gettempdir(), "name another place with TMPDIR") from error
     file.seek(0)
     return file
 
 
-def _pread(descriptor: int, place: tuple[int, int]) -> bytes:
-    offset, size = place
-    data = os.pread(descriptor, size, offset)
-    if len(data) != size:
-        raise OSError(f"the file ends inside the sample, at byte {offset + len(data)}")
+def _pread(descriptor: int, extent: Extent) -> bytes:
+    data = os.pread(descriptor, extent.size, extent.offset)
+    if len(data) != extent.size:
+        raise OSError(f"it ends inside the sample, at byte {extent.offset + len(data)}")
     return data
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, stripped, without empty ones at its end.
-
-    Raises DataError for a file that is missing, empty, or has an empty line between others: a line's number is a label.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot be read: {error}", path) from error
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise DataError("is empty", path)
-    if "" in lines:
-        raise DataError(f"line {lines.index('') + 1} is empty", path, "every line is one entry; remove or fill it")
-    return lines

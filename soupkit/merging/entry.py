@@ -55,7 +55,9 @@ class SoupEntry(Entry):
                 try:
                     check_values(method, {name: value}, len(seen.data["ingredients"]))
                 except UsageError as error:
-                    about = error if name in error.what else UsageError(f"{name}: {error.what}", "", error.hint)
+                    about = (
+                        error if name in error.what else UsageError(f"{name}: {error.what}", error.where, error.hint)
+                    )
                     raise refusal(about, (name,)) from error
         return parameters
 

@@ -11,9 +11,9 @@ from typing import Any
 import xxhash
 
 from soupkit.checkpoint.fingerprint import Fingerprint
-from soupkit.checkpoint.formats.weight_files import TOKENIZER_PATTERNS
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_OUTPUT, TOKENIZER_PATTERNS
 from soupkit.checkpoint.partial import PartialDirectory, remove_lock
-from soupkit.checkpoint.writer import INDEX_NAME, SINGLE_NAME, TensorWriter
+from soupkit.checkpoint.writer import OutputLayout, TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.files import storage_error
@@ -23,7 +23,7 @@ from soupkit.merging.output_hashes import fingerprints, sha256_of_files, sha256_
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.slab_worker import SlabWorker
-from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME, write_companions
+from soupkit.merging.soup_directory import SOUP_NAME, write_companions
 from soupkit.merging.survey import SharedPass, Survey, of_the_model
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
@@ -100,7 +100,7 @@ class Execution:
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
         """On the first rank: return what an earlier run left, or make room for the output."""
         target = self.prepared.output
-        if foreign := _foreign(partial.path):
+        if foreign := _foreign(partial.path, self.prepared.layout):
             remove_lock(partial.path)
             raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
         if target.exists() and not fresh and any(target.iterdir()):
@@ -199,8 +199,8 @@ class Execution:
         return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
 
 
-def _foreign(directory: Path) -> str | None:
+def _foreign(directory: Path, layout: OutputLayout) -> str | None:
     """Return a file in a partial directory that no merge would have put there, None where there is none."""
-    ours = ("lock", "journal-*.jsonl", SINGLE_NAME, "model-*-of-*.safetensors", INDEX_NAME, CONFIG_NAME, SOUP_NAME)
-    patterns = (*ours, *TOKENIZER_PATTERNS)
+    weights = (*(f.name for f in layout.files), OPEN_CLIP_OUTPUT.weights, "model-*-of-*.safetensors", layout.index_name)
+    patterns = (*weights, "lock", "journal-*.jsonl", OPEN_CLIP_CONFIG, SOUP_NAME, *TOKENIZER_PATTERNS)
     return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)

@@ -111,10 +111,6 @@ def plan_tensors(
 
 def _check_copy(name: str, inputs: tuple[str, ...], ingredients: Sequence[Checkpoint]) -> None:
     where = f"tensor {name!r}"
-    if eights := [i for i in inputs if i.startswith("F8")]:
-        raise ArchitectureError(
-            f"has {eights[0]} weights, which cannot be averaged", where, "convert them to bfloat16 first"
-        )
     if len(set(inputs[: len(ingredients)])) > 1:
         kinds = ", ".join(f"{i.ref}: {d}" for i, d in zip(ingredients, inputs, strict=False))
         raise ArchitectureError(

@@ -70,7 +70,7 @@ def prepare(
     agreement = agree(sources, model=soup.model, preprocess=soup.preprocess)
     resolved = resolve(method, given, list(ingredients[0].tensors), len(ingredients))
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
-    layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes)
+    layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
     shares = _shares(method, resolved, len(ingredients))
     document = SoupDocument(

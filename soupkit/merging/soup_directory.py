@@ -12,11 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError
 from soupkit.version import __version__
 
 SOUP_NAME = "soup.json"
-CONFIG_NAME = "open_clip_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def read_soup_json(directory: Path) -> dict[str, Any] | None:
 
 def read_config(directory: Path) -> dict[str, Any] | None:
     """Return the `open_clip_config.json` of a soup, or None where there is none that can be read."""
-    return _read_object(directory / CONFIG_NAME)
+    return _read_object(directory / OPEN_CLIP_CONFIG)
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -170,6 +170,6 @@ def check_tokenizers(ingredients: Sequence[Checkpoint]) -> tuple[Path, ...]:
 def write_companions(directory: Path, config: dict[str, Any] | None, tokenizer_files: Sequence[Path]) -> None:
     """Write what stands beside the weights: the model's config and the tokenizer's files. Raises OSError."""
     if config is not None:
-        (directory / CONFIG_NAME).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (directory / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     for path in tokenizer_files:
         shutil.copyfile(path, directory / path.name)

@@ -1,4 +1,7 @@
-"""A soup meets its readers: plots and the report. Names are loaded when first used, for matplotlib takes its time."""
+"""A soup meets its readers: figures, the report, the model card and the push.
+
+Names are loaded when first used, for matplotlib takes its time.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -9,7 +12,7 @@ _PUBLIC = {
     "plot_scores": "soupkit.publishing.reports.plots",
     "plot_scatter": "soupkit.publishing.reports.plots",
     "plot_differences": "soupkit.publishing.reports.plots",
-    "ReportEntry": "soupkit.publishing.reports.report",
+    "ReportEntry": "soupkit.publishing.entry",
     "make_report": "soupkit.publishing.reports.report",
     "read_results": "soupkit.publishing.reports.report_inputs",
 }
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from soupkit.publishing.entry import ReportEntry
     from soupkit.publishing.reports.plots import (
         plot_differences,
         plot_interpolation,
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
         plot_scores,
         plot_search,
     )
-    from soupkit.publishing.reports.report import ReportEntry, make_report
+    from soupkit.publishing.reports.report import make_report
     from soupkit.publishing.reports.report_inputs import read_results
 
 

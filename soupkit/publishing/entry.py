@@ -1,8 +1,19 @@
-"""A push's entry in a recipe: the options of `soupkit push`, in the same words."""
+"""The entries of reports and pushes in a recipe: the options of the two commands, in the same words."""
 
 from pathlib import Path
 
 from soupkit.schema import Entry
+
+
+class ReportEntry(Entry):
+    """A report in a recipe. Without `inputs` the recipe's own results."""
+
+    inputs: list[Path] = []  # noqa: RUF012 - pydantic copies defaults
+    title: str | None = None
+    held_out: str | None = None
+    difference: list[str] = []  # noqa: RUF012
+    only: list[str] = []  # noqa: RUF012
+    png: bool = False
 
 
 class PushEntry(Entry):

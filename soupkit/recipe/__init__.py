@@ -1,1 +1,1 @@
-"""The top floor below the command line: a recipe as a whole, its sections composed, ordered and run."""
+"""A recipe as a whole: its sections composed, ordered, reckoned and run."""

@@ -9,9 +9,13 @@ from soupkit.checkpoint import open_headers
 from soupkit.checkpoint.architecture import architecture_of
 from soupkit.checkpoint.dtypes import BY_TORCH_NAME
 from soupkit.errors import ArchitectureError, SoupkitError, UsageError
+from soupkit.evaluation.entry import EvaluateEntry
 from soupkit.evaluation.sizes import TaskSize, task_sizes
-from soupkit.recipe.graph import Step
-from soupkit.recipe.steps import Work
+from soupkit.merging.entry import SoupEntry
+from soupkit.publishing.entry import PushEntry
+from soupkit.recipe.run_directory import RunDirectory
+from soupkit.recipe.steps import EvaluateStep, MergeStep, PushStep, SearchStep, Step, TrainStep
+from soupkit.search import SearchEntry
 from soupkit.training.cost import RunCost, model_cost, run_cost
 from soupkit.training.entry import TrainEntry
 from soupkit.training.model import find_config
@@ -47,33 +51,39 @@ class _Weights:
     text: int | None
 
 
-def step_costs(work: Work, steps: Sequence[Step], *, world: int = 1, rate: float | None = None) -> dict[str, StepCost]:
+def step_costs(
+    directory: RunDirectory, steps: Sequence[Step[Any]], *, world: int = 1, rate: float | None = None
+) -> dict[str, StepCost]:
     """Return the cost of each of `steps`, on `world` GPUs that each do `rate` operations a second.
 
     Only what is said of weights is read of them (headers). Raises UsageError where a training cannot be shared by
     `world`, or a task cannot be scored.
     """
-    reckoning = _Reckoning(work, world, rate)
+    reckoning = _Reckoning(directory, world, rate)
     return {step.name: reckoning.cost(step) for step in steps}
 
 
 class _Reckoning:
-    """Costs of steps, with what is known of each model by the place where it is or will be."""
+    """Costs of steps, with what is known of each model by the path where it is or will be."""
 
-    def __init__(self, work: Work, world: int, rate: float | None) -> None:
-        self._work, self._world, self._rate = work, world, rate
-        self._known: dict[str, _Weights | None] = {}
+    def __init__(self, directory: RunDirectory, world: int, rate: float | None) -> None:
+        self._directory, self._world, self._rate = directory, world, rate
+        self._models: dict[str, _Weights | None] = {}
 
-    def cost(self, step: Step) -> StepCost:
-        entry, kind = self._work.entry(step), step.name.split(".")[0]
-        if kind == "train":
-            assert isinstance(step.entry, TrainEntry)
-            return self._train(step.entry)
-        if kind == "soup":
-            return self._search(entry) if "search" in entry else self._merge(entry)
-        if kind == "evaluate":
-            return self._evaluate(entry)
-        return self._push(entry) if kind == "push" else StepCost()
+    def cost(self, step: Step[Any]) -> StepCost:
+        entry = self._directory.entry(step)
+        match step:
+            case TrainStep():
+                return self._train(step.entry)
+            case MergeStep():
+                return self._merge(entry)
+            case SearchStep():
+                return self._search(entry)
+            case EvaluateStep():
+                return self._evaluate(entry)
+            case PushStep():
+                return self._push(entry)
+        return StepCost()
 
     def _days(self, operations: float | None) -> float | None:
         if operations is None or self._rate is None:
@@ -91,62 +101,65 @@ class _Reckoning:
 
     def _weights(self, ref: str) -> _Weights | None:
         """Return what is known of the weights that `ref` names: a step's, or some that are there already."""
-        if ref not in self._known:
+        if ref not in self._models:
             try:
-                self._known[ref] = self._find(ref)
+                self._models[ref] = self._measure(ref)
             except (SoupkitError, OSError):
-                self._known[ref] = None
-        return self._known[ref]
+                self._models[ref] = None
+        return self._models[ref]
 
-    def _find(self, ref: str) -> _Weights | None:
-        base = ref if Path(ref).exists() else ref.rpartition("@")[0] or ref  # an average, a snapshot: of the same size
-        step = next((s for s in self._work.steps.values() if str(self._work.place(s.name)) == base), None)
+    def _measure(self, ref: str) -> _Weights | None:
+        run = ref if Path(ref).exists() else ref.rpartition("@")[0] or ref  # an average, a snapshot: of the same size
+        step = next((s for s in self._directory.steps.values() if str(self._directory.output(s.name)) == run), None)
         if step is None or Path(ref).exists():
             with open_headers(ref) as headers:
                 config = architecture_of(headers).config
                 parameters = sum(spec.numel for spec in headers.tensors.values())
                 nbytes = sum(spec.nbytes for spec in headers.tensors.values())
             return _Weights(parameters, nbytes, *_operations(config["model_cfg"] if config else None))
-        if isinstance(step.entry, TrainEntry):
-            init = self._work.entry(step)["init"]
+        if isinstance(step, TrainStep):
+            init = self._directory.entry(step).init
             if step.entry.model is None and init is not None:
                 return self._weights(init)
             model_cfg = find_config(step.entry)["model_cfg"]
             cost = model_cost(model_cfg, patch_dropout=0, checkpointing=False, bf16=True)  # counted for a run already
             return _Weights(cost.parameters, cost.parameters * _FP32, cost.image, cost.forward - cost.image)
-        entry = self._work.entry(step)
-        first = self._weights(entry["ingredients"][0]) if entry.get("ingredients") else None
-        return first if first is None else _converted(first, entry.get("dtype"))
+        if not isinstance(step, MergeStep | SearchStep):
+            return None
+        entry = self._directory.entry(step)
+        first = self._weights(entry.ingredients[0]) if entry.ingredients else None
+        dtype = entry.dtype if isinstance(entry, SoupEntry) else None
+        return first if first is None else _converted(first, dtype)
 
-    def _ingredients(self, entry: dict[str, Any]) -> tuple[list[_Weights], tuple[str, ...]]:
-        refs = [*entry["ingredients"], *([entry["base"]] if entry.get("base") else [])]
-        found = [self._weights(ref) for ref in refs]
-        lost = tuple(f"the size of {ref}" for ref, weights in zip(refs, found, strict=True) if weights is None)
-        return [weights for weights in found if weights is not None], lost
+    def _all_weights(self, refs: Sequence[str]) -> tuple[list[_Weights], tuple[str, ...]]:
+        """Return what is known of the weights that `refs` name, and a note of each that nothing is known of."""
+        weights = [self._weights(ref) for ref in refs]
+        lost = tuple(f"the size of {ref}" for ref, one in zip(refs, weights, strict=True) if one is None)
+        return [one for one in weights if one is not None], lost
 
-    def _merge(self, entry: dict[str, Any]) -> StepCost:
-        weights, lost = self._ingredients(entry)
+    def _merge(self, entry: SoupEntry) -> StepCost:
+        weights, lost = self._all_weights([*entry.ingredients, *([entry.base] if entry.base else [])])
         if lost:
             return StepCost(unknown=lost)
         return StepCost(
-            bytes_read=sum(w.nbytes for w in weights), bytes_written=_converted(weights[0], entry["dtype"]).nbytes
+            bytes_read=sum(w.nbytes for w in weights), bytes_written=_converted(weights[0], entry.dtype).nbytes
         )
 
-    def _search(self, entry: dict[str, Any]) -> StepCost:
-        weights, lost = self._ingredients(entry)
-        n = len(entry["ingredients"])
-        trials = most_trials(entry["search"], n, entry["orders"], entry["budget"])
+    def _search(self, entry: SearchEntry) -> StepCost:
+        weights, lost = self._all_weights(entry.ingredients)
+        n = len(entry.ingredients)
+        trials = most_trials(entry.search, n, entry.orders, entry.budget)
         if trials is None:
-            lost = (*lost, f"how many trials the strategy {entry['search']} makes")
-        sizes, missing = self._sizes(entry["task"], entry, split="val")
-        reported, more = self._sizes(entry["report_task"], entry, split="test")
+            lost = (*lost, f"how many trials the strategy {entry.search} makes")
+        sizes, missing = self._sizes(entry.task, entry, split="val")
+        reported, more = self._sizes(entry.report_task, entry, split="test")
         if lost or trials is None:
             return StepCost(unknown=lost)
         passes = n + trials
         images, prompts = (passes * a + 3 * b for a, b in zip(_sums(sizes), _sums(reported), strict=True))
         operations = _passes(weights[0], images, prompts)
         # Each is looked at, scored alone and merged; a trial reads the one that it tries, a mixture all.
-        mixtures = entry["budget"] if entry["search"] in ("weights", "experts") else 0
+        mixtures = entry.budget if entry.search in ("weights", "experts") else 0
         every, largest = sum(w.nbytes for w in weights), max(w.nbytes for w in weights)
         read = (3 + mixtures) * every + (trials - mixtures) * largest
         return StepCost(
@@ -154,35 +167,32 @@ class _Reckoning:
             images=images, prompts=prompts, unknown=(*missing, *more),
         )  # fmt: skip
 
-    def _evaluate(self, entry: dict[str, Any]) -> StepCost:
-        sizes, missing = self._sizes(entry["tasks"], entry, split="test")
+    def _evaluate(self, entry: EvaluateEntry) -> StepCost:
+        sizes, missing = self._sizes(entry.tasks, entry, split="test")
         images, prompts = _sums(sizes)
-        models = [self._weights(ref) for ref in entry["refs"]]
-        each = [None if m is None else _passes(m, images, prompts) for m in models]
-        counted = [e for e in each if e is not None]
-        operations = sum(counted) if len(counted) == len(each) else None
-        lost = tuple(f"the size of {r}" for r, m in zip(entry["refs"], models, strict=True) if m is None)
+        weights, lost = self._all_weights(entry.refs)
+        counted = [passes for one in weights if (passes := _passes(one, images, prompts)) is not None]
+        operations = sum(counted) if len(counted) == len(entry.refs) else None
         return StepCost(
             operations=operations, days=self._days(operations),
-            bytes_read=None if lost else sum(m.nbytes for m in models if m is not None),
-            images=images * len(models), prompts=prompts * len(models), unknown=(*missing, *lost),
+            bytes_read=None if lost else sum(one.nbytes for one in weights),
+            images=images * len(entry.refs), prompts=prompts * len(entry.refs), unknown=(*missing, *lost),
         )  # fmt: skip
 
     def _sizes(
-        self, tasks: Sequence[str], entry: dict[str, Any], *, split: str
+        self, tasks: Sequence[str], entry: SearchEntry | EvaluateEntry, *, split: str
     ) -> tuple[list[TaskSize], tuple[str, ...]]:
-        root, limit = entry.get("data_root"), entry.get("limit")
-        found = [s for text in tasks for s in task_sizes(text, data_root=Path(root) if root else None, split=split)]
-        if limit is not None:
-            found = [TaskSize(s.name, s.split, min(s.images or limit, limit), s.prompts) for s in found]
-        lost = [f"the images of {s.name}:{s.split}" for s in found if s.images is None]
-        lost += [f"the prompts of {s.name}:{s.split}" for s in found if s.images is not None and s.prompts is None]
-        return found, tuple(lost)
+        sizes = [s for text in tasks for s in task_sizes(text, data_root=entry.data_root, split=split)]
+        if (limit := entry.limit) is not None:
+            sizes = [TaskSize(s.name, s.split, min(s.images or limit, limit), s.prompts) for s in sizes]
+        lost = [f"the images of {s.name}:{s.split}" for s in sizes if s.images is None]
+        lost += [f"the prompts of {s.name}:{s.split}" for s in sizes if s.images is not None and s.prompts is None]
+        return sizes, tuple(lost)
 
-    def _push(self, entry: dict[str, Any]) -> StepCost:
-        weights = self._weights(entry["soup"])
+    def _push(self, entry: PushEntry) -> StepCost:
+        weights = self._weights(entry.soup)
         if weights is None:
-            return StepCost(unknown=(f"the size of {entry['soup']}",))
+            return StepCost(unknown=(f"the size of {entry.soup}",))
         return StepCost(bytes_read=weights.nbytes, bytes_written=weights.nbytes)
 
 
@@ -202,8 +212,8 @@ def _sums(sizes: Sequence[TaskSize]) -> tuple[int, int]:
 
 def _converted(weights: _Weights, dtype: str | None) -> _Weights:
     """Return the same weights in another dtype; None keeps theirs."""
-    known = BY_TORCH_NAME.get(dtype or "")
-    return weights if known is None else replace(weights, nbytes=weights.parameters * known.itemsize)
+    target = BY_TORCH_NAME.get(dtype or "")
+    return weights if target is None else replace(weights, nbytes=weights.parameters * target.itemsize)
 
 
 def _operations(model_cfg: dict[str, Any] | None) -> tuple[int | None, int | None]:

@@ -12,25 +12,25 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
 from soupkit.errors import SoupkitError
 from soupkit.progress import Progress
-from soupkit.recipe.graph import Step
+from soupkit.recipe.steps import TrainStep
 from soupkit.training import TrainOptions
 from soupkit.training.entry import TrainEntry
 
 
 @dataclass(slots=True)
 class _Going:
-    """A training that goes on: its process, since when, which of the `jobs` places it has, and how it failed."""
+    """A training that goes on: its process, since when, which of the `jobs` slots it has, and how it failed."""
 
-    step: Step
+    step: TrainStep
     process: subprocess.Popen[str]
     since: float
-    place: int
+    slot: int
     error: SoupkitError | None = None
 
 
@@ -42,7 +42,7 @@ class Trainings:
         self._events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.going: dict[str, _Going] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Trainings":
         return self
 
     def __exit__(
@@ -51,11 +51,15 @@ class Trainings:
         if self.going:
             self._stop()
 
-    def start(self, step: Step, entry: dict[str, Any], output: Path | None, ready: int) -> None:
+    def start(self, step: TrainStep, entry: TrainEntry, output: Path | None, ready: int) -> None:
         """Begin the training of `entry` into `output`. `ready` are the samples of all that could begin now."""
-        place = min(set(range(self._jobs)) - {g.place for g in self.going.values()})
-        options = {**asdict(self._options), **self._share(place)}
-        order = {"entry": entry, "output": str(output), "options": {k: _plain(v) for k, v in options.items()}}
+        slot = min(set(range(self._jobs)) - {g.slot for g in self.going.values()})
+        options = {**asdict(self._options), **self._share(slot)}
+        order = {
+            "entry": entry.model_dump(mode="json"),
+            "output": str(output),
+            "options": {k: _plain(v) for k, v in options.items()},
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "soupkit.recipe.training_worker"],
             stdin=subprocess.PIPE,
@@ -71,14 +75,14 @@ class Trainings:
             pass  # it is dead already; what it died of is seen when it is waited for
         if not self.going:
             self._progress.start("training", ready, "samples")
-        self.going[step.name] = _Going(step, process, time.perf_counter(), place)
+        self.going[step.name] = _Going(step, process, time.perf_counter(), slot)
         threading.Thread(target=self._listen, args=(step.name, process), daemon=True).start()
 
-    def _share(self, place: int) -> dict[str, Any]:
+    def _share(self, slot: int) -> dict[str, Any]:
         """Return this training's part of the machine: a GPU in turn, and its share of the cores."""
         share: dict[str, Any] = {}
         if self._options.device == "auto" and (count := torch.cuda.device_count()) > 1:
-            share["device"] = f"cuda:{place % count}"
+            share["device"] = f"cuda:{slot % count}"
         return {**share, "cores": max(1, len(os.sched_getaffinity(0)) // self._jobs)}
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
@@ -88,7 +92,7 @@ class Trainings:
         process.wait()
         self._events.put((name, {"event": "ended"}))
 
-    def wait(self) -> tuple[Step, float, SoupkitError | None]:
+    def wait(self) -> tuple[TrainStep, float, SoupkitError | None]:
         """Return the next training that ends: its step, its seconds, and what it failed with, if it did."""
         while True:
             name, event = self._events.get()

@@ -6,20 +6,21 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from soupkit.errors import SoupkitError, StorageError, UsageError
 from soupkit.evaluation import EvaluationOptions
+from soupkit.files import storage_error
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
 from soupkit.recipe.costs import StepCost, step_costs
-from soupkit.recipe.graph import Step, read_recipe
+from soupkit.recipe.graph import read_recipe
 from soupkit.recipe.parallel_trainings import Trainings
-from soupkit.recipe.steps import Resources, StepResult, Work
+from soupkit.recipe.run_directory import RunDirectory, StepResult
+from soupkit.recipe.steps import Resources, Step, TrainStep
 from soupkit.training import TrainOptions
-from soupkit.training.entry import TrainEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,20 @@ class RunResult:
     steps: tuple[StepResult, ...]
     seconds: float
     costs: dict[str, StepCost]
+
+    def document(self) -> dict[str, Any]:
+        """Return what `soupkit run --json` says of the run."""
+        steps = [
+            {
+                "name": step.name,
+                "status": step.status,
+                "output": str(step.output) if step.output is not None else None,
+                "seconds": step.seconds,
+                **({"cost": asdict(self.costs[step.name])} if step.name in self.costs else {}),
+            }
+            for step in self.steps
+        ]
+        return {"name": self.name, "output": str(self.output), "steps": steps, "seconds": self.seconds}
 
 
 def run_recipe(
@@ -61,59 +76,54 @@ def run_recipe(
     graph = read_recipe(recipe)
     steps = graph.until(until)
     root = output or Path("runs") / graph.name
-    means = Resources.of(training, evaluation, fresh=fresh)
+    resources = Resources.of(training, evaluation, fresh=fresh)
     if jobs < 1:
-        raise UsageError("at least one training is made at a time", "--jobs")
+        raise UsageError(f"{jobs} is less than one training at a time", "--jobs", "for example --jobs 2")
     if dry_run:
-        work = Work(root, steps, means, SILENT)
-        results = [StepResult(s.name, work.outlook(s), work.place(s.name), 0.0) for s in steps]
+        directory = RunDirectory(root, steps, resources, SILENT)
+        results = [StepResult(s.name, directory.outlook(s), directory.output(s.name), 0.0) for s in steps]
         todo = [s for s, r in zip(steps, results, strict=True) if r.status == "planned"]
-        costs = step_costs(work, todo, world=world_size, rate=rate)
+        costs = step_costs(directory, todo, world=world_size, rate=rate)
         return RunResult(graph.name, root, tuple(results), time.perf_counter() - started, costs)
     with joined_ranks() as ranks:
         if ranks.size > 1:
             raise UsageError("a whole recipe is run by one process", "torchrun", "give its train section to torchrun")
     with _held(root), _terminated_like_interrupted():
-        work = Work(root, steps, means, progress)
-        results = [work.do(step) for step in steps] if jobs == 1 else _side_by_side(work, steps, jobs)
+        directory = RunDirectory(root, steps, resources, progress)
+        results = [directory.do(step) for step in steps] if jobs == 1 else _side_by_side(directory, steps, jobs)
     return RunResult(graph.name, root, tuple(results), time.perf_counter() - started, {})
 
 
-def _side_by_side(work: Work, steps: tuple[Step, ...], jobs: int) -> list[StepResult]:
+def _side_by_side(directory: RunDirectory, steps: tuple[Step[Any], ...], jobs: int) -> list[StepResult]:
     """Do the steps, up to `jobs` trainings at a time; everything else waits until none is going on."""
     results: dict[str, StepResult] = {}
     waiting = {step.name: step for step in steps}
     failed: SoupkitError | None = None
-    with Trainings(jobs, work.means.training, work.progress) as trainings:
+    with Trainings(jobs, directory.resources.training, directory.progress) as trainings:
         while waiting or trainings.going:
             ready = [s for s in waiting.values() if failed is None and all(n in results for n in s.needs)]
-            training = [s for s in ready if s.name.startswith("train.")]
-            samples = sum(_samples(step) for step in training)
-            for step in training[: jobs - len(trainings.going)]:
-                del waiting[step.name]
-                if (unchanged := work.begin(step)) is not None:
-                    results[step.name] = unchanged
+            training = [s for s in ready if isinstance(s, TrainStep)]
+            samples = sum(step.entry.steps * step.entry.batch_size for step in training)
+            for one in training[: jobs - len(trainings.going)]:
+                del waiting[one.name]
+                if (unchanged := directory.begin(one)) is not None:
+                    results[one.name] = unchanged
                 else:
-                    trainings.start(step, work.entry(step), work.place(step.name), samples)
+                    trainings.start(one, directory.entry(one), directory.output(one.name), samples)
             if trainings.going:
-                step, seconds, error = trainings.wait()
+                ended, seconds, error = trainings.wait()
                 if error is None:
-                    results[step.name] = work.end(step, seconds)
+                    results[ended.name] = directory.end(ended, seconds)
                 elif failed is None:
                     failed = error
-                    work.progress.note(f"{step.name} failed: {error.what}; what goes on beside it is let finish")
+                    directory.progress.note(f"{ended.name} failed: {error.what}; what goes on beside it is let finish")
             elif failed is not None:
                 raise failed
             elif not training:
                 step = ready[0]
                 del waiting[step.name]
-                results[step.name] = work.do(step)
+                results[step.name] = directory.do(step)
     return [results[step.name] for step in steps]
-
-
-def _samples(step: Step) -> int:
-    assert isinstance(step.entry, TrainEntry)
-    return step.entry.steps * step.entry.batch_size
 
 
 @contextmanager
@@ -123,7 +133,7 @@ def _held(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
     except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", root, "choose another -o") from error
+        raise storage_error(error, root, 0) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,44 +1,30 @@
-"""One run in its directory: where each step's result lies, what decides it, and how it is made."""
+"""The steps of a recipe: what each kind of them is told, what decides its result, and how it is made."""
 
-import hashlib
-import json
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
-from braceexpand import braceexpand
-
-from soupkit.checkpoint.hub import is_hub
-from soupkit.checkpoint.partial import partial_path
 from soupkit.evaluation import EvaluationOptions, default_cache, evaluate
-from soupkit.evaluation.tasks import split_name
+from soupkit.evaluation.entry import EvaluateEntry
+from soupkit.evaluation.scores_document import SCORES, ScoresDocument
 from soupkit.merging import RunOptions, merge
+from soupkit.merging.entry import SoupEntry
 from soupkit.progress import Progress
+from soupkit.publishing.entry import PushEntry, ReportEntry
 from soupkit.publishing.hub.push import PushOptions, publish
 from soupkit.publishing.reports.plots import plot_search
 from soupkit.publishing.reports.report import make_report
-from soupkit.recipe.graph import Step, resolved
+from soupkit.recipe.inputs import Stamp, Stamps
+from soupkit.recipe.references import replace_references
+from soupkit.schema import Entry
 from soupkit.search import SearchEntry, greedy_search
 from soupkit.training import TrainOptions, train
 from soupkit.training.entry import NOT_IDENTITY, TrainEntry
 
-# Raised when a step comes to do something else for the same entry, so that its old results are made anew.
-_VERSIONS = {"train": 1, "soup": 1, "evaluate": 1, "report": 1, "push": 2}
-_STATE = "run.json"
-SCORES, REPORT, FIGURES = "scores.json", "report.html", "figures"
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What came of a step. `status` is "done", "unchanged" or "planned"; `output` is None for what is sent."""
-
-    name: str
-    status: str
-    output: Path | None
-    seconds: float
+REPORT, FIGURES = "report.html", "figures"
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,216 +41,188 @@ class Resources:
             replace(training or TrainOptions(), fresh=fresh), evaluation or EvaluationOptions(cache=default_cache())
         )
 
+    @property
+    def fresh(self) -> bool:
+        """Whether everything is made anew."""
+        return self.training.fresh
 
-class Work:
-    """A run in its directory `root`: what each step was made from, as `run.json` remembers it."""
 
-    def __init__(self, root: Path, steps: Sequence[Step], means: Resources, progress: Progress) -> None:
-        self.root, self.means, self.progress = root, means, progress
-        self.fresh = means.training.fresh
-        self.steps = {step.name: step for step in steps}
-        self.keys: dict[str, str] = {}
-        try:
-            state = json.loads((root / _STATE).read_text("utf-8"))
-            self.known: dict[str, str] = dict(state["steps"])
-            self.begun: dict[str, str] = dict(state.get("begun", {}))
-        except (OSError, ValueError, KeyError, TypeError):
-            self.known, self.begun = {}, {}
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a step is made with: the run's directory, its resources, all of its steps, and who is told."""
 
-    def place(self, name: str) -> Path | None:
-        """Return where the result of a step lies; None for what is sent elsewhere."""
-        kind, _, member = name.partition(".")
-        if member:
-            return self.root / kind / member
-        if kind == "push":
-            folder = getattr(self.steps[name].entry, "folder", None)
-            return self.root / folder if folder is not None else None
-        return {"evaluate": self.root / SCORES, "report": self.root / REPORT}.get(kind)
+    root: Path
+    resources: Resources
+    steps: "Mapping[str, Step[Any]]"
+    progress: Progress
 
-    def entry(self, step: Step) -> dict[str, Any]:
-        """Return what the step's entry says, with the places of the steps that it names."""
-        places = {name: place for name in step.needs if (place := self.place(name)) is not None}
-        return resolved(step.entry, places)
 
-    def _key(self, step: Step) -> str:
-        """Name what decides the step's result: its version, its entry, the files it names, and its needs' keys.
+@dataclass(frozen=True, slots=True)
+class Step(ABC, Generic[AnyEntry]):
+    """One step: its name (`soup.greedy`, `evaluate`), what its section says, and the steps whose results it uses.
 
-        Other steps count by their keys, not by where they lie: the directory of a run may be moved.
-        """
-        files = [stamp for stamp in _inputs(self._foreign(self.entry(step))) if stamp]
-        entry = step.entry.model_dump(mode="json")
-        if step.name.startswith("train."):
-            entry = {k: v for k, v in entry.items() if k not in NOT_IDENTITY}
-        parts = [_VERSIONS[step.name.split(".")[0]], entry, files, [self.keys[n] for n in step.needs]]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    `section` is the part of a recipe that such steps stand in; `version` is raised when a step comes to do something
+    else for the same entry, so that its old results are made anew.
+    """
 
-    def _foreign(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return the entry without what other steps have made: their keys speak for it."""
+    section: ClassVar[str]
+    version: ClassVar[int] = 1
 
-        def ours(value: Any) -> bool:
-            return isinstance(value, str) and self.root in Path(value).parents
+    name: str
+    entry: AnyEntry
+    needs: tuple[str, ...] = ()
 
-        kept = {
-            k: [v for v in value if not ours(v)] if isinstance(value, list) else value for k, value in entry.items()
-        }
-        return {k: None if ours(value) else value for k, value in kept.items()}
+    def output(self, root: Path) -> Path | None:
+        """Return where the result lies in the run's directory `root`; None for what is sent elsewhere."""
+        return root / self.section / self.name.partition(".")[2]
 
-    def outlook(self, step: Step) -> str:
-        """Say what `do` would do: "unchanged" or "planned". Steps are asked after those that they need."""
-        key = self.keys[step.name] = self._key(step)
-        place = self.place(step.name)
-        there = place is None or place.exists()
-        return "unchanged" if not self.fresh and self.known.get(step.name) == key and there else "planned"
+    def resolved(self, outputs: Mapping[str, Path]) -> AnyEntry:
+        """Return the entry with each `${step}` replaced by that step's output."""
+        return type(self.entry).model_validate(replace_references(self.entry.model_dump(mode="json"), outputs))
 
-    def do(self, step: Step) -> StepResult:
-        """Run `step`, unless what decides it has not changed. Raises what its command raises."""
-        started = time.perf_counter()
-        if (unchanged := self.begin(step)) is not None:
-            return unchanged
-        entry, kind = self.entry(step), step.name.split(".")[0]
-        does: dict[str, Callable[[dict[str, Any], Path | None], None]] = {
-            "train": self._train,
-            "soup": self._soup,
-            "evaluate": self._evaluate,
-            "report": self._report,
-            "push": self._push,
-        }
-        does[kind](entry, self.place(step.name))
-        return self.end(step, time.perf_counter() - started)
+    def identity(self) -> dict[str, Any]:
+        """Return what the entry says of the result."""
+        return self.entry.model_dump(mode="json")
 
-    def begin(self, step: Step) -> StepResult | None:
-        """Return the result of a step that has not changed; make room for any other, and return None."""
-        if self.outlook(step) == "unchanged":
-            self.progress.note(f"{step.name}: unchanged")
-            return StepResult(step.name, "unchanged", self.place(step.name), 0.0)
-        self.progress.note(f"{step.name}:")
-        key = self.keys[step.name]
-        if self.known.pop(step.name, key) != key or self.begun.get(step.name, key) != key:
-            self._make_room(step, self.place(step.name))
-        self.begun[step.name] = key
-        self._remember()
-        return None
+    @abstractmethod
+    def inputs(self, entry: AnyEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield a stamp of each local file or folder that the resolved `entry` names."""
 
-    def end(self, step: Step, seconds: float) -> StepResult:
-        """Remember what a step that is done was made from."""
-        self.known[step.name] = self.begun.pop(step.name)
-        self._remember()
-        return StepResult(step.name, "done", self.place(step.name), seconds)
+    @abstractmethod
+    def make(self, entry: AnyEntry, output: Path | None, making: Making) -> None:
+        """Do what the resolved `entry` says. Raises what its command raises."""
 
-    def _remember(self) -> None:
-        _write(self.root / _STATE, {"schema": 1, "steps": self.known, "begun": self.begun})
 
-    def _make_room(self, step: Step, place: Path | None) -> None:
-        """Make room for a step whose entry has changed since it was done or begun.
+class TrainStep(Step[TrainEntry]):
+    """A training."""
 
-        A soup is soon made again and is removed; a training may have cost days and is kept under another name.
-        """
-        if place is None or not step.name.startswith(("soup.", "train.")):
-            return
-        for old in (place, partial_path(place)):
-            if step.name.startswith("soup."):
-                shutil.rmtree(old, ignore_errors=True)
-            elif old.exists():
-                n = next(n for n in range(1, 10_000) if not old.with_name(f"{old.name}.old{n}").exists())
-                old.rename(old.with_name(f"{old.name}.old{n}"))
-                self.progress.note(f"{step.name} is another run now; the old one is kept as {old.name}.old{n}")
+    section = "train"
 
-    def _train(self, entry: dict[str, Any], place: Path | None) -> None:
-        assert place is not None
-        train(TrainEntry.model_validate(entry), place, options=self.means.training, progress=self.progress)
+    def identity(self) -> dict[str, Any]:
+        """Return what the entry says of the weights."""
+        return {k: v for k, v in self.entry.model_dump(mode="json").items() if k not in NOT_IDENTITY}
 
-    def _soup(self, entry: dict[str, Any], place: Path | None) -> None:
-        assert place is not None
-        if "search" not in entry:
-            merge(
-                entry["ingredients"], place, method=entry["method"], weights=entry["weights"], base=entry["base"],
-                parameters=entry["parameters"], dtype=entry["dtype"], model=entry["model"],
-                preprocess=entry["preprocess"], options=RunOptions(fresh=self.fresh), progress=self.progress,
-            )  # fmt: skip
-            return
-        search = SearchEntry.model_validate(entry).options()
+    def inputs(self, entry: TrainEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield the parent, the model's config, and the data."""
+        yield from stamps.weights([entry.init])
+        yield from stamps.configs([entry.model])
+        yield from stamps.training_data(entry.data)
+
+    def make(self, entry: TrainEntry, output: Path | None, making: Making) -> None:
+        """Train."""
+        assert output is not None
+        train(entry, output, options=making.resources.training, progress=making.progress)
+
+
+class MergeStep(Step[SoupEntry]):
+    """A soup that is merged."""
+
+    section = "soup"
+
+    def inputs(self, entry: SoupEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield ingredients, base, and the configs of bare weights."""
+        yield from stamps.weights([*entry.ingredients, entry.base])
+        yield from stamps.configs([entry.model, entry.preprocess])
+
+    def make(self, entry: SoupEntry, output: Path | None, making: Making) -> None:
+        """Merge."""
+        assert output is not None
+        merge(
+            entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
+            parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
+            options=RunOptions(fresh=making.resources.fresh), progress=making.progress,
+        )  # fmt: skip
+
+
+class SearchStep(Step[SearchEntry]):
+    """A soup that is searched for."""
+
+    section = "soup"
+
+    def inputs(self, entry: SearchEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield ingredients and data sets."""
+        yield from stamps.weights(entry.ingredients)
+        yield from stamps.tasks([*entry.task, *entry.report_task])
+
+    def make(self, entry: SearchEntry, output: Path | None, making: Making) -> None:
+        """Search."""
+        assert output is not None
         greedy_search(
-            entry["ingredients"], place, tasks=entry["task"], report_tasks=entry["report_task"], search=search,
-            evaluation=replace(self.means.evaluation, limit=entry["limit"]), data_root=_path(entry["data_root"]),
-            fresh=self.fresh, picture=plot_search, progress=self.progress,
+            entry.ingredients, output, tasks=entry.task, report_tasks=entry.report_task, search=entry.options(),
+            evaluation=replace(making.resources.evaluation, limit=entry.limit), data_root=entry.data_root,
+            fresh=making.resources.fresh, picture=plot_search, progress=making.progress,
         )  # fmt: skip
 
-    def _evaluate(self, entry: dict[str, Any], place: Path | None) -> None:
-        assert place is not None
+
+class EvaluateStep(Step[EvaluateEntry]):
+    """Scores of checkpoints."""
+
+    section = "evaluate"
+
+    def output(self, root: Path) -> Path | None:
+        """Return the file of the scores."""
+        return root / SCORES
+
+    def inputs(self, entry: EvaluateEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield checkpoints and data sets."""
+        yield from stamps.weights(entry.refs)
+        yield from stamps.tasks(entry.tasks)
+
+    def make(self, entry: EvaluateEntry, output: Path | None, making: Making) -> None:
+        """Score, and write what `soupkit evaluate --json` prints."""
+        assert output is not None
         result = evaluate(
-            entry["refs"], entry["tasks"], data_root=_path(entry["data_root"]),
-            options=replace(self.means.evaluation, limit=entry["limit"]), progress=self.progress,
+            entry.refs, entry.tasks, data_root=entry.data_root,
+            options=replace(making.resources.evaluation, limit=entry.limit), progress=making.progress,
         )  # fmt: skip
-        document = {
-            "schema": 1,
-            "command": "evaluate",
-            "scores": [asdict(s) for s in result.scores],
-            "pairs": [asdict(p) for p in result.pairs],
-            "limit": entry["limit"],
-            "notes": list(result.notes),
-        }
-        _write(place, document)
+        ScoresDocument.of(result, entry.limit, timed=False).write(output)
 
-    def _report(self, entry: dict[str, Any], place: Path | None) -> None:
-        assert place is not None
-        own = [p for p in (self.root / SCORES, *sorted(self.root.glob("soup/*/search.json"))) if p.is_file()]
+
+class ReportStep(Step[ReportEntry]):
+    """The report on all of the run, or on what the entry names."""
+
+    section = "report"
+
+    def output(self, root: Path) -> Path | None:
+        """Return the page."""
+        return root / REPORT
+
+    def inputs(self, entry: ReportEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield what the report is made of."""
+        yield from stamps.files(entry.inputs)
+
+    def make(self, entry: ReportEntry, output: Path | None, making: Making) -> None:
+        """Write the page and, if asked for, its figures."""
+        assert output is not None
+        own = [p for p in (making.root / SCORES, *sorted(making.root.glob("soup/*/search.json"))) if p.is_file()]
         make_report(
-            [Path(p) for p in entry["inputs"]] or own, place, title=entry["title"],
-            held_out=entry["held_out"], difference=entry["difference"], only=entry["only"],
-            png=self.root / FIGURES if entry["png"] else None, fresh=True, progress=self.progress,
+            entry.inputs or own, output, title=entry.title, held_out=entry.held_out, difference=entry.difference,
+            only=entry.only, png=making.root / FIGURES if entry.png else None, fresh=True, progress=making.progress,
         )  # fmt: skip
 
-    def _push(self, entry: dict[str, Any], place: Path | None) -> None:
-        fields = {k: v for k, v in entry.items() if k not in ("soup", "repo", "folder")}
-        report = self.steps.get("report")
-        drawn = report is not None and getattr(report.entry, "png", False)
+
+class PushStep(Step[PushEntry]):
+    """A soup that is published."""
+
+    section = "push"
+    version = 2
+
+    def output(self, root: Path) -> Path | None:
+        """Return the folder that the repository is laid out in; None where it is sent."""
+        return root / self.entry.folder if self.entry.folder is not None else None
+
+    def inputs(self, entry: PushEntry, stamps: Stamps) -> Iterator[Stamp]:
+        """Yield nothing: what is pushed is a result of the run, or a soup whose own record tells what it is."""
+        yield from ()
+
+    def make(self, entry: PushEntry, output: Path | None, making: Making) -> None:
+        """Publish, with the run's scores and figures on the card."""
+        report = making.steps.get("report")
+        drawn = isinstance(report, ReportStep) and report.entry.png
         options = PushOptions(
-            **fields, folder=place,
-            scores=self.root / SCORES if "evaluate" in self.steps else None,
-            figures=self.root / FIGURES if drawn else None,
+            **entry.model_dump(exclude={"soup", "repo", "folder"}), folder=output,
+            scores=making.root / SCORES if "evaluate" in making.steps else None,
+            figures=making.root / FIGURES if drawn else None,
         )  # fmt: skip
-        result = publish(entry["soup"], entry["repo"], options=options, progress=self.progress)
-        self.progress.note(f"{result.folder or result.pull_request or result.url}: {result.status}")
-
-
-def _inputs(entry: dict[str, Any]) -> Iterator[list[Any]]:
-    """Yield a stamp of each local file or folder that an entry names: weights, configs, data sets, training data."""
-    for ref in [*entry.get("ingredients", []), *entry.get("refs", []), entry.get("base"), entry.get("init")]:
-        if ref and not is_hub(ref):
-            yield _stamp(Path(ref) if Path(ref).exists() else Path(ref.rpartition("@")[0] or ref))
-    for key in ("model", "preprocess"):
-        if isinstance(entry.get(key), str) and entry[key].endswith(".json"):
-            yield _stamp(Path(entry[key]))
-    for path in entry.get("inputs", []):
-        yield _stamp(Path(path))
-    for task in (*entry.get("tasks", []), *entry.get("task", []), *entry.get("report_task", [])):
-        yield _stamp(Path(split_name(task)[0]))
-    for source in entry.get("data", []):
-        shards = source.get("shards") or []
-        patterns = [shards] if isinstance(shards, str) else shards
-        found = [Path(shard) for pattern in patterns for shard in _expanded(pattern)]
-        # Sizes alone: data that was copied to another disk is no reason to train for days again.
-        yield [[path.name, path.stat().st_size] for path in (*found, Path(source.get("csv") or "")) if path.is_file()]
-
-
-def _expanded(pattern: str) -> Iterator[str]:
-    try:
-        yield from braceexpand(pattern)
-    except ValueError:  # the training itself will say so
-        yield pattern
-
-
-def _stamp(path: Path) -> list[Any]:
-    """Name what lies at `path` by size and time, without reading it; nothing where nothing is."""
-    files = [path] if path.is_file() else sorted(path.glob("*"))
-    return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", "utf-8")
-    partial.replace(path)
+        result = publish(entry.soup, entry.repo, options=options, progress=making.progress)
+        making.progress.note(f"{result.folder or result.pull_request or result.url}: {result.status}")

@@ -14,9 +14,11 @@ from torch import nn
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
-from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache
+from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.options import EvaluationOptions, default_cache
 from soupkit.evaluation.outcomes import score_of
-from soupkit.evaluation.score_cache import ScoreCache, score_key
+from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.entry import SoupEntry
@@ -122,13 +124,13 @@ def _curve(
     assert evaluation.cache is not None
     weights = evaluation.cache / "weights"
     prints = ranks.together(lambda: [_fingerprint(source, weights, progress) for source in prepared.sources])
-    cache = ScoreCache(evaluation.cache / "scores" if evaluation.scores else None)
+    cache = ScoreCache.of(evaluation)
     with Evaluator(
         config, tasks, evaluation, tokenizer_files=prepared.tokenizer_files, where=base.ref, progress=progress,
         ranks=ranks,
     ) as evaluator:  # fmt: skip
         contents = [content_of(task, evaluation) for task in tasks]
-        settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
+        settings = ScoreSettings.of(evaluation, evaluator.device)
         images = sum(len(pixels.rows) for pixels in evaluator.pixels)
         progress.start(f"{points} points on {len(tasks)} tasks", points * images, "images")
         reader = Reader(evaluator.device)

@@ -8,8 +8,9 @@ from typing import Any
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import StorageError
-from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator
-from soupkit.evaluation.score_cache import ScoreCache, score_key
+from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.options import EvaluationOptions
+from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.task import Task
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.progress import Progress
@@ -101,8 +102,7 @@ class Job:
 
     def scorer(self, evaluator: Evaluator, directory: Path) -> Scorer:
         """Return what scores soups; it keeps what it learns in `directory`."""
-        evaluation = self.evaluation
-        settings = [evaluator.device.type, str(evaluator.dtype), evaluation.limit, evaluation.skip_corrupt]
+        settings = ScoreSettings.of(self.evaluation, evaluator.device)
         # A file of weights means the same to `soupkit evaluate`: its tokenizer's files count by what lies beside it.
         keys = [
             [
@@ -111,5 +111,5 @@ class Job:
             ]
             for p, checkpoint in zip(self.pool.fingerprints, self.pool.checkpoints, strict=True)
         ]
-        cache = ScoreCache(evaluation.cache / "scores" if evaluation.cache is not None and evaluation.scores else None)
+        cache = ScoreCache.of(self.evaluation)
         return Scorer(self.pool, evaluator, len(self.selecting), directory, cache, keys, self.ranks, self.progress)

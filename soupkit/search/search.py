@@ -13,7 +13,9 @@ import torch
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import SoupkitError, UsageError
-from soupkit.evaluation.evaluator import EvaluationOptions, Evaluator, content_of, default_cache
+from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.options import EvaluationOptions, default_cache
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from soupkit.evaluation.metrics import wilson
+from soupkit.evaluation.intervals import wilson
 from soupkit.evaluation.task import Score
 from soupkit.search.candidate import ScoredSoup, Soup, uniform
 from soupkit.search.journal import Journal

@@ -38,7 +38,7 @@ class ModelCost:
 class RunCost:
     """`operations` of the whole run. Memory in bytes for each of `world` GPUs: `state` (parameters, gradients, Adam's
     moments, average) and `activations`. `days` at `rate` operations a second and GPU; None without a rate. `curve` is
-    (samples, learning rate) at 25 places, `peak` the same where the rate is highest."""
+    (samples, learning rate) at 25 points, `peak` the same where the rate is highest."""
 
     steps: int
     samples: int
@@ -61,7 +61,8 @@ def model_cost(model_cfg: dict[str, Any], *, patch_dropout: float, checkpointing
     it, and only the blocks' inputs are kept. Raises ArchitectureError for text towers that only the Hub describes.
     """
     if "hf_model_name" in model_cfg["text_cfg"]:
-        raise ArchitectureError("cannot be counted: its text tower is described on the Hub", "model")
+        what = "cannot be counted: its text tower is described on the Hub"
+        raise ArchitectureError(what, "model", "give open_clip's own text_cfg to count it")
     return _counted(json.dumps(model_cfg), patch_dropout, checkpointing, bf16)
 
 
@@ -145,7 +146,7 @@ def run_cost(
     operations = float(per_sample) * steps * entry.batch_size
     schedule = schedule_of(entry)
     highest = schedule.highest(steps)
-    places = sorted({round(i * (steps - 1) / 24) * entry.batch_size for i in range(25)})
+    points = sorted({round(i * (steps - 1) / 24) * entry.batch_size for i in range(25)})
     return RunCost(
         steps=steps,
         samples=steps * entry.batch_size,
@@ -157,6 +158,6 @@ def run_cost(
         state=model.parameters * _FP32 * (2 + _ADAM + average) / world,
         activations=float(kept * micro),
         days=None if rate is None else operations / (rate * world) / 86400,
-        curve=tuple((place, schedule(place)) for place in places),
+        curve=tuple((samples, schedule(samples)) for samples in points),
         peak=(highest, schedule(highest)),
     )

@@ -8,7 +8,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from soupkit.errors import StorageError, UsageError
+from soupkit.errors import UsageError
+from soupkit.files import storage_error
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -52,7 +53,7 @@ class Curves:
                     self._scored = entry["samples"] if "scores" in entry else self._scored
             self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self._path) from error
+            raise storage_error(error, self._path, 0) from error
         makers: dict[Tracker, Callable[[Path, int, str], _Sink]] = {"tensorboard": _TensorBoard, "trackio": _Trackio}
         self._sinks: list[_Sink] = [makers[name](directory, samples, run) for name in report_to]
 
@@ -76,7 +77,7 @@ class Curves:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry, allow_nan=False) + "\n")
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self._path) from error
+            raise storage_error(error, self._path, 0) from error
 
     def _tell(self, samples: int, values: dict[str, float]) -> None:
         for sink in self._sinks:
@@ -111,10 +112,12 @@ class _Trackio:
 
     def __init__(self, directory: Path, samples: int, run: str) -> None:
         self._trackio: Any = importlib.import_module("trackio")
-        place = directory.resolve()
+        run_directory = directory.resolve()
         resume = "allow" if samples else "never"
         with redirect_stdout(sys.stderr):  # it greets on stdout, which is for what the command prints
-            self._trackio.init(project=place.parent.name or "soupkit", name=run or place.name, resume=resume)
+            self._trackio.init(
+                project=run_directory.parent.name or "soupkit", name=run or run_directory.name, resume=resume
+            )
 
     def write(self, samples: int, values: dict[str, float]) -> None:
         self._trackio.log(values, step=samples)

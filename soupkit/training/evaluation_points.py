@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,27 +9,23 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from soupkit.evaluation import EvaluationOptions, Evaluator, Score, open_tasks
-from soupkit.progress import Progress
-from soupkit.ranks import Ranks
+from soupkit.training.context import RunContext
 from soupkit.training.entry import EvaluationPointsEntry
-from soupkit.training.model import Start
 from soupkit.training.randomness import undisturbed
 
 
 class EvaluationPoints:
     """Scores the weights of a run on its tasks. A second model of the run's architecture holds them meanwhile."""
 
-    def __init__(
-        self, entry: EvaluationPointsEntry, start: Start, ranks: Ranks, device: str, cache: Path | None,
-        progress: Progress,
-    ) -> None:  # fmt: skip
+    def __init__(self, entry: EvaluationPointsEntry, context: RunContext) -> None:
         """Raises DataError and UsageError for tasks that cannot be opened, StorageError without room for the pixels."""
-        tasks = ranks.together(lambda: open_tasks(entry.tasks, data_root=entry.data_root))
-        options = EvaluationOptions(device=device, cache=cache, limit=entry.limit)
+        ranks, start = context.ranks, context.start
+        tasks = ranks.together(open_tasks, entry.tasks, data_root=entry.data_root)
+        options = EvaluationOptions(device=context.options.device, cache=context.options.cache, limit=entry.limit)
         with undisturbed():
             self._evaluator = Evaluator(
                 start.config, tasks, options, tokenizer_files=start.tokenizer_files, where="evaluate",
-                progress=progress, ranks=ranks,
+                progress=context.progress, ranks=ranks,
             )  # fmt: skip
 
     def score(self, model: nn.Module, average: Mapping[str, Tensor] | None) -> dict[str, dict[str, Any]]:
@@ -40,11 +35,11 @@ class EvaluationPoints:
         """
         with undisturbed():
             self._fill(model.state_dict())
-            found = self._scores("")
+            scores = self._scores("")
             if average is not None:
                 self._fill(average)
-                found |= self._scores("ema/")
-        return found
+                scores |= self._scores("ema/")
+        return scores
 
     @torch.no_grad()
     def _fill(self, weights: Mapping[str, Tensor]) -> None:

@@ -4,28 +4,28 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch import Tensor
 
+from soupkit.checkpoint.run_record import snapshot_directory
 from soupkit.errors import SoupkitError
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.training.checkpoints import Checkpoints
+from soupkit.training.context import RunContext
 from soupkit.training.curves import Curves
 from soupkit.training.data.batches import Batch
 from soupkit.training.entry import TrainEntry
 from soupkit.training.evaluation_points import EvaluationPoints, score_text
-from soupkit.training.model import Start
 from soupkit.training.optimizer import set_lr
 from soupkit.training.order import seed_of
 from soupkit.training.parallel import clip_gradients, full_state, update_average
-from soupkit.training.run_directory import Checkpoints, write_model
 from soupkit.training.schedule import schedule_of
-from soupkit.training.signals import Stop
+from soupkit.training.state import TrainState
 from soupkit.training.step import contrastive_step
+from soupkit.training.weights import write_model
 
 _LOG_SECONDS = 5.0  # between lines of progress that say the loss
 _CHECKPOINT_STEPS = 1000
@@ -35,115 +35,95 @@ class NotFiniteError(SoupkitError):
     """The loss or a gradient is NaN or infinite."""
 
 
-@dataclass
-class TrainState:
-    """What changes while a run goes on: all of it is in a checkpoint."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: dict[str, Tensor] | None
-    step: int = 0
-    skipped: int = 0
-    damaged: int = 0
-    loss: float = math.nan
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        counts = torch.tensor([self.step, self.skipped, self.damaged])
-        state = {"model": model, "optimizer": optimizer, "counts": counts}
-        return state if self.average is None else {**state, "average": self.average}
-
-    def restore(self, checkpoints: Checkpoints, samples: int) -> None:
-        """Go on from the checkpoint after `samples` samples. Raises StorageError when it is damaged."""
-        state = self.state()
-        checkpoints.read(state, samples)
-        set_state_dict(self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-        self.step, self.skipped, self.damaged = (int(n) for n in state["counts"])
-
-
 @dataclass(frozen=True, slots=True)
 class Loop:
     """What the steps of a run work with. `curves` are the first rank's; `evaluation` is None without such points."""
 
-    entry: TrainEntry
-    start: Start
-    work: Path
-    ranks: Ranks
+    context: RunContext
     checkpoints: Checkpoints
     curves: Curves | None
     evaluation: EvaluationPoints | None
-    stop: Stop
-    progress: Progress
 
     def run(self, state: TrainState, batches: Iterable[Batch]) -> None:
         """Take the steps that are left.
 
         Raises KeyboardInterrupt, after a checkpoint, when the run is asked to stop; NotFiniteError; StorageError.
         """
-        entry, size = self.entry, self.entry.batch_size
+        entry, size = self.context.entry, self.context.entry.batch_size
         schedule, clock = schedule_of(entry), _Clock(state.step * size)
-        checkpoint_every = entry.checkpoint_every or _CHECKPOINT_STEPS * size
         if self._missed_scores(state):
             self._evaluate(state)
         for batch in batches:
             before = state.step * size
             lr = schedule(before)
             try:
-                norm = take_step(entry, state, batch, lr, self.ranks, self.progress)
+                norm = take_step(entry, state, batch, lr, self.context.ranks, self.context.progress)
             except NotFiniteError:  # on all ranks: what is being written is what the run will go on from
                 self.checkpoints.finish()
                 raise
             samples = state.step * size
             self._measure(before, samples, {"loss": state.loss, "lr": lr, "grad_norm": norm}, clock)
-            self.progress.advance(size)
-            for wanted in entry.snapshots:
-                if before < wanted <= samples:
-                    whole = full_state(state.model.state_dict(), self.ranks)
-                    self.ranks.lead(lambda w=wanted, s=whole: self._snapshot(w, s))  # type: ignore[misc]
+            self.context.progress.advance(size)
+            self._write_snapshots(before, samples, state)
             last = state.step == entry.steps
-            if self.stop.on(self.ranks) and not last:
+            if not last and self.context.stop.on(self.context.ranks):
                 self.checkpoints.write(state.state(), samples, wait=True)
-                self.progress.note(f"stopped after {samples:,} samples, with a checkpoint")
+                self.context.progress.note(f"stopped after {samples:,} samples, with a checkpoint")
                 raise KeyboardInterrupt
             # Before the checkpoint, so that none is there whose scores a kill could have lost.
             if self.evaluation is not None and (last or _crossed(before, samples, self._every)):
                 with clock:
                     self._evaluate(state)
-            if _crossed(before, samples, checkpoint_every) and not last:
+            if not last and _crossed(before, samples, entry.checkpoint_every or _CHECKPOINT_STEPS * size):
                 self.checkpoints.write(state.state(), samples)
             self.checkpoints.poll()
         self.checkpoints.finish()
 
     @property
     def _every(self) -> int:
-        assert self.entry.evaluate is not None
-        return self.entry.evaluate.every
+        assert self.context.entry.evaluate is not None
+        return self.context.entry.evaluate.every
 
     def _missed_scores(self, state: TrainState) -> bool:
         """Whether the run was stopped at a point where it was to be scored: the wish to stop goes first."""
-        size = self.entry.batch_size
+        size = self.context.entry.batch_size
         samples = state.step * size
         if self.evaluation is None or not state.step or not _crossed(samples - size, samples, self._every):
             return False
-        return self.ranks.lead(lambda: self.curves is not None and not self.curves.scored(samples))
+        return self.context.ranks.lead(self._lacks_scores, samples)
+
+    def _lacks_scores(self, samples: int) -> bool:
+        return self.curves is not None and not self.curves.scored(samples)
 
     def _evaluate(self, state: TrainState) -> None:
         assert self.evaluation is not None
-        samples = state.step * self.entry.batch_size
+        samples = state.step * self.context.entry.batch_size
         scores = self.evaluation.score(state.model, state.average)
-        self.ranks.lead(lambda: self.curves.write_scores(samples, scores) if self.curves is not None else None)
-        self.progress.note(f"{samples:,} samples: {score_text(scores)}")
+        self.context.ranks.lead(self._keep_scores, samples, scores)
+        self.context.progress.note(f"{samples:,} samples: {score_text(scores)}")
+
+    def _keep_scores(self, samples: int, scores: dict[str, dict[str, Any]]) -> None:
+        if self.curves is not None:
+            self.curves.write_scores(samples, scores)
 
     def _measure(self, before: int, samples: int, values: dict[str, float], clock: "_Clock") -> None:
-        if self.curves is not None and _crossed(before, samples, self.entry.log_every or self.entry.batch_size):
+        entry = self.context.entry
+        if self.curves is not None and _crossed(before, samples, entry.log_every or entry.batch_size):
             values = {**values, "samples_per_s": round(clock.rate(samples), 2)}
             self.curves.write(samples, {k: v if math.isfinite(v) else None for k, v in values.items()})
         if clock.speaks():
-            self.progress.note(f"{samples:,} samples: loss {values['loss']:.4f}, lr {values['lr']:.3g}")
+            self.context.progress.note(f"{samples:,} samples: loss {values['loss']:.4f}, lr {values['lr']:.3g}")
 
-    def _snapshot(self, samples: int, whole: dict[str, Tensor]) -> None:
-        write_model(self.work / f"samples={samples}", whole, self.start.config, self.start.tokenizer_files)
+    def _write_snapshots(self, before: int, samples: int, state: TrainState) -> None:
+        """Write the snapshots that are due after a step from `before` to `samples` samples."""
+        for wanted in self.context.entry.snapshots:
+            if before < wanted <= samples:
+                whole = full_state(state.model.state_dict(), self.context.ranks)
+                self.context.ranks.lead(self._write_snapshot, wanted, whole)
+
+    def _write_snapshot(self, wanted: int, whole: dict[str, Tensor]) -> None:
+        start = self.context.start
+        write_model(self.context.work / snapshot_directory(wanted), whole, start.config, start.tokenizer_files)
 
 
 class _Clock:
@@ -190,8 +170,8 @@ def take_step(entry: TrainEntry, state: TrainState, batch: Batch, lr: float, ran
         state.model, batch.images, batch.texts, loss=entry.loss,
         micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
     )  # fmt: skip
-    found = clip_gradients(state.model, entry.grad_clip)
-    state.loss, norm = torch.stack([result.loss, found.to(result.loss)]).tolist()  # a GPU is waited for once
+    gradient_norm = clip_gradients(state.model, entry.grad_clip)
+    state.loss, norm = torch.stack([result.loss, gradient_norm.to(result.loss)]).tolist()  # a GPU is waited for once
     state.step += 1
     if math.isfinite(state.loss) and math.isfinite(norm):
         set_lr(state.optimizer, lr)

@@ -71,18 +71,20 @@ def contrastive_gradients(
     ranks = ranks or Ranks()
     if image.ndim != 2 or image.shape != text.shape:
         raise UsageError(
-            f"features of images {tuple(image.shape)} and texts {tuple(text.shape)} do not pair up", "loss"
+            f"features of images {tuple(image.shape)} and texts {tuple(text.shape)} do not pair up",
+            "loss",
+            "give (n, d) features of n images and of their n texts",
         )
     dtype = torch.promote_types(torch.promote_types(image.dtype, text.dtype), torch.float32)
     image, text = image.to(dtype), text.to(dtype)
     scale = logit_scale.reshape(()).to(dtype)
     bias = torch.zeros_like(scale) if logit_bias is None else logit_bias.reshape(()).to(dtype)
     tiles = _Tiles(image, _gather(text, ranks), scale, bias, ranks.rank * len(image), tile)
-    found = _clip(tiles, ranks) if loss == "clip" else _siglip(tiles)
-    total = found.loss
+    part = _clip(tiles, ranks) if loss == "clip" else _siglip(tiles)
+    total = part.loss
     if ranks.size > 1:
         dist.all_reduce(total)
-    return LossGradients(total, found.image, _scatter(found.text, ranks), found.logit_scale, found.logit_bias)
+    return LossGradients(total, part.image, _scatter(part.text, ranks), part.logit_scale, part.logit_bias)
 
 
 class _Tiles:
@@ -174,7 +176,8 @@ def _gather(features: Tensor, ranks: Ranks) -> Tensor:
     dist.all_reduce(sizes, dist.ReduceOp.MAX)
     largest, smallest = sizes[0].item(), -sizes[1].item()
     if largest != smallest:
-        raise UsageError(f"ranks have between {smallest} and {largest} samples; all need the same number", "loss")
+        what = f"ranks have between {smallest} and {largest} samples; all need the same number"
+        raise UsageError(what, "loss", "divide the batch evenly")
     everything = features.new_empty(ranks.size * len(features), features.shape[1])
     _all_gather(everything, features.contiguous())
     return everything

@@ -11,12 +11,12 @@ from torch import nn
 from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.reference import open_headers
+from soupkit.checkpoint.run_record import record_of
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, open_tokenizer
 from soupkit.progress import SILENT, Progress
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import seed_of
-from soupkit.training.run_directory import read_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,8 @@ def find_start(entry: TrainEntry, progress: Progress = SILENT) -> Start:
     with open_checkpoint(entry.init, progress=progress) as parent:
         config = _own_config(entry) if entry.model is not None else _config_of(parent)
         value = fingerprint(parent).value
-        files, place = parent.tokenizer_files, parent.path
-    run = place.parent if place.name == "ema" or place.name.startswith("samples=") else place
-    before = read_training(run) or {}
-    return Start(config, value, (value, *before.get("lineage", [])), files)
+        record = record_of(parent.path)
+        return Start(config, value, (value, *(record.lineage if record else ())), parent.tokenizer_files)
 
 
 def find_config(entry: TrainEntry) -> dict[str, Any]:
@@ -68,11 +66,11 @@ def _own_config(entry: TrainEntry) -> dict[str, Any]:
         try:
             model = json.loads(Path(model).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"the model's config cannot be read: {error}", entry.model) from error
+            raise UsageError(f"cannot be read: {error}", entry.model, "name a JSON file with a model_cfg") from error
     elif isinstance(model, str):
         name, model = model, open_clip.get_model_config(model)
         if model is None:
-            raise UsageError(f"open_clip knows no model {name!r}", "model", "see open_clip.list_models()")
+            raise UsageError(f"open_clip knows no model {name!r}", "model", "open_clip.list_models() lists them")
     config = dict(model) if "model_cfg" in model else {"model_cfg": dict(model)}
     if not all(isinstance(config["model_cfg"].get(k), dict) for k in ("vision_cfg", "text_cfg")):
         raise UsageError("the model's config has no vision_cfg and text_cfg", "model", "write it as open_clip does")
@@ -106,7 +104,8 @@ def build(entry: TrainEntry, start: Start, device: torch.device) -> tuple[nn.Mod
             try:
                 getattr(model, name)()
             except (AttributeError, NotImplementedError, AssertionError) as error:
-                raise UsageError(f"this model has no {name} in open_clip: {error}", "lock_image, lock_text") from error
+                what = f"this model has no {name} in open_clip: {error}"
+                raise UsageError(what, "lock_image, lock_text", "train both towers") from error
     if entry.loss == "siglip" and getattr(model, "logit_bias", None) is None:
         raise ArchitectureError("has no logit_bias, which the SigLIP loss needs", "model", "add init_logit_bias: -10")
     return model, open_tokenizer(start.config, start.tokenizer_files, entry.init or "model")

@@ -35,11 +35,11 @@ class Shuffled:
         return self._total
 
     def __call__(self, k: int) -> int:
-        """Return the number of the sample that is drawn at place `k`."""
-        epoch, place = divmod(k, self._total)
+        """Return the number of the sample that is drawn at position `k`."""
+        epoch, position = divmod(k, self._total)
         starts = self._starts(epoch)
-        group = int(np.searchsorted(starts, place, side="right")) - 1
-        return int(self._members(epoch, group)[place - int(starts[group])])
+        group = int(np.searchsorted(starts, position, side="right")) - 1
+        return int(self._members(epoch, group)[position - int(starts[group])])
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._sizes))
@@ -73,10 +73,10 @@ class PartOfShards:
         return len(self._order)
 
     def __call__(self, k: int) -> int:
-        """Return the number of the sample that is drawn at place `k`."""
-        place = self._order(k)
-        shard = int(np.searchsorted(self._kept, place, side="right")) - 1
-        return int(self._first[shard] + self._drawn(shard)[place - int(self._kept[shard])])
+        """Return the number of the sample that is drawn at position `k`."""
+        position = self._order(k)
+        shard = int(np.searchsorted(self._kept, position, side="right")) - 1
+        return int(self._first[shard] + self._drawn(shard)[position - int(self._kept[shard])])
 
     def _draw(self, shard: int) -> np.ndarray:
         n = int(self._first[shard + 1] - self._first[shard])
@@ -94,7 +94,7 @@ class Subset:
         return len(self.members)
 
     def __call__(self, k: int) -> int:
-        """Return the number of the sample that is drawn at place `k`."""
+        """Return the number of the sample that is drawn at position `k`."""
         return int(self.members[self.order(k)])
 
 
@@ -109,9 +109,9 @@ class Balanced:
         return sum(map(len, self.classes))
 
     def __call__(self, k: int) -> int:
-        """Return the number of the sample that is drawn at place `k`."""
-        group, place = divmod(k, len(self.classes))
-        chosen = int(_permutation(len(self.classes), self.seed, group)[place])
+        """Return the number of the sample that is drawn at position `k`."""
+        group, position = divmod(k, len(self.classes))
+        chosen = int(_permutation(len(self.classes), self.seed, group)[position])
         return self.classes[chosen](group)
 
 
@@ -122,8 +122,8 @@ def _permutation(n: int, seed: int, number: int) -> np.ndarray:
 
 def turn(n: int, seed: int, number: int) -> int:
     """Return which of `n` things has its turn: any `n` numbers that follow a multiple of `n` have each once."""
-    round_, place = divmod(number, n)
-    return int(_permutation(n, seed, round_)[place])
+    round_, position = divmod(number, n)
+    return int(_permutation(n, seed, round_)[position])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,9 @@ def order_of(
         return Shuffled(sizes, seed, block)
     if labels is None:
         return PartOfShards(sizes, share, seed, block)
-    found = labels()
-    rng = np.random.default_rng([seed, len(found)])
-    groups = [np.nonzero(found == c)[0] for c in np.unique(found)]
+    classes = labels()
+    rng = np.random.default_rng([seed, len(classes)])
+    groups = [np.nonzero(classes == c)[0] for c in np.unique(classes)]
     kept = [np.sort(rng.permutation(g)[: max(1, round(share * len(g)))]) for g in groups]
     if not balanced:
         members = np.sort(np.concatenate(kept))

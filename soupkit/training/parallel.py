@@ -47,11 +47,13 @@ def parallelize(
     """
     blocks = _blocks(model)
     if (shard or compile) and not blocks:
-        raise UsageError("the model has no repeated blocks to shard or compile", type(model).__name__)
+        what = "the model has no repeated blocks to shard or compile"
+        raise UsageError(what, type(model).__name__, "train it with shard and compile off")
     if checkpointing:
         switch = getattr(model, "set_grad_checkpointing", None)
         if switch is None:
-            raise UsageError("the model cannot checkpoint its activations", type(model).__name__)
+            what = "the model cannot checkpoint its activations"
+            raise UsageError(what, type(model).__name__, "train it with grad_checkpointing off")
         switch(True)
     if compile:
         for block in blocks:
@@ -92,15 +94,15 @@ def _shard(model: nn.Module, blocks: list[nn.Module], precision: Precision) -> N
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks of the towers: members of outermost lists of modules of one kind that have parts themselves."""
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for child in model.children():
         members = list(child.children())
         alike = len({type(member) for member in members}) == 1 and any(members[0].children())
         if isinstance(child, nn.ModuleList | nn.Sequential) and alike:
-            found += members
+            blocks += members
         else:
-            found += _blocks(child)
-    return found
+            blocks += _blocks(child)
+    return blocks
 
 
 def reduce_gradients(model: nn.Module, ranks: Ranks) -> None:

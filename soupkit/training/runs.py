@@ -1,5 +1,6 @@
 """The runs of a file: what each takes over from the one it starts from, and the several that a sweep stands for."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 import yaml
 
 from soupkit.errors import UsageError
-from soupkit.schema import Document
+from soupkit.schema import Document, KeyPath
 from soupkit.training.entry import TrainEntry
-from soupkit.training.references import RUN_REFERENCE
 from soupkit.training.sweep import SweepEntry, changed
 
+# A run or a sweep, and what of it when not its final weights: ${train.x}@ema.
+RUN_REFERENCE = re.compile(r"\$\{train\.([^}@]+)\}(@.+)?")
 # What a run does not take over from the one it starts from.
 _OWN = ("init", "stop_at", "snapshots", "schedule", "continued_from")
 
@@ -28,22 +30,19 @@ class Run:
     sweep: str | None = None
 
 
-_Place = tuple[str | int, ...]
-
-
 @dataclass(slots=True)
 class _Raw:
-    """A run as the file says it: its settings and where they stand; the sweep that it belongs to.
+    """A run as the file says it: its settings, the path of keys that leads to them, and the sweep that it belongs to.
 
     `inside` reaches into settings that may be another run's (`augmentation.scale`). `elsewhere` says of the settings
     that a sweep or --set gave it where they stand.
     """
 
     fields: dict[str, Any]
-    place: _Place
+    key_path: KeyPath
     sweep: str | None = None
     inside: dict[str, Any] = field(default_factory=dict)
-    elsewhere: dict[str, _Place | str] = field(default_factory=dict)
+    elsewhere: dict[str, KeyPath | str] = field(default_factory=dict)
 
     def set(self, key: str, value: Any) -> None:
         if "." in key:
@@ -59,17 +58,12 @@ def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
     `sweep` is several runs, called NAME-01 or NAME-VARIANT. `settings` are `key=value` or `NAME.key=value`, NAME being
     a run or a sweep, and count before the file. Raises UsageError, with the line.
     """
-    document = Document(path)
-    data: Any = document.data
-    named = isinstance(data, dict) and isinstance(data.get("train"), dict)
-    if isinstance(data, dict) and "train" in data and not named:
-        document.refuse("train should be a map from names to runs", ("train",))
-    raw: dict[str, _Raw] = {}
-    for name, fields in (data["train"] if named else {"": data}).items():
-        place = ("train", name) if named else ()
-        if not isinstance(fields, dict):
-            document.refuse("a run should be a map of its settings", place)
-        raw[name] = _Raw(dict(fields), place)
+    return runs_of(Document(path), settings)
+
+
+def runs_of(document: Document, settings: Sequence[str] = ()) -> list[Run]:
+    """Return the runs of a recipe that has been read, as `read_runs` does."""
+    raw = _raw_runs(document)
     later = []
     for key, value in map(_parse, settings):
         those, inner = _named(raw, key)
@@ -80,40 +74,58 @@ def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
             if "sweep" in one.fields or inner == "sweep":
                 one.fields = changed(one.fields, {inner: value})
         if not any("sweep" in one.fields for one in those):
-            raise UsageError("there is no sweep to change", f"--set {key}")
+            raise UsageError("there is no sweep to change", f"--set {key}", "it changes runs that have a sweep")
     raw = _expand(document, raw)
     for key, value in later:
         _apply(raw, key, value)
     return _resolve(document, raw)
 
 
+def _raw_runs(document: Document) -> dict[str, _Raw]:
+    """Return the runs of a recipe by name, as the file says them; one entry alone has an empty name."""
+    data: Any = document.data
+    named = isinstance(data, dict) and isinstance(data.get("train"), dict)
+    if isinstance(data, dict) and "train" in data and not named:
+        document.refuse(
+            "train should be a map from names to runs", ("train",), hint="as in train: {a: {model: ..., data: ...}}"
+        )
+    raw: dict[str, _Raw] = {}
+    for name, fields in (data["train"] if named else {"": data}).items():
+        key_path: KeyPath = ("train", name) if named else ()
+        if not isinstance(fields, dict):
+            document.refuse("a run should be a map of its settings", key_path, hint="docs/training.md lists them")
+        raw[name] = _Raw(dict(fields), key_path)
+    return raw
+
+
 def _expand(document: Document, raw: dict[str, _Raw]) -> dict[str, _Raw]:
     """Put the runs of each sweep in its place."""
-    found: dict[str, _Raw] = {}
+    runs: dict[str, _Raw] = {}
     for name, one in raw.items():
         if "sweep" not in one.fields:
-            found[name] = one
+            runs[name] = one
             continue
         fields = {k: v for k, v in one.fields.items() if k != "sweep"}
-        place = (*one.place, "sweep")
-        sweep = document.validate(SweepEntry, one.fields["sweep"], place)
+        key_path = (*one.key_path, "sweep")
+        sweep = document.validate(SweepEntry, one.fields["sweep"], key_path)
         try:
             seed = int(fields.get("seed", 0))
         except (TypeError, ValueError):
-            document.refuse("seed: should be a whole number", (*one.place, "seed"))
+            document.refuse("seed: should be a whole number", (*one.key_path, "seed"), hint="as in seed: 1")
         for i, (suffix, changes) in enumerate(sweep.runs(seed)):
             member = f"{name}-{suffix}" if name else suffix
-            if member in raw or member in found:
-                document.refuse(f"{member!r} is a run of the sweep {name!r} and stands here too", ("train", member))
+            if member in raw or member in runs:
+                what = f"{member!r} is a run of the sweep {name!r} and stands here too"
+                document.refuse(what, ("train", member), hint="call one of the two something else")
             if isinstance(sweep.variants, dict):
-                where: _Place = (*place, "variants", suffix)
+                where: KeyPath = (*key_path, "variants", suffix)
             else:
-                where = (*place, "variants", i) if sweep.variants else (*place, "draw")
-            found[member] = _Raw(dict(fields), one.place, name, dict(one.inside))
+                where = (*key_path, "variants", i) if sweep.variants else (*key_path, "draw")
+            runs[member] = _Raw(dict(fields), one.key_path, name, dict(one.inside))
             for key, value in changes.items():
-                found[member].set(key, value)
-                found[member].elsewhere[key.partition(".")[0]] = where
-    return found
+                runs[member].set(key, value)
+                runs[member].elsewhere[key.partition(".")[0]] = where
+    return runs
 
 
 def _resolve(document: Document, raw: dict[str, _Raw]) -> list[Run]:
@@ -127,14 +139,14 @@ def _resolve(document: Document, raw: dict[str, _Raw]) -> list[Run]:
             one, parent = raw[member], _parent_of(raw[member])
             fields = one.fields if parent is None else _taken_over(one.fields, settings[parent], runs[parent].entry)
             settings[member] = changed(fields, one.inside)
-            entry = document.validate(TrainEntry, settings[member], one.place, elsewhere=one.elsewhere)
+            entry = document.validate(TrainEntry, settings[member], one.key_path, elsewhere=one.elsewhere)
             runs[member] = Run(member, entry, parent, one.sweep)
     return list(runs.values())
 
 
 def _parent_of(one: _Raw) -> str | None:
-    found = RUN_REFERENCE.fullmatch(str(one.fields.get("init", "")))
-    return found[1] if found else None
+    reference = RUN_REFERENCE.fullmatch(str(one.fields.get("init", "")))
+    return reference[1] if reference else None
 
 
 def _line_of(document: Document, raw: dict[str, _Raw], name: str) -> list[str]:
@@ -165,7 +177,7 @@ def _refuse_parent(document: Document, raw: dict[str, _Raw], name: str, parent: 
     else:
         problem = "starts from itself" if parent in raw else f"starts from {parent!r}, which is no run here"
         hint = f"runs: {', '.join(raw)}"
-    document.refuse(f"{name or 'the run'} {problem}", (*raw[name].place, "init"), hint=hint)
+    document.refuse(f"{name or 'the run'} {problem}", (*raw[name].key_path, "init"), hint=hint)
 
 
 def select_runs(runs: Sequence[Run], name: str | None) -> list[Run]:
@@ -176,8 +188,8 @@ def select_runs(runs: Sequence[Run], name: str | None) -> list[Run]:
     by_name = {run.name: run for run in runs}
     todo = [run for run in runs if name in (run.name, run.sweep)]
     if not todo:
-        there = ", ".join(n for n in by_name if n) or "one entry without a name"
-        raise UsageError(f"there is no run {name!r}", "--run", f"there is {there}")
+        names = ", ".join(n for n in by_name if n) or "one entry without a name"
+        raise UsageError(f"the recipe has no run {name!r}", "--run", f"it has {names}")
     wanted: set[str] = set()
     while todo:
         run = todo.pop()
@@ -193,10 +205,10 @@ def expand_sweeps(value: Any, runs: Sequence[Run]) -> Any:
     members = sweeps_of(runs)
 
     def expand(item: Any) -> list[Any]:
-        found = RUN_REFERENCE.fullmatch(item) if isinstance(item, str) else None
-        if found is None or found[1] not in members:
+        reference = RUN_REFERENCE.fullmatch(item) if isinstance(item, str) else None
+        if reference is None or reference[1] not in members:
             return [walk(item)]
-        return [f"${{train.{name}}}{found[2] or ''}" for name in members[found[1]]]
+        return [f"${{train.{name}}}{reference[2] or ''}" for name in members[reference[1]]]
 
     def walk(inner: Any) -> Any:
         if isinstance(inner, list):
@@ -217,9 +229,9 @@ def sweeps_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def parent_reference(run: Run, directory: Path) -> str:
     """Return what a run starts from when the runs of its file lie in `directory`."""
-    found = RUN_REFERENCE.fullmatch(run.entry.init or "")
-    assert found is not None and run.parent is not None
-    return f"{directory / run.parent}{found[2] or ''}"
+    reference = RUN_REFERENCE.fullmatch(run.entry.init or "")
+    assert reference is not None and run.parent is not None
+    return f"{directory / run.parent}{reference[2] or ''}"
 
 
 def _parse(text: str) -> tuple[str, Any]:
@@ -245,8 +257,9 @@ def _apply(raw: dict[str, _Raw], key: str, value: Any) -> None:
     named, inner = _named(raw, key)
     first, dot, _ = inner.partition(".")
     if dot and inner == key and first not in TrainEntry.model_fields:
-        there = ", ".join(dict.fromkeys(n for name, one in raw.items() for n in (one.sweep, name) if n))
-        raise UsageError(f"{first!r} is no setting, and no run here", f"--set {key}", f"runs: {there}" if there else "")
+        names = ", ".join(dict.fromkeys(n for name, one in raw.items() for n in (one.sweep, name) if n))
+        hint = f"the runs are {names}" if names else "docs/training.md lists the settings"
+        raise UsageError(f"{first!r} is no setting, and no run here", f"--set {key}", hint)
     for one in named:
         # A run that takes the whole of a setting from another takes it as it is changed there.
         if not (dot and inner == key and _parent_of(one) is not None and first not in one.fields):

@@ -23,7 +23,7 @@ _KEYS = ("image_features", "text_features", "logit_scale", "logit_bias")
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step found: the loss over the global batch and the logit scale it was computed with, float32 scalars."""
+    """What a step gives: the loss over the global batch and the logit scale it was computed with, float32 scalars."""
 
     loss: Tensor
     logit_scale: Tensor
@@ -63,7 +63,11 @@ def contrastive_step(
     """
     ranks = ranks or Ranks()
     if micro_batch < 1 or len(images) != len(texts) or not len(images):
-        raise UsageError(f"{len(images)} images, {len(texts)} texts, micro-batches of {micro_batch}", "training step")
+        raise UsageError(
+            f"{len(images)} images, {len(texts)} texts and micro-batches of {micro_batch} make no step",
+            "training step",
+            "give as many images as texts, and micro-batches of one or more",
+        )
     model.zero_grad(set_to_none=True)
     device = next(model.parameters()).device
 
@@ -74,8 +78,8 @@ def contrastive_step(
     parts = [slice(start, start + micro_batch) for start in range(0, len(images), micro_batch)]
     if len(parts) == 1:
         whole = forward(parts[0])
-        found = contrastive_gradients(whole.image, whole.text, whole.scale, whole.bias, loss=loss, ranks=ranks)
-        _backward(whole, found, parts[0], first=True)
+        gradients = contrastive_gradients(whole.image, whole.text, whole.scale, whole.bias, loss=loss, ranks=ranks)
+        _backward(whole, gradients, parts[0], first=True)
     else:
         states, features = [], []
         with torch.no_grad():
@@ -84,13 +88,13 @@ def contrastive_step(
                 features.append(forward(part))
         image, text = torch.cat([f.image for f in features]), torch.cat([f.text for f in features])
         whole = features[0]
-        found = contrastive_gradients(image, text, whole.scale, whole.bias, loss=loss, ranks=ranks)
+        gradients = contrastive_gradients(image, text, whole.scale, whole.bias, loss=loss, ranks=ranks)
         del features, image, text
         for part, state in zip(parts, states, strict=True):
             _restore_random_state(state, device)
-            _backward(forward(part), found, part, first=part.start == 0)
+            _backward(forward(part), gradients, part, first=part.start == 0)
     reduce_gradients(model, ranks)
-    return StepResult(found.loss.float(), whole.scale.detach().float().reshape(()))
+    return StepResult(gradients.loss.float(), whole.scale.detach().float().reshape(()))
 
 
 def _output(output: Any) -> _Output:
@@ -108,13 +112,13 @@ def _output(output: Any) -> _Output:
     return _Output(output[_KEYS[0]], output[_KEYS[1]], output[_KEYS[2]], output.get(_KEYS[3]))
 
 
-def _backward(output: _Output, found: LossGradients, part: slice, first: bool) -> None:
+def _backward(output: _Output, gradients: LossGradients, part: slice, first: bool) -> None:
     """Send a micro-batch's share back; scale and bias belong to no micro-batch, so the `first` one takes them."""
-    pairs = [(output.image, found.image[part]), (output.text, found.text[part])]
+    pairs = [(output.image, gradients.image[part]), (output.text, gradients.text[part])]
     if first:
-        pairs.append((output.scale, found.logit_scale))
+        pairs.append((output.scale, gradients.logit_scale))
         if output.bias is not None:
-            pairs.append((output.bias, found.logit_bias))
+            pairs.append((output.bias, gradients.logit_bias))
     # Towers and scale may be locked.
     pairs = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
     if pairs:

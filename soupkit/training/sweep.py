@@ -52,7 +52,7 @@ class SweepEntry(Entry):
         """Return what to append to the name of each run, and the settings that it changes. `seed` is the entry's."""
         if self.draw is not None:
             assert self.count is not None
-            found: list[dict[str, Any]] = [
+            members: list[dict[str, Any]] = [
                 {
                     "seed": seed + number,
                     **{key: _drawn(draw, seed_of("sweep", self.seed, number, key)) for key, draw in self.draw.items()},
@@ -62,8 +62,8 @@ class SweepEntry(Entry):
         elif isinstance(self.variants, dict):
             return list(self.variants.items())
         else:
-            found = list(self.variants or ())
-        return [(f"{number:02d}", changes) for number, changes in enumerate(found, 1)]
+            members = list(self.variants or ())
+        return [(f"{number:02d}", changes) for number, changes in enumerate(members, 1)]
 
 
 def changed(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,8 @@ def _check(key: str, draw: Any) -> None:
         return
     low, high = _bounds(key, values)
     if not low <= high or (kind == "log_uniform" and low <= 0):
-        raise ValueError(f"{key}: {kind} needs two numbers, the lower one first" + " and above 0" * (kind[0] == "l"))
+        bound = " and above 0" if kind == "log_uniform" else ""
+        raise ValueError(f"{key}: {kind} needs two numbers, the lower one first{bound}")
     if kind == "int_uniform" and not (low.is_integer() and high.is_integer()):
         raise ValueError(f"{key}: int_uniform needs whole numbers")
 

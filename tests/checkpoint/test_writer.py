@@ -6,11 +6,12 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from soupkit.checkpoint.writer import PAGE, SINGLE_NAME, TensorWriter, lay_out
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_WEIGHTS
+from soupkit.checkpoint.writer import PAGE, TensorWriter, lay_out
 from soupkit.errors import StorageError
 
 SIZES = {"a": 300_001, "b": 5, "c": 123_456}
@@ -47,10 +48,11 @@ def write_all(writer: TensorWriter, cuts: list[int], shift: int, order: list[int
 
 
 def assert_whole(directory) -> None:
-    found = load_file(directory / SINGLE_NAME)
+    found = load_file(directory / OPEN_CLIP_WEIGHTS)
     assert np.array_equal(np.concatenate([found[name] for name in SIZES]), CONTENT)
 
 
+@settings(deadline=None)
 @given(
     cuts=st.lists(st.integers(0, len(CONTENT)), max_size=4),
     shift=st.sampled_from([0, 0, 1, 512]),
@@ -64,7 +66,7 @@ def test_any_cuts_in_any_order_make_the_same_file(tmp_path_factory, cuts, shift,
 
 def test_the_data_begins_at_a_page(tmp_path):
     write_all(opened(tmp_path), [], 0, [])
-    with (tmp_path / SINGLE_NAME).open("rb") as file:
+    with (tmp_path / OPEN_CLIP_WEIGHTS).open("rb") as file:
         assert (8 + int.from_bytes(file.read(8), "little")) % PAGE == 0
 
 

@@ -43,11 +43,12 @@ def watched(moment: str, act: str) -> list[str]:
         "soupkit.cli.run",  # the last of the commands
         "soupkit.checkpoint.reference",  # the command has begun
         "numpy",
-        "safetensors",
+        "safetensors",  # the format of the file is being looked for
     ],
 )
 def test_ctrl_c_during_any_import_ends_with_130_and_without_a_traceback(moment: str, tmp_path: Path) -> None:
-    command = [*watched(moment, "os.kill(os.getpid(), SIGINT)"), "inspect", tmp_path / "nowhere"]
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    command = [*watched(moment, "os.kill(os.getpid(), SIGINT)"), "inspect", tmp_path / "x.safetensors"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr and not done.stdout

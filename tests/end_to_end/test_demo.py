@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 
-from soupkit.evaluation.metrics import wilson
+from soupkit.evaluation.intervals import wilson
 from soupkit.evaluation.tasks import DIGITS, open_tasks
 from soupkit.evaluation.transform import decode
 from tests.processes import Started, environment, run_script, soupkit

@@ -20,9 +20,9 @@ def test_probabilities_are_those_of_open_clips_example(
     kind: str, digit_models: list[Path], zoo: dict[str, Path], tmp_path: Path, inline: Run
 ) -> None:
     path = digit_models[1] if kind == "digits" else zoo[kind]
-    images = [tmp_path / "a.png", tmp_path / "b.jpg"]
-    for n, image in enumerate(images):
-        picture(n).save(image)
+    images = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "transparent.png", tmp_path / "palette.png"]
+    for n, (image, mode) in enumerate(zip(images, ("RGB", "RGB", "RGBA", "P"), strict=True)):
+        picture(n).convert(mode).save(image)
     labels = ["the digit one", "the digit two", "a photo"]
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{path}")
     model.eval()

@@ -5,7 +5,6 @@ import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +128,12 @@ def test_batches_of_any_size_score_alike(digit_models: list[Path], batch: int) -
         Evaluator(checkpoint.config or {}, open_tasks(["digits"]), EvaluationOptions(batch_size=batch)) as e,
     ):
         e.load(checkpoint)
-        (found,) = e.outcomes()
-        blocks = list(e.hit_blocks(0, e.pixels[0].rows[::-1].copy(), e.text_side(0)))
-    assert isinstance(found, Hits)
+        (outcome,) = e.outcomes()
+        backwards = e.hits(0, e.pixels[0].rows[::-1].copy(), e.text_side(0))
+    assert isinstance(outcome, Hits)
     expected = evaluate([digit_models[1]], ["digits"], options=EvaluationOptions()).scores[0]
-    assert found.top1.mean() == expected.value
-    seen = np.concatenate([rows for rows, _ in blocks])
-    hits = np.concatenate([h for _, h in blocks])
-    assert len(blocks) == -(-497 // batch)
-    np.testing.assert_array_equal(hits[np.argsort(seen)], found.top1)
+    assert outcome.top1.mean() == expected.value
+    np.testing.assert_array_equal(backwards.top1[::-1], outcome.top1)
 
 
 def write_captions(folder: Path) -> Path:
@@ -193,8 +189,8 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
         (["--task", "digits"], 2, "names no checkpoint"),
         (["MODEL"], 2, "names no task"),
         (["MODEL", "MODEL", "--task", "digits"], 2, "twice"),
-        (["MODEL", "--task", "digits:nosplit"], 1, "there is test, train, val"),
-        (["MODEL", "--task", "digits", "--precision", "fp8"], 2, "no precision"),
+        (["MODEL", "--task", "digits:nosplit"], 1, "it has test, train, val"),
+        (["MODEL", "--task", "digits", "--precision", "fp8"], 2, "is no precision"),
         (["MODEL", "--task", "digits", "--device", "tpu"], 2, "not a device"),
         (["MODEL", "--task", "digits", "--cache", "x", "--no-cache"], 2, "opposite"),
         (["MODEL", "--task", "digits", "-o", "/nowhere/scores.json"], 2, "no directory"),
@@ -269,7 +265,7 @@ def test_missing_tokenizer_files_are_named_and_nothing_is_downloaded(zoo: dict[s
     source = zoo["own_tokenizer"]
     config = json.loads((source / "open_clip_config.json").read_text())
     bare = save(tmp_path / "bare", load_file(source / WEIGHTS), config)
-    with pytest.raises(CheckpointError, match=r"somewhere/tiny.*tokenizer\.json"):
+    with pytest.raises(CheckpointError, match=r"(?s)somewhere/tiny.*tokenizer\.json"):
         evaluate([bare], ["digits"], options=EvaluationOptions())
 
 
@@ -357,9 +353,6 @@ def test_out_of_memory_halves_the_batch(digit_models: list[Path], monkeypatch: p
         monkeypatch.setattr(type(e.model), "encode_image", tight)
         assert e.score() == [expected]
         assert sizes[:3] == [100, 50, 25] and set(sizes[3:]) == {25}
-        e._how = replace(e._how, batch=100)  # and block by block, where what was given out is not given out again
-        blocks = list(e.hit_blocks(0, np.arange(90), e.text_side(0)))
-    assert [len(rows) for rows, _ in blocks] == [25, 25, 25, 15]
 
 
 def test_out_of_memory_halves_the_prompts_and_is_an_error_at_one(

@@ -1,13 +1,103 @@
-"""Metrics against scipy, scikit-learn and arithmetic by hand."""
+"""Every metric of the table against scikit-learn or arithmetic by hand, and the intervals against scipy."""
 
+from collections.abc import Callable
 from math import comb
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
-from soupkit.evaluation.metrics import mcnemar, mean_average_precision, mean_per_class_recall, mean_recall, wilson
+from soupkit.evaluation.classification_metrics import mean_per_class_recall
+from soupkit.evaluation.intervals import mcnemar, wilson
+from soupkit.evaluation.kinds import KINDS
+from soupkit.evaluation.metrics import METRICS
+from soupkit.evaluation.multilabel_metrics import mean_average_precision
+from soupkit.evaluation.outcomes import RECALLS, Hits, Outcome, Ranking, Retrieval
+from soupkit.evaluation.retrieval_metrics import recall
+
+
+def some_hits(generator: np.random.Generator) -> Hits:
+    labels = generator.integers(0, 9, 120)
+    labels[labels == 4] = 5  # a class without an image
+    top1 = generator.random(120) < 0.3 + 0.05 * labels
+    return Hits(top1, top1 | (generator.random(120) < 0.4), labels)
+
+
+def some_ranking(generator: np.random.Generator) -> Ranking:
+    labels = generator.random((80, 5)) < 0.3
+    labels[:, 4] = False
+    return Ranking(generator.normal(size=(80, 5)) + labels, labels)
+
+
+def some_retrieval(generator: np.random.Generator) -> Retrieval:
+    owner = np.sort(np.concatenate([np.arange(40), generator.integers(0, 40, 60)]))
+    depths = (generator.integers(0, 15, 100), generator.integers(0, 15, 40))
+    caption_hits, image_hits = (np.stack([depth < k for k in RECALLS], axis=1) for depth in depths)
+    return Retrieval(caption_hits, image_hits, owner)
+
+
+# What every outcome of a kind looks like, and each metric done again by other means.
+OUTCOMES: dict[str, Callable[[np.random.Generator], Outcome]] = {
+    "classification": some_hits,
+    "multilabel": some_ranking,
+    "retrieval": some_retrieval,
+}
+REFERENCES: dict[str, Callable[[Any], float]] = {
+    "acc1": lambda hits: sum(hits.top1.tolist()) / 120,
+    "acc5": lambda hits: sum(hits.top5.tolist()) / 120,
+    "mean_per_class_recall": lambda hits: balanced_accuracy_score(
+        hits.labels, np.where(hits.top1, hits.labels, (hits.labels + 1) % 9)
+    ),
+    "mean_average_precision": lambda ranking: average_precision_score(
+        ranking.labels[:, :4], ranking.scores[:, :4], average="macro"
+    ),
+    "mean_recall@1": lambda r: (r.caption_hits[:, 0].sum() / 100 + r.image_hits[:, 0].sum() / 40) / 2,
+    **{f"image_retrieval_recall@{k}": lambda r, i=i: r.caption_hits[:, i].sum() / 100 for i, k in enumerate(RECALLS)},
+    **{f"text_retrieval_recall@{k}": lambda r, i=i: r.image_hits[:, i].sum() / 40 for i, k in enumerate(RECALLS)},
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_its_independent_reference(name: str) -> None:
+    assert name in REFERENCES, f"the metric {name} has no independent reference in this test"
+    metric = METRICS[name]
+    for seed in range(3):
+        outcome = OUTCOMES[metric.kind](np.random.default_rng(seed))
+        estimate = metric.compute(outcome)
+        assert estimate is not None
+        assert estimate.value == pytest.approx(REFERENCES[name](outcome), abs=1e-12)
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+        assert estimate.high - estimate.low < 0.4
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.sums_hits])
+def test_a_metric_that_sums_hits_is_the_sum_of_what_they_are_worth(name: str) -> None:
+    metric, hits = METRICS[name], some_hits(np.random.default_rng(1))
+    assert metric.hit_denominators is not None
+    estimate = metric.compute(hits)
+    assert estimate is not None
+    worth = 1 / metric.hit_denominators(hits.labels)
+    assert worth[hits.top1].sum() == pytest.approx(estimate.value, abs=1e-12)
+    assert worth.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_main_metric_of_a_kind_is_in_the_table_and_reported(kind: str) -> None:
+    assert METRICS[KINDS[kind].metric].kind == kind
+    assert METRICS[KINDS[kind].metric].standard
+
+
+def test_the_documentation_lists_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    for name, metric in METRICS.items():
+        assert f"| `{name}` | {metric.kind} | {metric.summary} |" in text
+
+
+def test_top_5_of_four_classes_does_not_exist() -> None:
+    assert METRICS["acc5"].compute(Hits(np.array([True]), None, np.array([0]))) is None
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (40_050, 50_000), (1, 2)])
@@ -25,39 +115,26 @@ def test_mcnemar_is_the_two_sided_sign_test_on_the_images_that_differ() -> None:
     assert mcnemar(first, first) == 1.0
 
 
-def test_recall_is_that_of_scikit_learn_and_its_interval_covers_the_truth() -> None:
+def test_the_interval_of_recall_covers_the_truth() -> None:
     truth, covered = np.array([0.9, 0.5, 0.7]), 0
     for seed in range(200):
         generator = np.random.default_rng(seed)
         labels = generator.integers(0, 3, 300)
-        hits = generator.random(300) < truth[labels]
-        value, (low, high) = mean_per_class_recall(hits, labels)
-        assert value == pytest.approx(balanced_accuracy_score(labels, np.where(hits, labels, (labels + 1) % 3)))
-        covered += low <= truth.mean() <= high
+        estimate = mean_per_class_recall(Hits(generator.random(300) < truth[labels], None, labels))
+        covered += estimate.low <= truth.mean() <= estimate.high
     assert covered >= 180  # 95 % of 200 is 190; 180 is three deviations below
 
 
 def test_classes_without_images_do_not_count() -> None:
-    assert mean_per_class_recall(np.array([True, False]), np.array([0, 5]))[0] == 0.5
-
-
-def test_average_precision_is_that_of_scikit_learn() -> None:
-    generator = np.random.default_rng(3)
-    labels = generator.random((80, 5)) < 0.3
-    labels[:, 4] = False
-    scores = generator.normal(size=(80, 5)) + labels
-    value, (low, high) = mean_average_precision(scores, labels)
-    assert value == pytest.approx(average_precision_score(labels[:, :4], scores[:, :4], average="macro"))
-    assert low < value < high
+    assert mean_per_class_recall(Hits(np.array([True, False]), None, np.array([0, 5]))).value == 0.5
 
 
 def test_precision_of_labels_so_rare_that_resamples_miss_them_has_an_interval() -> None:
-    value, (low, high) = mean_average_precision(np.array([[0.3], [0.2]]), np.array([[True], [False]]))
-    assert value == 1 and 0 <= low <= high == 1
+    estimate = mean_average_precision(Ranking(np.array([[0.3], [0.2]]), np.array([[True], [False]])))
+    assert estimate.value == 1 and 0 <= estimate.low <= estimate.high == 1
 
 
 def test_mean_recall_weighs_captions_and_images_alike() -> None:
-    owner = np.array([0, 0, 0, 1])
-    value, (low, high) = mean_recall(owner, np.array([True, True, False, False]), np.array([True, False]))
-    assert value == (2 / 4 + 1 / 2) / 2
-    assert low <= value <= high
+    captions, images = np.array([[True], [True], [False], [False]]), np.array([[True], [False]])
+    estimate = recall(1, 0.5, Retrieval(captions, images, np.array([0, 0, 0, 1])))
+    assert estimate.value == (2 / 4 + 1 / 2) / 2

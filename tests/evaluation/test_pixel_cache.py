@@ -20,7 +20,8 @@ from soupkit.errors import DataError, StorageError
 from soupkit.evaluation import pixel_cache
 from soupkit.evaluation.content_digest import digest_of_files
 from soupkit.evaluation.image_pass import on_disk
-from soupkit.evaluation.pixel_cache import Pixels, open_pixels
+from soupkit.evaluation.pixel_cache import open_pixels
+from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.evaluation.transform import open_transform
@@ -204,12 +205,14 @@ def test_a_corrupt_image_is_refused_by_name_or_left_out_by_choice(tmp_path: Path
     samples = [{"jpg": good[: len(good) // 2] if n == 3 else b"" if n == 5 else good, "cls": b"0"} for n in range(10)]
     write_lists(tmp_path / "data", ["a"], ["{c}"])
     (task,) = open_tasks([str(write_shards(tmp_path / "data", "test", samples))])
-    with pytest.raises(DataError, match=r"2 of 10 images cannot be decoded: s0000003: .*; s0000005"):
+    with pytest.raises(DataError, match=r"2 images of 10 that cannot be decoded: s0000003: .*; s0000005"):
         opened(task, tmp_path / "cache")
     assert opened(task, tmp_path / "cache", skip_corrupt=True).rows.tolist() == [0, 1, 2, 4, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize(("label", "message"), [(b"6", "label 6 is out of range; there are 6"), (b"-1", "label -1")])
+@pytest.mark.parametrize(
+    ("label", "message"), [(b"6", "label 6, which is out of range: the task has 6"), (b"-1", "label -1")]
+)
 def test_a_label_out_of_range_is_named(tmp_path: Path, label: bytes, message: str) -> None:
     write_lists(tmp_path / "data", list("abcdef"), ["{c}"])
     samples = [{"png": encoded(picture(0), "png"), "cls": b"5"}, {"png": encoded(picture(0), "png"), "cls": label}]
@@ -224,7 +227,7 @@ def test_a_label_that_is_no_number_is_named(tmp_path: Path) -> None:
     (task,) = open_tasks(
         [str(write_shards(tmp_path / "data", "test", [{"png": encoded(picture(0), "png"), "cls": b"cat"}]))]
     )
-    with pytest.raises(DataError, match="'cat' is not the number of a class"):
+    with pytest.raises(DataError, match=r"'cat' in \.cls, which is not the number of a class"):
         opened(task, tmp_path / "cache")
 
 
@@ -236,7 +239,7 @@ def test_flags_that_do_not_fit_the_classes_are_named(tmp_path: Path) -> None:
         samples.append({"png": encoded(picture(0), "png"), "npy": buffer.getvalue()})
     write_lists(tmp_path / "data", list("abc"), ["{c}"], "multilabel")
     (task,) = open_tasks([str(write_shards(tmp_path / "data", "test", samples))])
-    with pytest.raises(DataError, match="2 flags an image, 3 class names") as caught:
+    with pytest.raises(DataError, match="has 2 flags, and the task 3 class names") as caught:
         opened(task, tmp_path / "cache")
     assert "s0000001" in caught.value.where
 

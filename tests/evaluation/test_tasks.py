@@ -56,8 +56,8 @@ def test_a_suite_is_its_tasks_each_with_its_own_metric(tmp_path: Path) -> None:
     [
         ("ImageNet 1k", True, "looked for .*wds_imagenet1k"),
         ("ImageNet 1k", False, "--data-root"),
-        ("imagenet_1k", True, "nearest: .*imagenet"),
-        ("digits:validation", True, "there is test, train, val"),
+        ("imagenet_1k", True, "did you mean .*imagenet"),
+        ("digits:validation", True, "it has test, train, val"),
         ("/nowhere/at/all", True, "nothing lies at that path"),
     ],
 )
@@ -140,10 +140,10 @@ def test_folders_named_by_wordnet_ids_are_classes_of_imagenet(tmp_path: Path) ->
     ("file", "text", "message"),
     [
         ("zeroshot_classification_templates.txt", "a photo\n", "no place for the class name"),
-        ("classnames.txt", "a\n\nb\n", "line 2 is empty"),
+        ("classnames.txt", "a\n\nb\n", "line 2: is empty"),
         ("classnames.txt", "", "is empty"),
         ("dataset_type.txt", "segmentation", "no type of dataset"),
-        ("test/nshards.txt", "3\n", "shard is missing"),
+        ("test/nshards.txt", "3\n", r"2\.tar: is missing"),
         ("test/nshards.txt", "many\n", "number of shards"),
     ],
 )
@@ -192,5 +192,5 @@ def test_a_multilabel_task_without_any_label_is_refused(tmp_path: Path, digit_mo
     np.save(buffer, np.array([0, 0]))
     write_lists(tmp_path / "m", ["a", "b"], ["{c}"], "multilabel")
     write_shards(tmp_path / "m", "test", [{"png": encoded(picture(0), "png"), "npy": buffer.getvalue()}])
-    with pytest.raises(DataError, match="no image has any label"):
+    with pytest.raises(DataError, match="has no image with any label"):
         evaluate(digit_models[:1], [str(tmp_path / "m")], options=EvaluationOptions())

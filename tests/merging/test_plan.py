@@ -47,16 +47,9 @@ def test_a_counter_of_batches_is_the_first_ingredients_and_need_not_be_the_same(
     assert {p.name: p.must_match for p in plans_of(counts, tmp_path)} == {"bn.num_batches_tracked": False, "ids": True}
 
 
-@pytest.mark.parametrize(
-    ("others", "words"),
-    [
-        (torch.zeros(2, dtype=torch.int32), "different kinds of numbers"),
-        (torch.zeros(2, dtype=torch.float8_e4m3fn), "F8_E4M3 weights"),
-    ],
-)
-def test_tensors_that_cannot_be_averaged_are_named(others: torch.Tensor, words: str, tmp_path: Path) -> None:
-    with pytest.raises(ArchitectureError, match=words) as caught:
-        plans_of([{"x": torch.zeros(2)}, {"x": others}], tmp_path)
+def test_tensors_that_cannot_be_averaged_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ArchitectureError, match="different kinds of numbers") as caught:
+        plans_of([{"x": torch.zeros(2)}, {"x": torch.zeros(2, dtype=torch.int32)}], tmp_path)
     assert caught.value.where == "tensor 'x'" and caught.value.hint
 
 

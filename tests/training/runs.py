@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from soupkit.progress import Silent
 from soupkit.training import TrainOptions
+from soupkit.training.entry import TrainEntry
+from soupkit.training.model import build, find_start
 from tests.conftest import TINY_MODEL
 from tests.processes import Started, run_soupkit
 
@@ -22,6 +26,15 @@ def settings(**fields: Any) -> dict[str, Any]:
         "warmup": 32, "patch_dropout": 0.5, "ema": 0.9, "grad_clip": 1.0,
     }  # fmt: skip
     return {**usual, **fields}
+
+
+def entry(**fields: Any) -> TrainEntry:
+    usual = {"model": TINY_MODEL, "data": {"shards": "digits:train"}, "batch_size": 8, "samples": 64, "lr": 1e-3}
+    return TrainEntry.model_validate({**usual, **fields})
+
+
+def model_of(run: TrainEntry) -> torch.nn.Module:
+    return build(run, find_start(run), torch.device("cpu"))[0]
 
 
 class Interrupting(Silent):

@@ -13,11 +13,14 @@ from typing import Any, NoReturn
 from safetensors import SafetensorError, safe_open
 
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.formats.table import FileFormat, ReadRange
+from soupkit.checkpoint.formats.weight_files import SAFETENSORS
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 from soupkit.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _FIELDS = {"dtype", "shape", "data_offsets"}
+_FIRST_BYTES = 1 << 17  # holds the header of nearly every CLIP
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
@@ -31,15 +34,17 @@ def read_header(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
         with path.open("rb") as file:
             prefix = file.read(8)
             if len(prefix) < 8:
-                _refuse(path, f"the file has {size} bytes; a safetensors file begins with an 8-byte header length")
+                _refuse(path, f"has {size} bytes; a safetensors file begins with the 8-byte length of its header")
             (length,) = struct.unpack("<Q", prefix)
             if length > MAX_HEADER_BYTES:
-                _refuse(path, f"the header claims {length} bytes; the format allows {MAX_HEADER_BYTES}")
+                _refuse(path, f"its header claims {length} bytes; the format allows {MAX_HEADER_BYTES}")
             if 8 + length > size:
-                _refuse(path, f"the header claims {length} bytes, but the file has {size}; it may be cut short")
+                _refuse(path, f"its header claims {length} bytes, but the file has {size}; it may be cut short")
             text = file.read(length)
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", path) from error
+        raise CheckpointError(
+            f"cannot be read: {error.strerror}", path, "check the path and who may read it"
+        ) from error
     entries = _parse_json(path, text)
     metadata = _metadata(path, entries.pop("__metadata__", {}))
     tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items()}
@@ -70,17 +75,17 @@ def refuse_duplicates(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str,
 
 def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
     if not text.startswith(b"{"):
-        _refuse(path, "the header does not begin with '{'; this is not a safetensors file")
+        _refuse(path, "its header does not begin with '{'; this is not a safetensors file")
     try:
         entries = json.loads(text.decode("utf-8"), object_pairs_hook=refuse_duplicates(path))
     except (ValueError, RecursionError) as error:
-        _refuse(path, f"the header is not valid JSON: {str(error)[:200]}")
+        _refuse(path, f"its header is not valid JSON: {str(error)[:200]}")
     return entries
 
 
 def _metadata(path: Path, value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-        _refuse(path, "the header's __metadata__ is not a map from text to text")
+        _refuse(path, "its header's __metadata__ is not a map from text to text")
     return value
 
 
@@ -126,7 +131,7 @@ def _check_layout(path: Path, ordered: dict[str, TensorSpec], data: int, size: i
         if position > size:
             _refuse(path, f"it ends at byte {position}, but the file has {size}; it may be cut short", name)
     if position != size:
-        _refuse(path, f"the tensors end at byte {position}, but the file has {size}")
+        _refuse(path, f"its tensors end at byte {position}, but the file has {size}")
 
 
 def _ask_safetensors(path: Path) -> None:
@@ -137,4 +142,25 @@ def _ask_safetensors(path: Path) -> None:
     except SafetensorError as error:
         _refuse(path, f"safetensors refuses it: {error}")
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {error}", path) from error
+        raise CheckpointError(f"cannot be read: {error}", path, "check the path and who may read it") from error
+
+
+def header_bytes(read_range: ReadRange, size: int) -> bytes:
+    """Return the header of a safetensors file of `size` bytes, its length prefix included, or as many bytes as show
+    that it is none. `read_range(start, stop)` returns bytes of the file."""
+    head = read_range(0, min(size, _FIRST_BYTES))
+    if len(head) < 8:
+        return head
+    end = 8 + struct.unpack("<Q", head[:8])[0]
+    if len(head) < end <= min(size, 8 + MAX_HEADER_BYTES):
+        head += read_range(len(head), end)
+    return head[:end]
+
+
+SAFETENSORS_FILE = FileFormat(
+    name="safetensors",
+    summary="one file of tensors behind a JSON header",
+    suffixes=(SAFETENSORS,),
+    read=read_header,
+    header=header_bytes,
+)

@@ -7,9 +7,9 @@ the second transposed. Nothing is copied: a joined tensor is three extents, a tr
 import re
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import Any
 
+from soupkit.checkpoint.formats.table import Tensors
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 
@@ -39,6 +39,7 @@ _BLOCK = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight
 _TOWERS = {"text": "transformer.resblocks", "vision": "visual.transformer.resblocks"}
 _TRANSPOSED = ("text_projection.weight", "visual_projection.weight")
 _IGNORED = (".position_ids",)
+_INEXPRESSIBLE = "open_clip cannot build this model; choose ingredients that are CLIPs as OpenAI's"
 
 
 def is_transformers_clip(tensors: Mapping[str, TensorSpec]) -> bool:
@@ -46,10 +47,20 @@ def is_transformers_clip(tensors: Mapping[str, TensorSpec]) -> bool:
     return "vision_model.embeddings.class_embedding" in tensors and "text_projection.weight" in tensors
 
 
-def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> dict[str, TensorSpec]:
+def under_open_clip_names(tensors: Tensors, where: object) -> tuple[Tensors, tuple[str, ...]]:
+    """Return a CLIP of transformers under open_clip's names, and a note that says so; other tensors as they are.
+
+    Raises CheckpointError as `convert_tensors` does.
+    """
+    if not is_transformers_clip(tensors):
+        return tensors, ()
+    return convert_tensors(tensors, where), ("names converted from transformers' CLIPModel to open_clip's",)
+
+
+def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> Tensors:
     """Return `tensors` under open_clip's names. Raises CheckpointError for a tensor that CLIPModel does not have."""
-    converted: dict[str, TensorSpec] = {}
-    joined: dict[str, dict[str, TensorSpec]] = {}
+    converted: Tensors = {}
+    joined: dict[str, Tensors] = {}
     for name, spec in tensors.items():
         if name.endswith(_IGNORED):
             continue
@@ -65,7 +76,9 @@ def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> dict[st
             target = f"{_TOWERS[block[1]]}.{block[2]}.attn.in_proj_{kind}"
             joined.setdefault(target, {})[block[3][10]] = spec
         else:
-            raise CheckpointError("is not a tensor of transformers' CLIPModel", f"{where}, tensor {name!r}")
+            raise CheckpointError(
+                "is not a tensor of transformers' CLIPModel", f"{where}, tensor {name!r}", "save the CLIPModel alone"
+            )
     for target, parts in joined.items():
         converted[target] = _join(parts, where, target)
     return converted
@@ -78,10 +91,13 @@ def _transposed(spec: TensorSpec, where: object, name: str) -> TensorSpec:
     return TensorSpec(spec.dtype, (columns, rows), spec.extents, (1, columns))
 
 
-def _join(parts: dict[str, TensorSpec], where: object, target: str) -> TensorSpec:
+def _join(parts: Tensors, where: object, target: str) -> TensorSpec:
     """Put query, key and value after one another."""
     if set(parts) != set("qkv") or len({(p.dtype, p.shape) for p in parts.values()}) != 1:
-        raise CheckpointError("its query, key and value do not belong together", f"{where}, for {target!r}")
+        raise CheckpointError(
+            "lacks one of query, key and value, or they differ in shape", f"{where}, for {target!r}",
+            "save the CLIPModel as transformers does, with save_pretrained",
+        )  # fmt: skip
     if any(p.strides is not None for p in parts.values()):
         raise CheckpointError("is not stored contiguous", f"{where}, for {target!r}", "save it contiguous")
     rows, *rest = parts["q"].shape
@@ -90,7 +106,7 @@ def _join(parts: dict[str, TensorSpec], where: object, target: str) -> TensorSpe
     return TensorSpec(parts["q"].dtype, (3 * rows, *rest), extents)
 
 
-def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, where: Path) -> dict[str, Any]:
+def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, where: str) -> dict[str, Any]:
     """Return open_clip's config of a transformers CLIP `config.json` and `preprocessor_config.json`.
 
     Values that open_clip takes for granted are left out, so that a config can be recognised as one of its own. Raises
@@ -99,9 +115,11 @@ def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, 
     text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
     activations = {text.get("hidden_act", "quick_gelu"), vision.get("hidden_act", "quick_gelu")}
     if len(activations) != 1 or not activations <= {"quick_gelu", "gelu"}:
-        raise CheckpointError(f"has activations open_clip's CLIP lacks: {', '.join(sorted(activations))}", where)
+        raise CheckpointError(
+            f"has activations that open_clip's CLIP lacks: {', '.join(sorted(activations))}", where, _INEXPRESSIBLE
+        )
     if {text.get("layer_norm_eps", 1e-5), vision.get("layer_norm_eps", 1e-5)} != {1e-5}:
-        raise CheckpointError("has a layer_norm_eps other than open_clip's 1e-5", where)
+        raise CheckpointError("has a layer_norm_eps other than open_clip's 1e-5", where, _INEXPRESSIBLE)
     width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
     vision_cfg = {
         "image_size": vision.get("image_size", 224),
@@ -133,15 +151,15 @@ def _mlp_ratio(hidden: int, width: int) -> dict[str, float]:
     return {} if hidden == 4 * width else {"mlp_ratio": hidden / width}
 
 
-def _preprocess(found: dict[str, Any], image_size: int) -> dict[str, Any]:
-    crop = found.get("crop_size", image_size)
+def _preprocess(preprocessor: dict[str, Any], image_size: int) -> dict[str, Any]:
+    crop = preprocessor.get("crop_size", image_size)
     size = crop.get("height", image_size) if isinstance(crop, dict) else crop
     return {
         "size": size,
         "mode": "RGB",
-        "mean": found.get("image_mean", [0.48145466, 0.4578275, 0.40821073]),
-        "std": found.get("image_std", [0.26862954, 0.26130258, 0.27577711]),
-        "interpolation": {2: "bilinear", 3: "bicubic"}.get(found.get("resample", 3), "bicubic"),
+        "mean": preprocessor.get("image_mean", [0.48145466, 0.4578275, 0.40821073]),
+        "std": preprocessor.get("image_std", [0.26862954, 0.26130258, 0.27577711]),
+        "interpolation": {2: "bilinear", 3: "bicubic"}.get(preprocessor.get("resample", 3), "bicubic"),
         "resize_mode": "shortest",
         "fill_color": 0,
     }

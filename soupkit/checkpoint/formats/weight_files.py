@@ -1,18 +1,20 @@
-"""Which of several files are a checkpoint's weights, and which travel with them: on disk and on the Hub alike."""
+"""The names of files: which of a folder's are its weights, which travel with them, and what a soup's are called."""
 
-from collections.abc import Iterable
-from fnmatch import fnmatch
+from dataclasses import dataclass
 
-from soupkit.errors import CheckpointError
-
-CONFIG_NAME = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+CONFIG = "config.json"
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
+TRAINING = "training.json"
+SAFETENSORS = ".safetensors"
 INDEX = ".index.json"
-PICKLES = (".pt", ".pth", ".bin")
-# In the order in which a directory is searched: open_clip's own names, then transformers', safetensors before pickles.
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+# In the order in which a folder is searched: open_clip's own names, then transformers', safetensors before pickles.
 WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
+    OPEN_CLIP_WEIGHTS,
     "open_clip_pytorch_model.bin",
-    "model.safetensors.index.json",
+    SAFETENSORS_INDEX,
     "model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
@@ -28,29 +30,19 @@ TOKENIZER_PATTERNS = (
     "vocab.txt",
     "merges.txt",
 )
-_CONFIGS = (CONFIG_NAME, "config.json", "preprocessor_config.json")
 
 
-def choose_weights(names: Iterable[str], where: object, *, order: tuple[str, ...] = WEIGHT_NAMES) -> str:
-    """Return which of the files `names` of one directory holds the weights, or is the index of their shards.
+@dataclass(frozen=True, slots=True)
+class OutputFiles:
+    """What the files of weights are called that a soup is written in.
 
-    Raises CheckpointError, about `where`, when there is none, or when it is unclear which of several is meant.
+    `weights` is the name of a single file. Shards are named by `shard`, a format string with `number` (from 1) and
+    `count`, and listed in `index`.
     """
-    there = sorted(names)
-    for name in order:
-        if name in there:
-            return name
-    for suffix in (".safetensors" + INDEX, ".safetensors", *PICKLES):
-        found = [name for name in there if name.endswith(suffix)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise CheckpointError(
-                f"holds {len(found)} checkpoints: {', '.join(found[:8])}", where, "name one of the files"
-            )
-    raise CheckpointError("holds no weights", where, f"looked for {', '.join(WEIGHT_NAMES)}, *.safetensors, *.pt")
+
+    weights: str
+    shard: str = "model-{number:05d}-of-{count:05d}.safetensors"
+    index: str = SAFETENSORS_INDEX
 
 
-def companions(names: Iterable[str]) -> list[str]:
-    """Return those of `names` that say what the weights are: configs, and the tokenizer's files."""
-    return sorted(n for n in names if n in _CONFIGS or any(fnmatch(n, p) for p in TOKENIZER_PATTERNS))
+OPEN_CLIP_OUTPUT = OutputFiles(OPEN_CLIP_WEIGHTS)

@@ -7,41 +7,22 @@ Metadata follow https://huggingface.co/docs/hub/model-cards and https://huggingf
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 from soupkit.errors import UsageError
+from soupkit.evaluation.metrics import METRICS
+from soupkit.evaluation.task import Score
+from soupkit.merging.registry import METHODS
+from soupkit.merging.soup_directory import SoupDocument, SourceRecord
+from soupkit.publishing.hub.licenses import Parent
+from soupkit.publishing.hub.readme import marked, renewed
 from soupkit.publishing.hub.scores import Scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 
 _PIPELINE = "zero-shot-image-classification"
 _TAGS = ["open_clip", "clip", "model-soup", "merge", "soupkit"]
-_CITED = """\
-```bibtex
-@inproceedings{wortsman2022soups,
-  title     = {Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
-               inference time},
-  author    = {Wortsman, Mitchell and others},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2022},
-  url       = {https://arxiv.org/abs/2203.05482}
-}
-```"""
-_METRICS = {
-    "acc1": "accuracy",
-    "acc5": "top-5 accuracy",
-    "mean_per_class_recall": "recall",
-    "mean_average_precision": "map",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """A repository on the Hub that a soup is made of: its name, the revision that was used, and its licence."""
-
-    repo: str
-    revision: str | None
-    license: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +38,6 @@ class CardFacts:
     figures: dict[str, str]
 
 
-def choose_license(given: str | None, parents: tuple[Parent, ...], existing: str | None) -> str:
-    """Return the soup's licence: as given, as its README says, or the one that all parents share.
-
-    Raises UsageError where nothing says it: a card without a licence lets nobody use the model.
-    """
-    if given or existing:
-        return given or existing or ""
-    known = {p.license for p in parents}
-    if len(known) == 1 and (only := known.pop()) is not None:
-        return only
-    said = ", ".join(f"{p.repo}: {p.license or 'none'}" for p in parents) or "no ingredient is on the Hub"
-    raise UsageError(f"nothing says the soup's licence ({said})", "--license", "name it, as in --license apache-2.0")
-
-
 def metadata(facts: CardFacts) -> dict[str, Any]:
     """Return the card's metadata in the Hub's terms, with every score of the soup in `model-index`."""
     from huggingface_hub import EvalResult, ModelCardData
@@ -79,10 +46,10 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         EvalResult(
             task_type=_PIPELINE,
             task_name="Zero-shot image classification",
-            dataset_type=dataset_id(s["task"]) or s["task"],
-            dataset_name=s["task"],
-            dataset_split=s["split"],
-            metric_type=_METRICS.get(name, name),
+            dataset_type=dataset_id(s.task) or s.task,
+            dataset_name=s.task,
+            dataset_split=s.split,
+            metric_type=_hub_name(name),
             metric_name=name,
             metric_value=value,
         )
@@ -102,9 +69,15 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     return {**data.to_dict(), **({"base_model_relation": "merge"} if repos else {})}
 
 
-def _values(score: dict[str, Any]) -> list[tuple[str, float]]:
-    metrics = {score["metric"]: score["value"], **(score.get("metrics") or {})}
-    return [(name, value) for name, value in metrics.items() if isinstance(value, int | float)]
+def _values(score: Score) -> list[tuple[str, float]]:
+    metrics = {score.metric: score.value, **score.metrics}
+    return [(name, value) for name, value in metrics.items() if value is not None]
+
+
+def _hub_name(metric: str) -> str:
+    """Return what the Hub calls a metric."""
+    row = METRICS.get(metric)
+    return row.hub_name if row is not None and row.hub_name else metric
 
 
 def dataset_id(task: str) -> str | None:
@@ -120,11 +93,11 @@ def eval_results_file(scores: Scores) -> bytes | None:
         EvalResultEntry(
             dataset_id=hub,
             task_id="default",
-            value=s["value"],
-            notes=f"zero-shot {s['metric']}, {s['split']} split, n = {s['n']}, 95 % interval {s['low']} to {s['high']}",
+            value=s.value,
+            notes=f"zero-shot {s.metric}, {s.split} split, n = {s.n}, 95 % interval {s.low} to {s.high}",
         )
         for s in scores.soup
-        if (hub := dataset_id(s["task"])) is not None
+        if (hub := dataset_id(s.task)) is not None
     ]
     text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
     return text.encode() if entries else None
@@ -144,14 +117,15 @@ def sections(facts: CardFacts) -> dict[str, str]:
 
 
 def _summary(facts: CardFacts) -> str:
-    record, n = facts.soup.record, len(facts.soup.record["ingredients"])
+    record = facts.soup.record
+    n = len(record.ingredients)
     size = facts.soup.parameters
     shown = f"{size / 1e9:.2f} B" if size >= 1e9 else f"{size / 1e6:.1f} M"
     return (
         f"# {facts.repo.split('/')[1]}\n\n"
-        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.get('dtype')}): the weights of {n} "
+        f"A CLIP model ({_plain(facts.soup.model)}, {shown} parameters, {_plain(record.dtype)}): the weights of {n} "
         f"model{'s' if n != 1 else ''}, merged into one by soupkit "
-        f"{record.get('soupkit')}, method `{record.get('method')}`. It costs at inference what one of them does."
+        f"{_plain(record.soupkit)}, method {_code(record.method)}. It costs at inference what one of them does."
     )
 
 
@@ -170,50 +144,59 @@ def _score_table(facts: CardFacts) -> str:
     scores = facts.scores
     if not scores.soup:
         return "## Scores\n\nNone were recorded beside this soup."
-    refs = [i["ref"] for i in facts.soup.record["ingredients"]]
-    by_place = {(s["ref"], s["task"], s["split"], s["metric"]): s for s in scores.others}
-    shown = [r for r in dict.fromkeys(refs) if any(s["ref"] == r for s in scores.others)]
+    refs = [i.ref for i in facts.soup.record.ingredients]
+    by_key = {(s.ref, s.task, s.split, s.metric): s for s in scores.others}
+    shown = [r for r in dict.fromkeys(refs) if any(s.ref == r for s in scores.others)]
     lines = [
         "## Scores\n\nZero-shot, in percent, with 95 % intervals.\n",
         "| " + " | ".join(["task", "metric", "n", "this soup", *(_code(r) for r in shown)]) + " |",
         "|" + "---|" * (4 + len(shown)),
     ]
     for s in scores.soup:
-        place = (s["task"], s["split"], s["metric"])
-        cells = [_score(by_place.get((r, *place))) for r in shown]
-        mark = " *" if (s["task"], s["split"]) in scores.selected else ""
-        row = [f"{s['task']}:{s['split']}{mark}", s["metric"], f"{s['n']:,}", f"**{_score(s)}**", *cells]
+        key = (s.task, s.split, s.metric)
+        cells = [_score(by_key.get((r, *key))) for r in shown]
+        mark = " *" if (s.task, s.split) in scores.selected else ""
+        row = [f"{_plain(f'{s.task}:{s.split}')}{mark}", _plain(s.metric), f"{s.n:,}", f"**{_score(s)}**", *cells]
         lines.append("| " + " | ".join(row) + " |")
-    if any((s["task"], s["split"]) in scores.selected for s in scores.soup):
+    if any((s.task, s.split) in scores.selected for s in scores.soup):
         lines.append("\n\\* The soup was chosen on these images: its score on them is likely to be too good.")
-    lines += [f"\n![{text}]({path})" for path, text in facts.figures.items()]
+    lines += [f"\n![{_plain(text)}]({quote(path)})" for path, text in facts.figures.items()]
     return "\n".join(lines)
 
 
-def _score(score: dict[str, Any] | None) -> str:
+def _score(score: Score | None) -> str:
     if score is None:
         return "–"
-    return f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
+    return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
-def _code(text: str) -> str:
-    return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
+def _code(text: object) -> str:
+    """Return `text` as code, in a table or out of it."""
+    return "`" + str(text).replace("|", "\\|").replace("`", "'") + "`"
 
 
-def _making(record: dict[str, Any], search: str | None) -> str:
-    lines = ["## How it was made\n", f"- method: `{record.get('method')}`"]
+def _plain(text: object) -> str:
+    """Return `text` as words of Markdown, none of which is taken for markup or HTML."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _making(record: SoupDocument, search: str | None) -> str:
+    lines = ["## How it was made\n", f"- method: {_code(record.method)}"]
     if search is not None:
-        lines.append(f"- its ingredients were chosen by a search: {search} (`search.json` has every decision)")
-    if record.get("parameters"):
-        lines.append(f"- parameters: `{record['parameters']}`")
-    lines += [f"- dtype: {record.get('dtype')}", f"- fingerprint of the weights: `{record['output']['fingerprint']}`"]
-    lines += [f"- sha256 of the file: `{record['output']['sha256']}`", ""]
+        lines.append(f"- its ingredients were chosen by a search: {_plain(search)} (`search.json` has every decision)")
+    if record.parameters:
+        lines.append(f"- parameters: {_code(record.parameters)}")
+    lines += [f"- dtype: {_plain(record.dtype)}", f"- fingerprint of the weights: {_code(record.output.fingerprint)}"]
+    lines += [f"- sha256 of the file: {_code(record.output.sha256)}", ""]
     lines += ["| ingredient | weight | fingerprint | sha256 |", "|---|---|---|---|"]
-    things = [(i, i.get("weight")) for i in record["ingredients"]]
-    for thing, weight in [*things, *([(record["base"], "base")] if record.get("base") else [])]:
-        share = weight if isinstance(weight, str) else f"{weight:.6g}" if weight is not None else "by tensor"
-        digest = f"`{thing['sha256']}`" if thing.get("sha256") else "–"
-        lines.append(f"| {_code(thing['ref'])} | {share} | `{thing['fingerprint']}` | {digest} |")
+    rows: list[tuple[SourceRecord, str]] = [
+        (i, f"{i.weight:.6g}" if i.weight is not None else "by tensor") for i in record.ingredients
+    ]
+    if record.base is not None:
+        rows.append((record.base, "base"))
+    for source, share in rows:
+        digest = _code(source.sha256) if source.sha256 else "–"
+        lines.append(f"| {_code(source.ref)} | {share} | {_code(source.fingerprint)} | {digest} |")
     return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
 
 
@@ -226,33 +209,35 @@ def _limits(facts: CardFacts) -> str:
     if not facts.scores.soup:
         lines.append("- Nothing measured travels with this soup: measure it before you rely on it.")
     if facts.scores.why:
-        lines.append(f"- The search that chose it says: {facts.scores.why}")
+        lines.append(f"- The search that chose it says: {_plain(facts.scores.why)}")
     return "\n".join(lines)
 
 
 def _licence(facts: CardFacts) -> str:
-    lines = ["## Licence and citation\n", f"This soup: {facts.license}. Its parents on the Hub:\n"]
+    lines = ["## Licence and citation\n", f"This soup: {_plain(facts.license)}. Its parents on the Hub:\n"]
     for parent in dict.fromkeys(facts.parents):
-        at = f", revision `{parent.revision}`" if parent.revision else ""
+        at = f", revision {_code(parent.revision)}" if parent.revision else ""
         link = f"[{parent.repo}](https://huggingface.co/{parent.repo})"
-        lines.append(f"- {link}{at}: {parent.license or 'no licence named'}; cite it as its card says")
+        lines.append(f"- {link}{at}: {_plain(parent.license or 'no licence named')}; cite it as its card says")
     if not facts.parents:
-        lines[1] = f"This soup: {facts.license}. None of its ingredients is named by a repository on the Hub."
-    return "\n".join([*lines, "", "The method:", "", _CITED])
+        lines[1] = f"This soup: {_plain(facts.license)}. None of its ingredients is named by a repository on the Hub."
+    method = METHODS.get(facts.soup.record.method)
+    if method is not None:
+        lines += ["", f"The method, {method.name}: {method.citation}.", "", f"```bibtex\n{method.paper.bibtex}```"]
+    return "\n".join(lines)
 
 
 def render(facts: CardFacts, existing: str | None) -> str:
     """Return the README: a new one, or `existing` with soupkit's metadata and marked parts renewed.
 
-    A part whose markers somebody removed stays away; a README without any marker gets all parts at its end. Raises
-    UsageError for a README whose metadata cannot be read, or whose markers do not pair.
+    Raises UsageError for a README whose metadata cannot be read, or whose markers do not pair.
     """
     from huggingface_hub import ModelCard
 
     parts = sections(facts)
-    body, data = "\n\n".join(_marked(n, t) for n, t in parts.items()) + "\n", metadata(facts)
+    body, data = "\n\n".join(marked(n, t) for n, t in parts.items()) + "\n", metadata(facts)
     if existing is not None:
-        body, kept = _renewed(existing, parts)
+        body, kept = renewed(existing, parts)
         tags = list(dict.fromkeys([*(kept.get("tags") or []), *data["tags"]]))
         ours = {"model-index", "base_model", "base_model_relation"}
         theirs = {k: v for k, v in kept.items() if k not in data and k not in ours}
@@ -261,43 +246,6 @@ def render(facts: CardFacts, existing: str | None) -> str:
     text = f"---\n{front}---\n\n{body}"
     try:
         ModelCard(text)  # the Hub's own reading of metadata and model-index
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"would not be a valid model card: {error}", "README.md", "correct its metadata") from error
     return text
-
-
-def _marked(name: str, text: str) -> str:
-    return f"<!-- soupkit: {name} -->\n{text}\n<!-- /soupkit: {name} -->"
-
-
-def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """Return the metadata and the body of a README. Raises UsageError for metadata that are not a YAML map."""
-    found = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
-    if not found:
-        return {}, text
-    try:
-        data = yaml.safe_load(found.group(1)) or {}
-    except yaml.YAMLError as error:
-        raise UsageError("has metadata that are not valid YAML", "README.md", "correct them") from error
-    if not isinstance(data, dict):
-        raise UsageError("has metadata that are not a map", "README.md", "correct them")
-    return data, text[found.end() :]
-
-
-def _renewed(existing: str, parts: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    kept, body = split_front_matter(existing)
-    body = body.lstrip("\n")
-    opened = re.findall(r"<!-- soupkit: (\w+) -->", body)
-    if sorted(opened) != sorted(re.findall(r"<!-- /soupkit: (\w+) -->", body)) or len(set(opened)) < len(opened):
-        raise UsageError(
-            "has markers of soupkit that do not pair",
-            "README.md",
-            "each <!-- soupkit: X --> needs <!-- /soupkit: X -->",
-        )
-    if not opened:
-        return body.rstrip() + "\n\n" + "\n\n".join(_marked(n, t) for n, t in parts.items()) + "\n", kept
-    for name in opened:
-        new = _marked(name, parts[name]) if name in parts else ""
-        pattern = rf"<!-- soupkit: {name} -->.*?<!-- /soupkit: {name} -->"
-        body = re.sub(pattern, lambda _, new=new: new, body, flags=re.DOTALL)  # type: ignore[misc]
-    return body, kept

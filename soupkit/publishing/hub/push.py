@@ -6,21 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupkit.checkpoint import open_checkpoint, open_headers
-from soupkit.checkpoint.hub import PREFIX, HubRef, is_hub
 from soupkit.checkpoint.hub_errors import explained
+from soupkit.checkpoint.hub_ref import PREFIX, HubRef, is_hub
 from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
 from soupkit.progress import SILENT, Progress
-from soupkit.publishing.hub.repository import (
-    CARD,
-    Contents,
-    PlannedFile,
-    PushOptions,
-    held_in,
-    is_file,
-    plan,
-    repository_files,
-    write_repository,
-)
+from soupkit.publishing.hub.folder import check_folder, plan_folder, sweep, write_folder
+from soupkit.publishing.hub.planned_files import Contents, PlannedFile, plan
+from soupkit.publishing.hub.readme import read_readme
+from soupkit.publishing.hub.repository import CARD, PushOptions, repository_files
 from soupkit.publishing.hub.upload import Sent, addition, told_of_xet
 from soupkit.publishing.hub.verify import VerifiedSoup, verify
 
@@ -128,18 +121,20 @@ def _into_folder(
         raise UsageError(f"{', '.join(given)}: nothing is sent to the Hub", "--folder", "leave one of them out")
     if folder.resolve() == directory.resolve():
         raise UsageError("is the soup itself", "--folder", "name another folder")
-    there = held_in(folder)
+    check_folder(folder)
     soup = verify(directory, progress)
     own = [place / CARD for place in (directory, folder)]
-    readme = next((path.read_text("utf-8") for path in own if path.is_file()), None)
+    readme = next((read_readme(path) for path in own if path.is_file()), None)
     contents = repository_files(soup, repo, options, readme)
-    files = plan(contents, there, known=True)
-    status = "planned" if options.dry_run else "unchanged"
-    if not options.dry_run and any(f.status != "same" for f in files):
-        write_repository(contents, folder, files, progress)
-        status = "written"
+    target = folder.resolve()  # a link to a folder stays one
+    planned = plan_folder(contents, target)
+    status = "planned" if options.dry_run else "unchanged" if planned.unchanged else "written"
+    if status == "written":
+        write_folder(contents, target, planned, progress)
+    elif status == "unchanged":
+        sweep(target)
     spent = time.perf_counter() - started
-    return PushResult(status, repo, "main", soup.fingerprint, tuple(files), None, None, None, folder, spent)
+    return PushResult(status, repo, "main", soup.fingerprint, tuple(planned.files), None, None, None, folder, spent)
 
 
 def _api() -> "HfApi":
@@ -179,11 +174,12 @@ def _readme_of(api: "HfApi", repo: str, remote: _Remote | None, soup: VerifiedSo
     """Return the README that is to be renewed: the one beside the soup, or else the one on the Hub."""
     local = soup.directory / CARD
     if local.is_file():
-        return local.read_text("utf-8")
+        return read_readme(local)
     if remote is None or CARD not in remote.files:
         return None
     with explained(f"{repo}, {CARD}"):
-        return Path(api.hf_hub_download(repo, CARD, revision=remote.commit)).read_text("utf-8")
+        downloaded = api.hf_hub_download(repo, CARD, revision=remote.commit)
+    return read_readme(Path(downloaded))
 
 
 def _pull_request_with(api: "HfApi", repo: str, contents: Contents) -> tuple[str, str] | None:
@@ -221,7 +217,7 @@ def _commit(
     with sent, explained(f"{repo}, {revision}", writing=True), told_of_xet(sent):
         info = api.create_commit(
             repo,
-            [addition(path, content, sent) for path, content in contents.items()],
+            [addition(path, file.content, sent) for path, file in contents.items()],
             commit_message=options.message or "A soup, made by soupkit",
             revision=revision,
             create_pr=options.create_pr,
@@ -237,7 +233,7 @@ def _compare(api: "HfApi", repo: str, place: str, files: list[PlannedFile], soup
     held = _look(api, repo, place)
     for file in files:
         there = held.files.get(file.path) if held is not None else None
-        if there is None or not is_file(file, there):
+        if there is None or not file.is_held(there):
             raise HubError(
                 "the Hub does not hold what was sent", f"{repo}, {place}, {file.path}", "delete it there and push again"
             )

@@ -1,7 +1,7 @@
 """Whether a directory is a soup that may be published: what `soup.json` says of it holds, and open_clip can open it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,15 @@ import numpy as np
 
 from soupkit.checkpoint import Checkpoint, fingerprint, open_checkpoint
 from soupkit.checkpoint.architecture import architecture_of
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.lineage import read_float32
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
-from soupkit.merging.soup_directory import CONFIG_NAME, SOUP_NAME, read_soup_json
+from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.progress import SILENT, Progress
 
-WEIGHTS_NAME = "open_clip_model.safetensors"
 _BLOCK = 1 << 20  # elements
+_NAMES = ("hf_model_name", "hf_tokenizer_name", "timm_model_name")  # what transformers and timm take for a folder, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class VerifiedSoup:
     `companions` are the tokenizer's files."""
 
     directory: Path
-    record: dict[str, Any]
+    record: SoupDocument
     model: str
     parameters: int
     companions: tuple[Path, ...]
@@ -33,7 +34,7 @@ class VerifiedSoup:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the weights."""
-        return self.record["output"]["fingerprint"]
+        return self.record.output.fingerprint
 
 
 def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
@@ -43,43 +44,71 @@ def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
     Raises UsageError for a directory that is no soup or is sharded; CheckpointError for weights that are not those
     that were written or not finite; ArchitectureError where open_clip would not open it.
     """
-    record = read_soup_json(directory)
-    output = record.get("output") if record is not None else None
-    if record is None or not isinstance(output, dict) or not isinstance(output.get("fingerprint"), str):
+    record = SoupDocument.read(directory)
+    if record is None and not (directory / SOUP_NAME).is_file():
         raise UsageError(f"holds no {SOUP_NAME}", directory, "name a directory that `soupkit merge` has written")
-    if not isinstance(record.get("ingredients"), list):
-        raise UsageError("does not say what the soup is made of", directory / SOUP_NAME, "make the soup again")
-    weights = directory / WEIGHTS_NAME
+    if record is None or not record.output.fingerprint or not record.ingredients:
+        raise UsageError(
+            "does not say what the soup is and what it is made of", directory / SOUP_NAME, "make the soup again"
+        )
+    weights = directory / OPEN_CLIP_WEIGHTS
     if not weights.is_file():
         if any(directory.glob("*.index.json")):
             raise UsageError("is in shards, which open_clip does not open", directory, "merge without --max-shard-size")
-        raise UsageError(f"holds no {WEIGHTS_NAME}", directory, "make the soup again")
-    if not (directory / CONFIG_NAME).is_file():
+        raise UsageError(f"holds no {OPEN_CLIP_WEIGHTS}", directory, "make the soup again")
+    if not (directory / OPEN_CLIP_CONFIG).is_file():
         raise ArchitectureError(
-            f"holds no {CONFIG_NAME}: open_clip could not open it", directory, "merge with --model NAME"
+            f"holds no {OPEN_CLIP_CONFIG}: open_clip could not open it", directory, "merge with --model NAME"
         )
     with open_checkpoint(directory) as soup:
+        _refuse_local_names(soup.config or {}, directory / OPEN_CLIP_CONFIG)
         architecture = architecture_of(soup)  # refuses tensors that are not those of the config's model
-        print_ = fingerprint(soup, progress=progress)
-        if print_.value != output["fingerprint"]:
+        value = fingerprint(soup, progress=progress).value
+        if value != record.output.fingerprint:
             raise CheckpointError(
-                f"has the fingerprint {print_.value}; {SOUP_NAME} says {output['fingerprint']}",
+                f"has the fingerprint {value}; {SOUP_NAME} says {record.output.fingerprint}",
                 weights,
                 "the weights are not those that were written; make the soup again with --fresh",
             )
         _check_finite(soup, progress)
         digest = sha256_of(weights)
         soup.check_unchanged()
-        known = output.get("sha256")
-        if known not in (None, digest):
-            raise CheckpointError(f"has the sha256 {digest}; {SOUP_NAME} says {known}", weights, "make the soup again")
+        recorded = record.output.sha256
+        if recorded not in (None, digest):
+            raise CheckpointError(
+                f"has the sha256 {digest}; {SOUP_NAME} says {recorded}", weights, "make the soup again"
+            )
         return VerifiedSoup(
             directory,
-            {**record, "output": {**output, "sha256": digest}},
-            architecture.model or record.get("model") or "of its own config",
+            replace(record, output=replace(record.output, sha256=digest)),
+            architecture.model or record.model or "of its own config",
             architecture.parameters,
             soup.tokenizer_files,
         )
+
+
+def _refuse_local_names(config: Any, path: Path, keys: tuple[str, ...] = ()) -> None:
+    """Raise UsageError for a config that names a folder of this machine, such as a text tower's `hf_model_name`: nobody
+    else could open the model."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            _refuse_local_names(value, path, (*keys, str(key)))
+    elif isinstance(config, list):
+        for value in config:
+            _refuse_local_names(value, path, keys)
+    elif isinstance(config, str) and _is_local(config, named=bool(keys) and keys[-1] in _NAMES):
+        raise UsageError(
+            f"names a place on this machine, as {'.'.join(keys)}: nobody else could open the model",
+            path,
+            "put the name that it has on the Hub there (ORG/NAME), and merge again",
+        )
+
+
+def _is_local(text: str, *, named: bool) -> bool:
+    """Whether `text` is a path. What is `named` is a model or a tokenizer, and may be the relative path of a folder."""
+    if text.startswith(("/", "~/", "./", "../", "file:")):
+        return True
+    return named and (text.count("/") > 1 or "\\" in text or Path(text).is_dir())
 
 
 def _check_finite(soup: Checkpoint, progress: Progress) -> None:

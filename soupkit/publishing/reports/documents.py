@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from soupkit.errors import DataError
+from soupkit.evaluation.task import Score
 
 Fraction = Annotated[FiniteFloat, Field(ge=0, le=1)]
 
@@ -16,7 +17,7 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class ScoreShape(Shape):
+class ScoreRow(Shape):
     """One model on one task; fractions. Published tables give neither `n` nor the interval."""
 
     ref: str
@@ -28,8 +29,22 @@ class ScoreShape(Shape):
     low: Fraction | None = None
     high: Fraction | None = None
 
+    @classmethod
+    def of(cls, score: Score) -> "ScoreRow":
+        """Return what is shown of a score that soupkit measured."""
+        return cls.model_construct(
+            ref=score.ref,
+            task=score.task,
+            split=score.split,
+            metric=score.metric,
+            value=score.value,
+            n=score.n,
+            low=score.low,
+            high=score.high,
+        )
+
     @property
-    def place(self) -> str:
+    def task_name(self) -> str:
         """The task with its split, as one name."""
         return f"{self.task}:{self.split}" if self.split else self.task
 
@@ -52,7 +67,7 @@ class DecisionShape(Shape):
 
     @property
     def shown(self) -> float | None:
-        """The score, or what the images that were scored say of it; None where nothing is known."""
+        """The score, or what the images that were scored say of it; None where no image was scored."""
         if self.value is not None:
             return self.value
         if self.hits is not None and self.images:
@@ -64,24 +79,24 @@ class SearchShape(Shape):
     """A search, from its first trial to the soup that it chose."""
 
     strategy: str
-    ingredients: Annotated[list[ScoreShape], Field(min_length=1)]
+    ingredients: Annotated[list[ScoreRow], Field(min_length=1)]
     decisions: Annotated[list[DecisionShape], Field(min_length=1)]
     selected: list[str]
-    score: ScoreShape
-    best_ingredient: ScoreShape
-    uniform: ScoreShape | None = None
+    score: ScoreRow
+    best_ingredient: ScoreRow
+    uniform: ScoreRow | None = None
     images_scored: int | None = None
     images_full: int | None = None
-    report: list[ScoreShape] = []
+    report: list[ScoreRow] = []
     optimistic: bool = False
     why: str | None = None
 
 
 class PointShape(Shape):
-    """The scores at one place between base and soup."""
+    """The scores at one point between base and soup."""
 
     alpha: FiniteFloat
-    scores: Annotated[list[ScoreShape], Field(min_length=1)]
+    scores: Annotated[list[ScoreRow], Field(min_length=1)]
 
 
 class InterpolationShape(Shape):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from soupkit.publishing.reports import plots
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreShape, SearchShape
-from soupkit.publishing.reports.report_inputs import Material
-from soupkit.publishing.reports.selection import differences, find_model, is_shift, models, places, scatter_points
+from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape
+from soupkit.publishing.reports.report_inputs import Results
+from soupkit.publishing.reports.selection import differences, find_model, is_shift, models, scatter_points, task_names
 from soupkit.publishing.reports.style import Style
 from soupkit.publishing.short_names import short_names
 
@@ -31,39 +31,39 @@ class ReportFigure:
     rows: tuple[tuple[str, ...], ...]
 
 
-def report_figures(material: Material, held_out: str | None, difference: Sequence[str]) -> list[ReportFigure]:
-    """Return the figures that the material allows. `difference` names two models, or is empty: then two are compared
+def report_figures(results: Results, held_out: str | None, difference: Sequence[str]) -> list[ReportFigure]:
+    """Return the figures that the results allow. `difference` names two models, or is empty: then two are compared
     where there are only two. Raises UsageError for names that are not there."""
-    figures = _score_figures(material)
-    figures += _scatter(material, held_out)
-    pair = [find_model(material, name) for name in difference]
-    if not pair and len(models(material)) == 2 and len(places(material)) > 1:
-        pair = models(material)[::-1]
+    figures = _score_figures(results)
+    figures += _scatter(results, held_out)
+    pair = [find_model(results, name) for name in difference]
+    if not pair and len(models(results)) == 2 and len(task_names(results)) > 1:
+        pair = models(results)[::-1]
     if pair:
-        figures.append(_difference(material, pair[0], pair[1]))
-    numbered = len(material.searches) > 1
-    figures += [_search(s, f"-{i}" if numbered else "") for i, (_, s) in enumerate(material.searches, 1)]
-    numbered = len(material.interpolations) > 1
-    figures += [_interpolation(d, f"-{i}" if numbered else "") for i, (_, d) in enumerate(material.interpolations, 1)]
+        figures.append(_difference(results, pair[0], pair[1]))
+    numbered = len(results.searches) > 1
+    figures += [_search(s, f"-{i}" if numbered else "") for i, (_, s) in enumerate(results.searches, 1)]
+    numbered = len(results.interpolations) > 1
+    figures += [_interpolation(d, f"-{i}" if numbered else "") for i, (_, d) in enumerate(results.interpolations, 1)]
     return figures
 
 
 def percent(value: float | None) -> str:
-    """Write a fraction in percent with two places; nothing for None."""
+    """Write a fraction in percent with two decimals; nothing for None."""
     return "" if value is None else f"{100 * value:.2f}"
 
 
-def interval(score: ScoreShape) -> str:
+def interval(score: ScoreRow) -> str:
     """Write the interval of a score in percent; nothing where there is none."""
     return "" if score.low is None or score.high is None else f"{100 * score.low:.1f}–{100 * score.high:.1f}"
 
 
-def _score_figures(material: Material) -> list[ReportFigure]:
+def _score_figures(results: Results) -> list[ReportFigure]:
     figures = []
-    for place in places(material):
-        scores = [s for s in material.scores if s.place == place and s.low is not None]
+    for task in task_names(results):
+        scores = [s for s in results.scores if s.task_name == task and s.low is not None]
         if 2 <= len(scores) <= _MOST_ROWS:
-            figures.append(_scores(material, place, scores))
+            figures.append(_scores(results, task, scores))
     figures = figures[:_MOST_SCORE_FIGURES]
     if len(figures) == 1:
         return figures
@@ -73,23 +73,23 @@ def _score_figures(material: Material) -> list[ReportFigure]:
     ]
 
 
-def _scores(material: Material, place: str, scores: list[ScoreShape]) -> ReportFigure:
+def _scores(results: Results, task: str, scores: list[ScoreRow]) -> ReportFigure:
     names = short_names([s.ref for s in scores])
-    soups = frozenset(s.ref for s in scores if material.role(s.ref) != "ingredient")
+    soups = frozenset(s.ref for s in scores if results.role(s.ref) != "ingredient")
     best = max(scores, key=lambda s: s.value)
     listed = "; ".join(f"{names[s.ref]} {percent(s.value)} ({interval(s)})" for s in scores)
     return ReportFigure(
-        "scores", f"Scores on {place}",
+        "scores", f"Scores on {task}",
         "A row per model, with its 95 % interval; soups are diamonds.",
-        f"Scores on {place} in percent with intervals: {listed}. The highest is {names[best.ref]}.",
+        f"Scores on {task} in percent with intervals: {listed}. The highest is {names[best.ref]}.",
         lambda style: plots.draw_scores(scores, style, soups),
         ("model", "%", "95 % interval", "n"),
         tuple((s.ref, percent(s.value), interval(s), f"{s.n:,}" if s.n else "") for s in scores),
     )  # fmt: skip
 
 
-def _scatter(material: Material, held_out: str | None) -> list[ReportFigure]:
-    points, across, up = scatter_points(material, held_out)
+def _scatter(results: Results, held_out: str | None) -> list[ReportFigure]:
+    points, across, up = scatter_points(results, held_out)
     if not points:
         return []
     kind = "shifts" if all(map(is_shift, up)) else "other tasks"
@@ -103,7 +103,7 @@ def _scatter(material: Material, held_out: str | None) -> list[ReportFigure]:
     )
     return [
         ReportFigure(
-            "scatter", f"{across} against {'the ' * (len(up) > 1)}{label}",
+            "scatter", f"{across} against {f'the {label}' if len(up) > 1 else label}",
             f"Up: the mean over {', '.join(up)}. A model with fewer scores is left out.",
             alt, lambda style: plots.draw_scatter(points, across, label, style),
             ("model", across, label),
@@ -112,18 +112,18 @@ def _scatter(material: Material, held_out: str | None) -> list[ReportFigure]:
     ]  # fmt: skip
 
 
-def _difference(material: Material, first: str, second: str) -> ReportFigure:
-    found = differences(material, first, second)
-    ordered = sorted(found.items(), key=lambda item: -item[1])
+def _difference(results: Results, first: str, second: str) -> ReportFigure:
+    by_task = differences(results, first, second)
+    ordered = sorted(by_task.items(), key=lambda item: -item[1])
     (top, gain), (bottom, loss) = ordered[0], ordered[-1]
-    better = sum(v > 0 for v in found.values())
+    better = sum(v > 0 for v in by_task.values())
     return ReportFigure(
         "differences", f"{first} against {second}",
-        f"Positive: {first} is better. It is on {better} of {len(found)} tasks; the mean difference is "
-        f"{100 * sum(found.values()) / len(found):+.2f} points.",
+        f"Positive: {first} is better. It is on {better} of {len(by_task)} tasks; the mean difference is "
+        f"{100 * sum(by_task.values()) / len(by_task):+.2f} points.",
         f"Bars of the difference per task in percentage points, sorted, from {100 * gain:+.2f} on {top} to "
-        f"{100 * loss:+.2f} on {bottom}; {better} of {len(found)} are positive.",
-        lambda style: plots.draw_differences(found, first, second, style),
+        f"{100 * loss:+.2f} on {bottom}; {better} of {len(by_task)} are positive.",
+        lambda style: plots.draw_differences(by_task, first, second, style),
         ("task", "difference, points"), tuple((task, f"{100 * v:+.2f}") for task, v in ordered),
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ def _search(search: SearchShape, suffix: str) -> ReportFigure:
     kept = len(search.selected)
     trials = [d for d in search.decisions if d.action != "start"]
     caption = (
-        f"{search.strategy.capitalize()} search on {search.score.place}: {kept} of {len(search.ingredients)} "
+        f"{search.strategy.capitalize()} search on {search.score.task_name}: {kept} of {len(search.ingredients)} "
         f"ingredients kept in {len(trials)} trials. The dashed line is the best ingredient."
     )
     if search.images_scored is not None and search.images_full:
@@ -142,7 +142,7 @@ def _search(search: SearchShape, suffix: str) -> ReportFigure:
     if search.why:
         caption += f" {search.why[0].upper()}{search.why[1:].rstrip('.')}."
     alt = (
-        f"The search in order. The soup reaches {percent(search.score.value)} % on {search.score.place}, the best "
+        f"The search in order. The soup reaches {percent(search.score.value)} % on {search.score.task_name}, the best "
         f"ingredient {percent(search.best_ingredient.value)} %. "
         f"{sum(d.decision == 'accepted' for d in trials)} of {len(trials)} trials were accepted."
     )
@@ -158,10 +158,10 @@ def _search(search: SearchShape, suffix: str) -> ReportFigure:
 
 def _interpolation(document: InterpolationShape, suffix: str) -> ReportFigure:
     points = sorted(document.points, key=lambda p: p.alpha)
-    names = list(dict.fromkeys(s.place for p in points for s in p.scores))
+    names = list(dict.fromkeys(s.task_name for p in points for s in p.scores))
     ends = []
     for name in names:
-        curve = [(p.alpha, s.value) for p in points for s in p.scores if s.place == name]
+        curve = [(p.alpha, s.value) for p in points for s in p.scores if s.task_name == name]
         alpha, top = max(curve, key=lambda c: c[1])
         ends.append(
             f"{name} goes from {percent(curve[0][1])} % to {percent(curve[-1][1])} %, at most {percent(top)} % at "
@@ -169,7 +169,7 @@ def _interpolation(document: InterpolationShape, suffix: str) -> ReportFigure:
         )
     rows = []
     for point in points:
-        values = {s.place: s for s in point.scores}
+        values = {s.task_name: s for s in point.scores}
         rows.append((f"{point.alpha:g}", *(percent(values[n].value) if n in values else "" for n in names)))
     best = f" Best: alpha {document.best_alpha:g}." if document.best_alpha is not None else ""
     return ReportFigure(

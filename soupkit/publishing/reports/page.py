@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import fmean
 
-from soupkit.publishing.reports.documents import ScoreShape
+from soupkit.evaluation.task import Pair
+from soupkit.merging.soup_directory import SoupDocument
+from soupkit.publishing.reports.documents import ScoreRow
 from soupkit.publishing.reports.figures import ReportFigure, interval, percent
-from soupkit.publishing.reports.report_inputs import Material, PairShape, SoupShape
-from soupkit.publishing.reports.selection import models, places
+from soupkit.publishing.reports.report_inputs import Results
+from soupkit.publishing.reports.selection import models, task_names
 from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme, rendered
+from soupkit.text import visible
 from soupkit.version import __version__
 
 # Nothing is fetched from anywhere: the browser is told so, whatever the inputs hold.
@@ -75,19 +78,19 @@ footer{margin-top:4rem;border-top:1px solid var(--line);padding-top:.8rem}
 )
 
 
-def page(title: str, material: Material, figures: Sequence[ReportFigure]) -> str:
-    """Return the whole page. The same material gives the same text."""
-    sections = []
-    if material.scores:
-        sections.append(("scores", "Models and tasks", _score_table(material), True))
+def page(title: str, results: Results, figures: Sequence[ReportFigure]) -> str:
+    """Return the whole page. The same results give the same text."""
+    title, sections = visible(title), []
+    if results.scores:
+        sections.append(("scores", "Models and tasks", _score_table(results), True))
     for figure in figures:
         sections.append((f"figure-{figure.key}", figure.title, _figure(figure), False))
-    if material.pairs:
-        sections.append(("pairs", "Image by image", _pairs(material.pairs), True))
-    for i, (ref, soup) in enumerate(material.soups, 1):
+    if results.pairs:
+        sections.append(("pairs", "Image by image", _pairs(results.pairs), True))
+    for i, (ref, soup) in enumerate(results.soups, 1):
         sections.append((f"soup-{i}", f"How {ref} was made", _soup(soup), False))
-    if material.notes:
-        items = "".join(f"<li>{escape(note)}</li>" for note in material.notes)
+    if results.notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in results.notes)
         sections.append(("notes", "Notes", f"<ul class=note>{items}</ul>", False))
     links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _, _ in sections)
     body = "".join(
@@ -100,24 +103,28 @@ def page(title: str, material: Material, figures: Sequence[ReportFigure]) -> str
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="generator" content="soupkit {__version__}"><link rel="icon" href="data:,">'
         f"<style>{_STYLE}</style></head><body><main>"
-        f"<header><h1>{escape(title)}</h1><p class=lead>{escape(_summary(material))}</p>"
+        f"<header><h1>{escape(title)}</h1><p class=lead>{escape(_summary(results))}</p>"
         f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>{body}'
         f"<footer>soupkit {__version__}. Intervals are 95 %: Wilson&#8217;s for shares of images, bootstrap for other "
         "metrics; published tables give none.</footer></main></body></html>\n"
     )
 
 
-def _summary(material: Material) -> str:
-    refs, tasks = models(material), places(material)
-    parts = [f"{len(refs)} model{'s' * (len(refs) != 1)} on {len(tasks)} task{'s' * (len(tasks) != 1)}"] if refs else []
-    soups = [ref for ref in refs if material.role(ref) != "ingredient"]
+def _summary(results: Results) -> str:
+    refs, tasks = models(results), task_names(results)
+    parts = [f"{_counted(len(refs), 'model')} on {_counted(len(tasks), 'task')}"] if refs else []
+    soups = [ref for ref in refs if results.role(ref) != "ingredient"]
     if soups:
         parts.append(f"{len(soups)} of the models {'is a soup' if len(soups) == 1 else 'are soups'}")
-    for _, search in material.searches:
+    for _, search in results.searches:
         gain = 100 * (search.score.value - search.best_ingredient.value)
-        parts.append(f"the search ends {gain:+.2f} points from its best ingredient on {search.score.place}")
-    text = "; ".join(parts) or "What was found"
+        parts.append(f"the search ends {gain:+.2f} points from its best ingredient on {search.score.task_name}")
+    text = "; ".join(parts) or "Results"
     return text[0].upper() + text[1:] + "."
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _figure(figure: ReportFigure) -> str:
@@ -155,23 +162,23 @@ def _plain_table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]])
     return _scrolling(label, table)
 
 
-def _score_table(material: Material) -> str:
-    tasks = places(material)
-    refs = sorted(models(material), key=lambda ref: material.role(ref) == "ingredient")  # soups first
-    by_place = {(s.ref, s.place): s for s in material.scores}
-    best = {t: max(by_place[r, t].value for r in refs if (r, t) in by_place) for t in tasks}
-    means = len(tasks) > 1 and all((r, t) in by_place for r in refs for t in tasks)
+def _score_table(results: Results) -> str:
+    tasks = task_names(results)
+    refs = sorted(models(results), key=lambda ref: results.role(ref) == "ingredient")  # soups first
+    by_name = {(s.ref, s.task_name): s for s in results.scores}
+    best = {t: max(by_name[r, t].value for r in refs if (r, t) in by_name) for t in tasks}
+    means = len(tasks) > 1 and all((r, t) in by_name for r in refs for t in tasks)
     head = "<th scope=col>model</th>" + ("<th scope=col>mean</th>" if means else "")
-    head += "".join(f"<th scope=col>{escape(t)}{_metric(material.scores, t)}</th>" for t in tasks)
+    head += "".join(f"<th scope=col>{escape(t)}{_metric(results.scores, t)}</th>" for t in tasks)
     lines = []
     for ref in refs:
-        cells = [f"<td>{percent(fmean(by_place[ref, t].value for t in tasks))}</td>"] if means else []
+        cells = [f"<td>{percent(fmean(by_name[ref, t].value for t in tasks))}</td>"] if means else []
         for task in tasks:
-            score = by_place.get((ref, task))
+            score = by_name.get((ref, task))
             cells.append("<td>–</td>" if score is None else _cell(score, len(refs) > 1 and score.value == best[task]))
-        soup = " class=soup" if material.role(ref) != "ingredient" else ""
+        soup = " class=soup" if results.role(ref) != "ingredient" else ""
         lines.append(f"<tr{soup}><th scope=row>{_breakable(ref)}</th>{''.join(cells)}</tr>")
-    intervals = " with 95 % intervals" if any(s.low is not None for s in material.scores) else ""
+    intervals = " with 95 % intervals" if any(s.low is not None for s in results.scores) else ""
     table = (
         f"<table class=scores><caption>Scores in percent{intervals}; the best of each task in bold, soups in colour."
         f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
@@ -184,32 +191,34 @@ def _breakable(ref: str) -> str:
     return escape(ref).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
-def _metric(scores: Sequence[ScoreShape], place: str) -> str:
-    first = next(s for s in scores if s.place == place)
+def _metric(scores: Sequence[ScoreRow], task: str) -> str:
+    first = next(s for s in scores if s.task_name == task)
     words = ", ".join(filter(None, (first.metric, f"n = {first.n:,}" if first.n else "")))
     return f"<span class=ci>{escape(words)}</span>" if words else ""
 
 
-def _cell(score: ScoreShape, best: bool) -> str:
+def _cell(score: ScoreRow, best: bool) -> str:
     value = f"<strong>{percent(score.value)}</strong>" if best else percent(score.value)
     return f"<td>{value}" + (f"<span class=ci>{interval(score)}</span>" if interval(score) else "") + "</td>"
 
 
-def _pairs(pairs: Sequence[PairShape]) -> str:
+def _pairs(pairs: Sequence[Pair]) -> str:
     rows = [
         (p.second, p.first, f"{p.task}:{p.split}" if p.split else p.task, f"{p.only_second:,}", f"{p.only_first:,}",
          f"{p.p:.2g}")
         for p in pairs
     ]  # fmt: skip
-    head = ("model", "against", "task", "right here only", "right there only", "p")
+    head = ("model", "against", "task", "only model is right", "only other is right", "p")
     return _plain_table("Images that only one of two models gets right; p of McNemar's exact test.", head, rows)
 
 
-def _soup(soup: SoupShape) -> str:
+def _soup(soup: SoupDocument) -> str:
     facts = [f"Method {soup.method}"]
     facts += [f"{key} = {value}" for key, value in soup.parameters.items()]
     facts += [f"{name} {value}" for name, value in (("model", soup.model), ("weights in", soup.dtype)) if value]
-    if fingerprint := soup.output.get("fingerprint"):
-        facts.append(f"fingerprint {fingerprint}")
+    if soup.output.fingerprint:
+        facts.append(f"fingerprint {soup.output.fingerprint}")
     rows = [(i.ref, "" if i.weight is None else f"{i.weight:.4g}", i.fingerprint[:21]) for i in soup.ingredients]
-    return f"<p>{escape('; '.join(facts))}.</p>" + _plain_table("Ingredients", ("ingredient", "weight", "print"), rows)
+    return f"<p>{escape('; '.join(facts))}.</p>" + _plain_table(
+        "Ingredients", ("ingredient", "weight", "fingerprint"), rows
+    )

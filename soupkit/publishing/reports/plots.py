@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreShape, SearchShape, parse
+from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape, parse
 from soupkit.publishing.reports.style import Style, canvas, save
 from soupkit.publishing.short_names import short_names
 
@@ -40,7 +40,7 @@ def plot_interpolation(document: Mapping[str, Any], path: Path, *, style: Style 
 
 def plot_scores(scores: Sequence[Mapping[str, Any]], path: Path, *, style: Style = DEFAULT) -> None:
     """Draw the scores of several models on one task to `path`. Raises as `plot_search` does."""
-    save(draw_scores([parse(ScoreShape, score, "scores") for score in scores], style), path)
+    save(draw_scores([parse(ScoreRow, score, "scores") for score in scores], style), path)
 
 
 def plot_scatter(points: Sequence[Point], path: Path, *, x: str, y: str, style: Style = DEFAULT) -> None:
@@ -97,13 +97,13 @@ def draw_search(search: SearchShape, style: Style) -> "Figure":
         axes.set_xticks([*(t for t in ticks if last + 1 - t > 0.05 * last + 0.5), last + 1])
         axes.set_xticklabels([*(str(t) for t in axes.get_xticks()[:-1].astype(int)), "soup"])
         axes.set_xlabel("trial")
-        axes.set_ylabel(f"{search.score.place}, %")
+        axes.set_ylabel(f"{search.score.task_name}, %")
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=2 if style.narrow else 5)
         return figure
 
 
-def _final(axes: Any, score: ScoreShape, x: float, colour: str) -> None:
+def _final(axes: Any, score: ScoreRow, x: float, colour: str) -> None:
     """Mark the chosen soup with its interval as a diamond at `x`."""
     value = 100 * score.value
     if score.low is not None and score.high is not None:
@@ -122,10 +122,10 @@ def _whole_ticks(numbers: Sequence[int], most: int) -> list[int]:
 def draw_interpolation(document: InterpolationShape, style: Style) -> "Figure":
     """Draw a curve per task over alpha with its 95 % band, and mark the best alpha."""
     theme = style.theme
-    curves: dict[str, list[tuple[float, ScoreShape]]] = {}
+    curves: dict[str, list[tuple[float, ScoreRow]]] = {}
     for point in sorted(document.points, key=lambda p: p.alpha):
         for score in point.scores:
-            curves.setdefault(score.place, []).append((point.alpha, score))
+            curves.setdefault(score.task_name, []).append((point.alpha, score))
     colours = (theme.soup, theme.ingredient, theme.third, theme.fourth)
     looks = [(colours[i % 4], "osD^v"[i % 5], ("-", "--", "-.", ":")[i // 4 % 4]) for i in range(len(curves))]
     with canvas(style, 3.0 if style.narrow else 3.2) as (figure, axes):
@@ -144,7 +144,7 @@ def draw_interpolation(document: InterpolationShape, style: Style) -> "Figure":
         return figure
 
 
-def draw_scores(scores: Sequence[ScoreShape], style: Style, soups: frozenset[str] | None = None) -> "Figure":
+def draw_scores(scores: Sequence[ScoreRow], style: Style, soups: frozenset[str] | None = None) -> "Figure":
     """Draw one task: a model a row, its score with its interval; soups as diamonds in their own colour.
 
     `soups` are the references of soups; None takes those whose name ends in `soup`.
@@ -167,7 +167,9 @@ def draw_scores(scores: Sequence[ScoreShape], style: Style, soups: frozenset[str
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.6, len(scores) - 0.35)
         counted = f", n = {scores[0].n:,}" if scores[0].n else ""
-        axes.set_xlabel(f"{scores[0].place}{counted}, %" + (", 95 % intervals" if scores[0].low is not None else ""))
+        axes.set_xlabel(
+            f"{scores[0].task_name}{counted}, %" + (", 95 % intervals" if scores[0].low is not None else "")
+        )
         axes.grid(axis="x")
         return figure
 

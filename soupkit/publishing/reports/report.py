@@ -5,24 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import StorageError, UsageError
+from soupkit.files import write_whole
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.reports.figures import report_figures
 from soupkit.publishing.reports.page import page
 from soupkit.publishing.reports.report_inputs import gather
-from soupkit.publishing.reports.selection import keep_only, models, places
+from soupkit.publishing.reports.selection import keep_only, models, task_names
 from soupkit.publishing.reports.style import Style, rendered
-from soupkit.schema import Entry
-
-
-class ReportEntry(Entry):
-    """A report in a recipe; the words of the command's options. Without `inputs` the recipe's own results."""
-
-    inputs: list[Path] = []  # noqa: RUF012 - pydantic copies defaults
-    title: str | None = None
-    held_out: str | None = None
-    difference: list[str] = []  # noqa: RUF012
-    only: list[str] = []  # noqa: RUF012
-    png: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +46,10 @@ def make_report(
     nothing is written. Raises UsageError, DataError for inputs, StorageError.
     """
     if len(difference) not in (0, 2):
-        raise UsageError("takes two models", "--difference")
-    material = gather(inputs)
-    keep_only(material, only)
-    figures = report_figures(material, held_out, difference)
+        raise UsageError("takes two models", "--difference", "as in --difference ViT-bigG-14 ViT-H-14")
+    results = gather(inputs)
+    keep_only(results, only)
+    figures = report_figures(results, held_out, difference)
     heading = title or (f"Report on {inputs[0].name}" if len(inputs) == 1 else f"Report on {len(inputs)} results")
     files: dict[Path, bytes] = {}
     pictures = tuple(png / f"{figure.key}.png" for figure in figures) if png is not None else ()
@@ -69,33 +58,33 @@ def make_report(
         progress.start("drawing", len(figures), "figures")
         for path, figure in zip(pictures, figures, strict=False):
             files[path] = rendered(figure.draw(Style()), "png")
-        files[output] = page(heading, material, figures).encode()
+        files[output] = page(heading, results, figures).encode()
         progress.advance(len(figures))
         progress.finish()
-        written = _place(files, fresh)
+        written = _write(files, fresh)
     return Report(
         output,
         pictures,
         written,
-        tuple(models(material)),
-        tuple(places(material)),
+        tuple(models(results)),
+        tuple(task_names(results)),
         tuple(figure.key for figure in figures),
-        tuple(material.notes),
+        tuple(results.notes),
     )
 
 
-def _place(files: dict[Path, bytes], fresh: bool) -> tuple[Path, ...]:
-    """Write `files`, each whole or not at all, after a look at what is there; return those that were not there."""
-    try:
-        missing = {path: data for path, data in files.items() if not (path.is_file() and path.read_bytes() == data)}
-        for path in missing:
-            if path.is_dir() or (path.exists() and not fresh):
-                raise StorageError("is something else", path, "name another with -o, or replace it with --fresh")
-        for path, data in missing.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + ".partial")
-            partial.write_bytes(data)
-            partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", error.filename or "") from error
-    return tuple(missing)
+def _write(files: dict[Path, bytes], fresh: bool) -> tuple[Path, ...]:
+    """Write `files`, each whole or not at all, after a look at what they would replace; return those that changed."""
+    changed = {}
+    for path, data in files.items():
+        try:
+            if path.is_file() and path.read_bytes() == data:
+                continue
+        except OSError as error:
+            raise StorageError(f"cannot be read: {error.strerror}", path, "name another with -o") from error
+        if path.is_dir() or (path.exists() and not fresh):
+            raise StorageError("is something else", path, "name another with -o, or replace it with --fresh")
+        changed[path] = data
+    for path, data in changed.items():
+        write_whole(path, data)
+    return tuple(changed)

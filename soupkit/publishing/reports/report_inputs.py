@@ -1,64 +1,36 @@
 """What a report is made of: scores, searches, interpolations and soups, read from the files that hold them."""
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
-
-from pydantic import Field, FiniteFloat
+from typing import Any
 
 from soupkit.errors import DataError, UsageError
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreShape, SearchShape, Shape, parse
+from soupkit.evaluation.scores_document import SCORES, parse_scores_document
+from soupkit.evaluation.task import Pair
+from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
+from soupkit.publishing.json_input import decode
+from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape, parse
+from soupkit.text import visible
 
-IN_A_DIRECTORY = ("soup.json", "scores.json", "search.json", "interpolation.json")
+IN_A_DIRECTORY = (SOUP_NAME, SCORES, "search.json", "interpolation.json")
+_DOCUMENTS = "those of evaluate, search and interpolate are, and soup.json"
+_MOST_BYTES = 64 << 20
 _ABOUT_A_MODEL = {"name", "pretrained", "params (m)", "flops (b)", "average perf. on 38 datasets", "train dataset"}
 
 
-class IngredientShape(Shape):
-    """One line of a soup's recipe."""
-
-    ref: str
-    fingerprint: str = ""
-    weight: FiniteFloat | None = None
-
-
-class SoupShape(Shape):
-    """A soup.json, as far as it is shown."""
-
-    method: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    base: Any = None
-    dtype: str | None = None
-    model: str | None = None
-    ingredients: Annotated[list[IngredientShape], Field(min_length=1)]
-    output: dict[str, Any] = Field(default_factory=dict)
-
-
-class PairShape(Shape):
-    """A paired comparison of two models on one task, as `soupkit evaluate` writes it."""
-
-    first: str
-    second: str
-    task: str
-    split: str = ""
-    only_first: int
-    only_second: int
-    p: FiniteFloat
-
-
 @dataclass
-class Material:
+class Results:
     """All that was read, in order. `roles` says which references are soups, and of which kind."""
 
-    scores: list[ScoreShape] = field(default_factory=list)
-    pairs: list[PairShape] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     searches: list[tuple[str, SearchShape]] = field(default_factory=list)
     interpolations: list[tuple[str, InterpolationShape]] = field(default_factory=list)
-    soups: list[tuple[str, SoupShape]] = field(default_factory=list)
+    soups: list[tuple[str, SoupDocument]] = field(default_factory=list)
     roles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -70,48 +42,54 @@ class Material:
         named = [w for w in ("greedy", "uniform") if w in words]
         return named[0] if named else "soup" if {"soup", "soups"} & set(words) else "ingredient"
 
-    def add_scores(self, scores: Iterable[ScoreShape], source: object) -> None:
+    def add_scores(self, scores: Iterable[ScoreRow], source: object) -> None:
         """Add scores; of two that differ about one model and task the later counts, and that is noted."""
-        known = {(s.ref, s.place): i for i, s in enumerate(self.scores)}
+        positions = {(s.ref, s.task_name): i for i, s in enumerate(self.scores)}
         for score in scores:
-            i = known.get((score.ref, score.place))
+            i = positions.get((score.ref, score.task_name))
             if i is None:
-                known[score.ref, score.place] = len(self.scores)
+                positions[score.ref, score.task_name] = len(self.scores)
                 self.scores.append(score)
                 continue
             if self.scores[i].value != score.value:
                 was, now = (f"{100 * v:.2f}" for v in (self.scores[i].value, score.value))
-                self.notes.append(f"{score.ref} on {score.place}: {was} % before, {now} % in {source}, which counts")
+                self.notes.append(
+                    f"{score.ref} on {score.task_name}: {was} % before, {now} % in {source}, which counts"
+                )
             self.scores[i] = score
 
 
-def gather(inputs: Sequence[Path]) -> Material:
+def gather(inputs: Sequence[Path]) -> Results:
     """Read every input: a directory (a soup, a search), or a JSON, JSON lines or CSV file.
 
     Raises UsageError without inputs, DataError, with the line where there is one, for what is no input of a report.
     """
     if not inputs:
         raise UsageError("names nothing to report on", "soupkit report", "for example: soupkit report scores.json")
-    material = Material()
+    results = Results()
     for path in inputs:
         if path.is_dir():
-            found = [path / name for name in IN_A_DIRECTORY if (path / name).is_file()]
-            if not found:
-                raise DataError(f"holds none of {', '.join(IN_A_DIRECTORY)}", path)
-            for file in found:
-                _read_json(file, material, str(path))
+            files = [path / name for name in IN_A_DIRECTORY if (path / name).is_file()]
+            if not files:
+                raise DataError(
+                    f"holds none of {', '.join(IN_A_DIRECTORY)}",
+                    path,
+                    "name a soup, or a file that `evaluate -o` wrote",
+                )
+            for file in files:
+                _read_json(file, results, visible(str(path)))
         elif path.suffix == ".csv" or path.suffix in (".jsonl", ".ndjson"):
-            material.add_scores(read_results(path), path)
+            results.add_scores(read_results(path), path)
         elif path.suffix == ".json":
-            _read_json(path, material, str(path))
+            _read_json(path, results, visible(str(path)))
         elif path.exists():
             raise DataError("is no input of a report", path, "give a directory, or a .json, .jsonl or .csv file")
         else:
-            raise DataError("does not exist", path)
-    return material
+            raise DataError("does not exist", path, "check the path")
+    return results
 
 
-def read_results(path: Path) -> list[ScoreShape]:
+def read_results(path: Path) -> list[ScoreRow]:
     """Return the scores of a published table: a CSV as open_clip's, or JSON lines as those of model-soups.
 
     A CSV has a column `name`, perhaps `pretrained`, and a column per task; a line of JSON has `model_name` and a number
@@ -119,11 +97,11 @@ def read_results(path: Path) -> list[ScoreShape]:
     """
     scores = _csv_scores(path) if path.suffix == ".csv" else _line_scores(path)
     if not scores:
-        raise DataError("holds no scores", path)
+        raise DataError("holds no scores", path, "it needs a row per model, and a task or more")
     return scores
 
 
-def _csv_scores(path: Path) -> list[ScoreShape]:
+def _csv_scores(path: Path) -> list[ScoreRow]:
     reader = csv.DictReader(_text(path).splitlines(), strict=True)
     scores = []
     try:
@@ -136,22 +114,23 @@ def _csv_scores(path: Path) -> list[ScoreShape]:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
-                raise DataError(f"has not the {len(header)} cells of the header", where)
+                raise DataError(f"has not the {len(header)} cells of the header", where, "correct the line")
             ref = "/".join(filter(None, (row["name"], row.get("pretrained"))))
             cells = {task: row[task].strip() for task in tasks}
             scores += _scores_of(ref, {t: c for t, c in cells.items() if c}, where)
     except csv.Error as error:
-        raise DataError(f"is not valid CSV: {error}", f"{path}, line {reader.line_num}") from error
+        where = f"{path}, line {reader.line_num}"
+        raise DataError(f"is not valid CSV: {error}", where, "correct the line") from error
     return scores
 
 
-def _line_scores(path: Path) -> list[ScoreShape]:
+def _line_scores(path: Path) -> list[ScoreRow]:
     scores = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        row = _decode(line, path, number)
+        row = decode(line, path, number)
         if not isinstance(row, dict) or not isinstance(row.get("model_name"), str):
             raise DataError("has no `model_name`", where, "model-soups' *_results.jsonl show the form")
         numbers = {k: v for k, v in row.items() if k != "model_name" and v is not None}
@@ -159,7 +138,7 @@ def _line_scores(path: Path) -> list[ScoreShape]:
     return scores
 
 
-def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreShape]:
+def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreRow]:
     scores = []
     for task, cell in cells.items():
         try:
@@ -167,66 +146,51 @@ def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreShap
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise DataError(f"{task}: {cell!r} is no finite number", where)
-        scores.append(parse(ScoreShape, {"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
+            raise DataError(f"{task}: {cell!r} is no finite number", where, "a fraction, or an empty cell")
+        scores.append(parse(ScoreRow, {"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
     return scores
 
 
-def _read_json(path: Path, material: Material, ref: str) -> None:
+def _read_json(path: Path, results: Results, ref: str) -> None:
     """Read one document, recognised by what it holds; `ref` is the directory or file that the user named."""
-    data = _decode(_text(path), path)
+    data = decode(_text(path), path)
     where = str(path)
     if not isinstance(data, dict):
-        raise DataError("is no document of soupkit", path)
+        raise DataError("is no document of soupkit", path, _DOCUMENTS)
     if "decisions" in data:
         search = parse(SearchShape, data, where)
-        material.searches.append((ref, search))
-        material.roles[search.score.ref] = "greedy" if "greedy" in search.strategy else "soup"
+        results.searches.append((ref, search))
+        results.roles[search.score.ref] = "greedy" if "greedy" in search.strategy else "soup"
         scores = [*search.ingredients, search.score, *search.report]
         if search.uniform is not None:
-            material.roles[search.uniform.ref] = "uniform"
+            results.roles[search.uniform.ref] = "uniform"
             scores.append(search.uniform)
-        material.add_scores(scores, path)
+        results.add_scores(scores, path)
     elif "points" in data:
-        material.interpolations.append((ref, parse(InterpolationShape, data, where)))
+        results.interpolations.append((ref, parse(InterpolationShape, data, where)))
     elif "scores" in data:
-        rows = data["scores"]
-        if not isinstance(rows, list) or not rows:
-            raise DataError("holds no scores", path)
-        material.add_scores([parse(ScoreShape, row, f"{where}, scores.{i}") for i, row in enumerate(rows)], path)
-        pairs = data.get("pairs") or []
-        material.pairs += [parse(PairShape, row, f"{where}, pairs.{i}") for i, row in enumerate(pairs)]
+        document = parse_scores_document(data, where)
+        results.add_scores(map(ScoreRow.of, document.scores), path)
+        results.pairs += document.pairs
     elif "method" in data and "ingredients" in data:
-        soup = parse(SoupShape, data, where)
-        material.soups.append((ref, soup))
-        material.roles.setdefault(ref, "uniform" if soup.method == "uniform" else "soup")
+        soup = SoupDocument.of(data)
+        if soup is None or not soup.ingredients:
+            raise DataError("does not say how a soup was made", path, "make the soup again")
+        results.soups.append((ref, soup))
+        results.roles.setdefault(ref, "uniform" if soup.method == "uniform" else "soup")
     else:
-        raise DataError(
-            "is no document of soupkit", path, "those of evaluate, greedy-search and interpolate are, and soup.json"
-        )
+        raise DataError("is no document of soupkit", path, _DOCUMENTS)
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise DataError("is no regular file", path, "give a directory, or a .json, .jsonl or .csv file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"is larger than {_MOST_BYTES >> 20} MiB", path, "give the scores alone")
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", path) from error
+        raise DataError(f"cannot be read: {error}", path, "check the path and who may read it") from error
     if not text.strip():
-        raise DataError("is empty", path)
-    return text
-
-
-def _decode(text: str, path: Path, line: int = 1) -> Any:
-    """Return the JSON of `text`, which begins on `line`. NaN and infinities, which JSON has not, are refused."""
-
-    def refuse(constant: str) -> NoReturn:
-        found = re.search(rf"(?<![\w\"]){constant}(?![\w\"])", text)
-        place = line + text.count("\n", 0, found.start() if found else 0)
-        raise DataError(f"holds {constant}, which is no number", f"{path}, line {place}")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise DataError(f"is not valid JSON: {error.msg}", f"{path}, line {line + error.lineno - 1}") from error
-    except RecursionError as error:
-        raise DataError("is nested too deeply", path) from error
+        raise DataError("is empty", path, _DOCUMENTS)
+    return visible(text, keep="\r\n\t")

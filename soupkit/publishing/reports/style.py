@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from soupkit.errors import StorageError, UsageError
+from soupkit.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +82,7 @@ def canvas(style: Style, height: float) -> Iterator[tuple["Figure", Any]]:
 def check_format(path: Path) -> None:
     """Raise UsageError for a suffix that no figure is written with."""
     if path.suffix not in FORMATS:
-        raise UsageError(f"has no suffix of {', '.join(FORMATS)}", path)
+        raise UsageError(f"has no suffix of {', '.join(FORMATS)}", path, "give the file one of them")
 
 
 def save(figure: "Figure", path: Path) -> None:
@@ -90,12 +91,9 @@ def save(figure: "Figure", path: Path) -> None:
     Raises UsageError for another suffix, StorageError when it cannot be written.
     """
     check_format(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(rendered(figure, path.suffix[1:]))
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", path) from error
+    if not path.parent.is_dir():
+        raise StorageError("cannot be written: its directory does not exist", path, "make the directory first")
+    write_whole(path, rendered(figure, path.suffix[1:]))
 
 
 def rendered(figure: "Figure", kind: str) -> bytes:

@@ -79,7 +79,8 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
                 caption = captions[seed % len(captions)]
             seed_everything(seed)
             return self._transform(image), self._tokens(caption), damaged
-        raise DataError(f"{_SUBSTITUTES} samples in a row are damaged", damaged, "look at the data")
+        what = f"{_SUBSTITUTES} samples in a row are damaged, the first: {damaged}"
+        raise DataError(what, self.sources[source].place, "get the data again, or leave this source out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +109,17 @@ def _training_transform(preprocess: dict[str, Any], augmentation: dict[str, Any]
     """Return open_clip's own augmentation for training and, with `auto_augment`, timm's on top of it."""
     from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
 
-    known = {k: v for k, v in preprocess.items() if k in PreprocessCfg.__dataclass_fields__ and v is not None}
+    own = {k: v for k, v in preprocess.items() if k in PreprocessCfg.__dataclass_fields__ and v is not None}
     policy = augmentation.get("auto_augment")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in augmentation.items() if k != "auto_augment"}
     try:
-        transform = image_transform_v2(PreprocessCfg(**known), is_train=True, aug_cfg=AugmentationCfg(**settings))
+        transform = image_transform_v2(PreprocessCfg(**own), is_train=True, aug_cfg=AugmentationCfg(**settings))
         if policy is not None:
             transform.transforms.insert(_before_tensor(transform.transforms), _rand_augment(policy, preprocess))
         return transform
     except (TypeError, ValueError, AssertionError) as error:
-        raise UsageError(f"open_clip refuses the augmentation: {error}", "augmentation") from error
+        what = f"open_clip refuses the augmentation: {error}"
+        raise UsageError(what, "augmentation", "its settings are those of open_clip's AugmentationCfg") from error
 
 
 def _before_tensor(transforms: Sequence[Any]) -> int:

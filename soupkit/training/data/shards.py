@@ -9,9 +9,8 @@ A process holds 24 bytes per shard and the maps of the shards that it is reading
 import json
 import os
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset
 
 from soupkit.errors import DataError
+from soupkit.files import write_cached
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.training.signals import Stop, held_signals, leave_signals_to_parent
@@ -62,17 +62,17 @@ def open_table(
     """Return the table of shards; the headers of those that are new or have changed are read, shared by all ranks.
 
     A `sizes.json` beside the shards ({"00000.tar": 9873, ...}, as open_clip reads it) is believed, and nothing is read.
-    A shard that is cut short or is no tar has the samples before the damage. Asked to stop, it keeps what it has found
+    A shard that is cut short or is no tar has the samples before the damage. Asked to stop, it keeps what it has read
     and raises KeyboardInterrupt. Every rank must call it.
     """
     ranks, stop = ranks or Ranks(), stop or Stop()
     paths = [os.path.abspath(p) for p in paths]  # noqa: PTH100 - hundreds of thousands of them
-    manifest = _place(cache, "\n".join([*paths, repr(keys)]), ".npz")
-    table = ranks.lead(lambda: _known(paths, manifest))
+    manifest = _cached(cache, "\n".join([*paths, repr(keys)]), ".npz")
+    table = ranks.lead(_remembered, paths, manifest)
     unknown = np.nonzero(table.counts == _UNKNOWN)[0]
     if not len(unknown):
         return table
-    found: list[tuple[int, int, str]] = []
+    scanned: list[tuple[int, int, str]] = []
     progress.start("indexing shards", len(unknown[ranks.rank :: ranks.size]), "shards")
     try:
         work = _Scans(table, keys, cache, unknown[ranks.rank :: ranks.size])
@@ -83,24 +83,24 @@ def open_table(
         with held_signals():
             scans = iter(loader)
         for one in scans:
-            found.append(one)
+            scanned.append(one)
             progress.advance(1)
             if stop.asked:
                 break
     finally:
         progress.finish()
-    for part in ranks.gather(found):
+    for part in ranks.gather(scanned):
         for shard, count, problem in part:
             table.counts[shard] = count
             if problem:
                 table.problems[shard] = problem
-    ranks.lead(lambda: _keep(table, manifest))
+    ranks.lead(_keep, table, manifest)
     if stop.on(ranks):
         raise KeyboardInterrupt
     return table
 
 
-def _known(paths: Sequence[str], manifest: Path | None) -> Table:
+def _remembered(paths: Sequence[str], manifest: Path | None) -> Table:
     """Look at every file, and take over what was known of those that have not changed."""
     if len(paths) > 256:  # the waiting is for a file system that may be far away
         with ThreadPoolExecutor(16) as pool:
@@ -126,10 +126,10 @@ def _known(paths: Sequence[str], manifest: Path | None) -> Table:
 
 def _stamp(path: str) -> tuple[int, int]:
     try:
-        found = os.stat(path)  # noqa: PTH116 - hundreds of thousands of them
+        status = os.stat(path)  # noqa: PTH116 - hundreds of thousands of them
     except OSError:
         return _NO_FILE
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _sizes(folder: str) -> dict[str, int]:
@@ -143,28 +143,19 @@ def _sizes(folder: str) -> dict[str, int]:
 def _keep(table: Table, manifest: Path | None) -> None:
     if manifest is not None:
         problems = np.array(json.dumps(table.problems))
-        _save(manifest, lambda file: np.savez(file, stamps=table.stamps, counts=table.counts, problems=problems))
+
+        def write(file: BinaryIO) -> None:
+            np.savez(file, stamps=table.stamps, counts=table.counts, problems=problems)
+
+        write_cached(manifest, write)
 
 
-def _place(cache: Path | None, what: str, suffix: str) -> Path | None:
+def _cached(cache: Path | None, what: str, suffix: str) -> Path | None:
     if cache is None:
         return None
     digest = xxhash.xxh3_128_hexdigest(f"{_VERSION}\n{what}".encode())
     folder = cache / "shards" if suffix == ".npz" else cache / "shards" / digest[:2]
     return folder / f"{digest}{suffix}"
-
-
-def _save(place: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file of the cache, whole or not at all; without a cache to write to, things take longer, no more."""
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            write(file)
-        partial.replace(place)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
 
 
 class _Scans(Dataset[tuple[int, int, str]]):
@@ -189,20 +180,20 @@ def map_of(table: Table, shard: int, keys: Keys, cache: Path | None) -> tuple[np
     """
     path = table.paths[shard]
     stamp = [int(n) for n in table.stamps[shard]]
-    place = _place(cache, f"{path}\n{stamp}\n{keys!r}", ".npy")
+    kept = _cached(cache, f"{path}\n{stamp}\n{keys!r}", ".npy")
     try:
-        if place is not None:
-            return np.load(place, mmap_mode="r"), ""
+        if kept is not None:
+            return np.load(kept, mmap_mode="r"), ""
     except (OSError, ValueError):
         pass
     extents, problem = _scan(path, keys)
-    if place is not None and not problem:
-        _save(place, lambda file: np.save(file, extents))
+    if kept is not None and not problem:
+        write_cached(kept, lambda file: np.save(file, extents))
     return extents, problem
 
 
 def _scan(path: str, keys: Keys) -> tuple[np.ndarray, str]:
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    members: dict[str, dict[str, tuple[int, int]]] = {}
     problem = ""
     try:
         size = Path(path).stat().st_size
@@ -212,13 +203,13 @@ def _scan(path: str, keys: Keys) -> tuple[np.ndarray, str]:
                 if member.isfile() and member.offset_data + member.size <= size:
                     folder, _, name = member.name.rpartition("/")
                     stem, _, suffix = name.partition(".")
-                    found.setdefault(f"{folder}/{stem}", {})[suffix.lower()] = (member.offset_data, member.size)
+                    members.setdefault(f"{folder}/{stem}", {})[suffix.lower()] = (member.offset_data, member.size)
                 elif member.isfile():
                     problem = "is cut short"
     except (OSError, tarfile.TarError, EOFError) as error:
         problem = f"cannot be read: {error}"
     samples = []
-    for parts in found.values():
+    for parts in members.values():
         chosen = [next((parts[k] for k in some if k in parts), None) for some in (keys.images, keys.captions)]
         if None not in chosen:
             samples.append([n for extent in chosen if extent for n in (extent[0] // _BLOCK, extent[1])])
@@ -240,13 +231,14 @@ class ShardReader:
     def __call__(self, index: int) -> tuple[bytes, tuple[str, ...]]:
         """Return an image file's bytes and its caption. Raises OSError or DataError for a sample that is damaged."""
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        opened, place = self._opened(shard), index - int(self._first[shard])
-        if place >= len(opened.extents):
+        opened, within = self._opened(shard), index - int(self._first[shard])
+        if within >= len(opened.extents):
             raise DataError(
                 f"holds {len(opened.extents)} samples where {self._table.counts[shard]} are said to be",
                 self._table.paths[shard],
+                "a sizes.json beside it may be of another version of the data: make it again, or remove it",
             )
-        block, size, caption_block, caption_size = (int(n) for n in opened.extents[place])
+        block, size, caption_block, caption_size = (int(n) for n in opened.extents[within])
         caption = opened.read(caption_block * _BLOCK, caption_size)
         return opened.read(block * _BLOCK, size), (caption.decode("utf-8", "replace").strip(),)
 

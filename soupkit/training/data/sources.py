@@ -25,18 +25,26 @@ from soupkit.training.signals import Stop
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """Which files a source is made of: their number, their bytes, and a digest of their names and sizes."""
+
+    files: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Images with captions. `sizes` int64 are the samples of each shard, in order.
 
     `read(i)` returns the image file's bytes and its captions, and raises OSError or DataError for a sample that is
-    damaged. `labels()` are the classes [N] of a task, None elsewhere. `identity` says which files these are, by their
-    number, bytes and a digest of names and sizes. `notes` say what could not be read.
+    damaged. `labels()` are the classes [N] of a task, None elsewhere. `notes` say what could not be read.
     """
 
     place: str
     sizes: np.ndarray
     read: Callable[[int], tuple[bytes, tuple[str, ...]]]
-    identity: dict[str, int | str]
+    files: SourceFiles
     labels: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
@@ -54,17 +62,15 @@ def open_sources(
     KeyboardInterrupt.
     """
     ranks = ranks or Ranks()
-    found = []
+    sources = []
     for one in entry.data:
-        source = ranks.together(lambda one=one: _open(one))  # type: ignore[misc]
+        source = ranks.together(_open, one)
         if source is None:
             keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
-            table = open_table(
-                _paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress
-            )  # fmt: skip
+            table = open_table(_paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress)
             source = _from_shards(one, table, keys, cache)
-        found.append(source)
-    return found
+        sources.append(source)
+    return sources
 
 
 def _open(entry: DataEntry) -> Source | None:
@@ -78,19 +84,20 @@ def _open(entry: DataEntry) -> Source | None:
     return None
 
 
-def _identity(files: Iterable[tuple[str, int]]) -> dict[str, int | str]:
-    digest, number, size = hashlib.blake2b(digest_size=16), 0, 0
-    for name, length in files:
-        digest.update(f"{name}:{length}\n".encode())
-        number, size = number + 1, size + max(0, length)
-    return {"files": number, "bytes": size, "digest": digest.hexdigest()}
+def _files(sizes: Iterable[tuple[str, int]]) -> SourceFiles:
+    """Return what names and sizes say of files; a size of -1 is that of a file that is missing."""
+    digest, number, total = hashlib.blake2b(digest_size=16), 0, 0
+    for name, size in sizes:
+        digest.update(f"{name}:{size}\n".encode())
+        number, total = number + 1, total + max(0, size)
+    return SourceFiles(number, total, digest.hexdigest())
 
 
 def _task(text: str) -> Task | None:
     if text.endswith((".tar", "}")) or ".tar" in text:
         return None
     if split_name(text)[0] != "digits" and not Path(split_name(text)[0]).is_dir():
-        raise DataError("there are no shards here", text, "name .tar files, a folder or digits:train")
+        raise DataError("names no shards, no folder and no task", text, "name .tar files, a folder or digits:train")
     (task,) = open_tasks([text], split="train")
     if task.kind == "multilabel":
         raise DataError("its images have several labels and no caption", text, "use shards with captions")
@@ -99,7 +106,7 @@ def _task(text: str) -> Task | None:
 
 def _from_task(task: Task) -> Source:
     dataset = task.dataset
-    files = _identity((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
+    files = _files((Path(f).name, Path(f).stat().st_size) for f in dataset.files())
     sizes = np.array([len(dataset)])
     if task.kind == "retrieval":
 
@@ -131,21 +138,22 @@ def _table(entry: DataEntry) -> Source:
             file.seek(0)
             table = csv.DictReader(file, delimiter="\t" if tabs else ",")
             columns = list(table.fieldnames or ())
-            there = entry.csv_image in columns and entry.csv_caption in columns
-            rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if there else []
+            complete = entry.csv_image in columns and entry.csv_caption in columns
+            rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if complete else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", path) from error
-    if not rows:
         raise DataError(
-            f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}" if not there else "holds no rows", path,
-            f"it has {', '.join(columns) or 'none'}; name them with csv_image and csv_caption",
-        )  # fmt: skip
+            f"cannot be read: {error}", path, "check the path; a table is UTF-8 text with a header"
+        ) from error
+    if not rows:
+        lacking = f"lacks the columns {entry.csv_image!r} and {entry.csv_caption!r}"
+        hint = f"it has {', '.join(columns) or 'none'}; name them with csv_image and csv_caption"
+        raise DataError("holds no rows" if complete else lacking, path, hint)
 
     def read(index: int) -> tuple[bytes, tuple[str, ...]]:
         image, caption = rows[index]
         return (path.parent / image).read_bytes(), (caption,)
 
-    return Source(str(path), np.array([len(rows)]), read, _identity([(path.name, path.stat().st_size)]))
+    return Source(str(path), np.array([len(rows)]), read, _files([(path.name, path.stat().st_size)]))
 
 
 def _paths(entry: DataEntry) -> list[str]:
@@ -168,7 +176,7 @@ def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None)
     if not table.counts.sum():
         hint = notes[0] if notes else f"looked for .{entry.image_key} with .{entry.caption_key}"
         raise DataError("holds no image with a caption", first, hint)
-    identity = _identity((Path(p).name, int(size)) for p, size in zip(table.paths, table.stamps[:, 0], strict=True))
+    files = _files((Path(p).name, int(size)) for p, size in zip(table.paths, table.stamps[:, 0], strict=True))
     # The shards of one group of the order, and of the next, whose first samples may be wanted before.
     read = ShardReader(table, keys, cache, together=2 * entry.shuffle_shards)
-    return Source(first, table.counts, read, identity, notes=notes)
+    return Source(first, table.counts, read, files, notes=notes)

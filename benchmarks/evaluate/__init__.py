@@ -1,0 +1,1 @@
+"""Scoring beside open_clip and clip-benchmark: `python -m benchmarks.evaluate --help`."""

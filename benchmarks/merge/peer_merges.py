@@ -1,0 +1,83 @@
+"""The peers, each as its own documentation uses it; run by `benchmarks.merge speed` in the peers' environment.
+
+    python peer_merges.py mergekit|sd-mecha|torch-loop OUT IN IN [IN ...]
+
+Prints the seconds of the merge itself, imports left out, as JSON. Knows nothing of soupkit.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+WEIGHTS = "open_clip_model.safetensors"
+
+
+def torch_loop(inputs: list[str], output: str) -> float:
+    """The loop of the model-soups scripts: load each state dict whole, add its share, save."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    started = time.perf_counter()
+    soup: dict[str, torch.Tensor] = {}
+    for i, path in enumerate(inputs):
+        state = load_file(os.path.join(path, WEIGHTS))
+        for name, tensor in state.items():
+            if i == 0:
+                soup[name] = tensor.clone() * (1.0 / len(inputs))
+            else:
+                soup[name] = soup[name] + tensor * (1.0 / len(inputs))
+    os.makedirs(output)
+    save_file(soup, os.path.join(output, "model.safetensors"))
+    return time.perf_counter() - started
+
+
+def mergekit(inputs: list[str], output: str) -> float:
+    """mergekit-pytorch with its linear method, as on its command line."""
+    import yaml
+    from click.testing import CliRunner
+    from mergekit.scripts.merge_raw_pytorch import main
+
+    config = {
+        "merge_method": "linear",
+        "models": [{"model": os.path.join(p, WEIGHTS), "parameters": {"weight": 1.0}} for p in inputs],
+    }
+    os.makedirs(output)
+    recipe = Path(output) / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(config))
+    started = time.perf_counter()
+    done = CliRunner().invoke(main, [str(recipe), output], catch_exceptions=False)
+    seconds = time.perf_counter() - started
+    if done.exit_code:
+        raise RuntimeError(done.output)
+    return seconds
+
+
+def sd_mecha(inputs: list[str], output: str) -> float:
+    """sd-mecha's n_average on the files, in float32, written as bfloat16 where the inputs are."""
+    import sd_mecha
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(os.path.join(inputs[0], WEIGHTS), framework="pt") as file:
+        dtype = file.get_tensor(max(file.keys(), key=lambda k: len(file.get_slice(k).get_shape()))).dtype
+    started = time.perf_counter()
+    os.makedirs(output)
+    models = [sd_mecha.model(os.path.abspath(os.path.join(p, WEIGHTS))) for p in inputs]
+    recipe = sd_mecha.n_average(*models)
+    sd_mecha.merge(
+        recipe,
+        output=os.path.abspath(os.path.join(output, "model.safetensors")),
+        merge_device="cpu",
+        merge_dtype=torch.float32,
+        output_device="cpu",
+        output_dtype=dtype,
+    )
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    which, out, *sources = sys.argv[1:]
+    work = {"torch-loop": torch_loop, "mergekit": mergekit, "sd-mecha": sd_mecha}[which]
+    print("\n" + json.dumps({"merge": work(sources, out)}))

@@ -1,0 +1,1 @@
+"""Searching beside the published procedure: `python -m benchmarks.search --help`."""

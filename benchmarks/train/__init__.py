@@ -1,0 +1,1 @@
+"""Training beside open_clip's trainer: `python -m benchmarks.train --help`."""

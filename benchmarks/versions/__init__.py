@@ -1,0 +1,1 @@
+"""Two versions of soupkit, doing the same work in turns: `python -m benchmarks.versions --help`."""

@@ -1,0 +1,79 @@
+"""The files of a checkpoint that lie side by side, on disk or on the Hub: their names, and what the small ones say."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Protocol
+
+from soupkit.errors import CheckpointError
+
+
+class Folder(Protocol):
+    """Where a checkpoint's files lie. `str(folder)` is what errors are about."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the files, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a small file. Raises CheckpointError or HubError."""
+
+    def locate(self, name: str) -> str:
+        """Return what errors call a file of the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder on disk, as it was when it was listed."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    @classmethod
+    def list(cls, path: Path) -> "LocalFolder":
+        """List the files in `path`. Raises CheckpointError."""
+        try:
+            return cls(path, tuple(sorted(f.name for f in path.iterdir() if f.is_file())))
+        except OSError as error:
+            raise CheckpointError(f"cannot be read: {error.strerror}", path, "check who may read it") from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot be read: {error.strerror}", self.path / name, "check who may read it"
+            ) from error
+
+    def locate(self, name: str) -> str:
+        """Return the path of a file."""
+        return str(self.path / name)
+
+
+def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
+    """Return the JSON object in the file `name`, None where the folder has no such file.
+
+    Raises CheckpointError for anything else than a JSON object.
+    """
+    if name not in folder.names:
+        return None
+    hint = "correct it or get it again"
+    try:
+        document = json.loads(folder.read(name).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
+    if not isinstance(document, dict):
+        raise CheckpointError("is not a JSON object", folder.locate(name), hint)
+    return document
+
+
+def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `names` that one of `patterns` describes, in the order of the patterns."""
+    listed = list(names)
+    return tuple(dict.fromkeys(name for pattern in patterns for name in listed if fnmatch(name, pattern)))

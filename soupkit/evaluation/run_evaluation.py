@@ -1,0 +1,163 @@
+"""Scores any number of checkpoints on any number of tasks: what `soupkit evaluate` does."""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from soupkit.checkpoint.hub_ref import is_hub
+from soupkit.device import choose_device
+from soupkit.errors import UsageError
+from soupkit.evaluation.candidates import Candidate, check_headers, open_candidate
+from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.intervals import mcnemar
+from soupkit.evaluation.options import EvaluationOptions, default_cache
+from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
+from soupkit.evaluation.score_group import Cell, Group, Results
+from soupkit.evaluation.task import Pair, Score, Task
+from soupkit.evaluation.tasks import open_tasks
+from soupkit.progress import SILENT, Progress
+from soupkit.ranks import Ranks, joined_ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores, model by model and task by task; the first model against every other; seconds, in all and by step."""
+
+    scores: tuple[Score, ...]
+    pairs: tuple[Pair, ...]
+    seconds: float
+    timings: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+def evaluate(
+    refs: Sequence[str | Path],
+    tasks: Sequence[str | Task],
+    *,
+    data_root: Path | None = None,
+    model: str | None = None,
+    preprocess: Path | None = None,
+    options: EvaluationOptions | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Score the checkpoints `refs` on `tasks` (see `open_tasks` for their words).
+
+    Candidates that share a tower, byte for byte, run it once. `model` and `preprocess` speak for bare weights. Scores
+    that the cache holds are not taken again. Under `torchrun` the ranks share the images of every task.
+
+    Raises UsageError for options or tasks that do not exist; CheckpointError and ArchitectureError for weights that
+    cannot be opened or are of no known architecture; DataError for data that are missing or damaged; StorageError
+    where there is no room for the pixels.
+    """
+    started = time.perf_counter()
+    if not refs:
+        raise UsageError("names no checkpoint", "soupkit evaluate", "give one reference or more")
+    if len(set(map(str, refs))) < len(refs):
+        raise UsageError("names a checkpoint twice", "soupkit evaluate", "give each reference once")
+    if not tasks:
+        raise UsageError("names no task", "--task", "for example --task digits")
+    options = options or EvaluationOptions(cache=default_cache())
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined_ranks())
+        opened = ranks.together(_opened, tasks, data_root)
+        notes = [note for task in opened for note in task.notes]
+        if options.cache is None:  # one temporary directory for the whole run
+            directory = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            options = replace(options, cache=Path(directory), scores=False)
+        candidates: list[Candidate] = []
+        for ref in filter(is_hub, refs):  # what no task can be run on is not worth a download
+            ranks.together(check_headers, ref, model, preprocess)
+        try:
+            for ref in refs:
+                candidates.append(ranks.together(open_candidate, ref, model, preprocess, options, progress))
+                notes += [f"{ref}: {note}" for note in candidates[-1].checkpoint.notes]
+            results = _score_all(candidates, opened, options, progress, ranks)
+        finally:
+            for candidate in candidates:
+                candidate.checkpoint.close()
+    scores = tuple(results.scores[c, t] for c in range(len(candidates)) for t in range(len(opened)))
+    pairs = tuple(
+        _pair(results, task, t, candidates[0].ref, candidates[c].ref, c)
+        for t, task in enumerate(opened)
+        for c in range(1, len(candidates))
+        if (0, t) in results.hits and (c, t) in results.hits
+    )
+    notes += _shared(results, opened)
+    return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes))
+
+
+def _opened(tasks: Sequence[str | Task], data_root: Path | None) -> list[Task]:
+    opened: list[Task] = []
+    for task in tasks:
+        opened += open_tasks([task], data_root=data_root) if isinstance(task, str) else [task]
+    names = [f"{task.name}:{task.split}" for task in opened]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"names {twice[0]} twice", "--task", "name each task once")
+    return opened
+
+
+def _score_all(
+    candidates: list[Candidate], tasks: list[Task], options: EvaluationOptions, progress: Progress, ranks: Ranks
+) -> Results:
+    results, cache = Results(), ScoreCache.of(options)
+    settings = ScoreSettings.of(options, choose_device(options.device, ranks.local))
+    began = time.perf_counter()
+    contents = [ranks.together(content_of, task, options, progress) for task in tasks]
+    keys: dict[Cell, str] = {}
+    for t, (task, content) in enumerate(zip(tasks, contents, strict=True)):
+        results.images[t] = cache.images(content, settings)
+        for c, candidate in enumerate(candidates):
+            files = candidate.checkpoint.tokenizer_files
+            keys[c, t] = score_key(candidate.fingerprint.value, content, task, candidate.config, files, settings)
+            # One rank's word counts: the ranks must agree on what is left to do.
+            cached = ranks.lead(cache.get, keys[c, t], candidate.ref, task)
+            if cached is not None:
+                results.scores[c, t] = cached[0]
+                if cached[1] is not None:
+                    results.hits[c, t] = cached[1]
+    results.spent("open", began)
+    missing = frozenset(keys) - frozenset(results.scores)
+    for members in _by_architecture(candidates, sorted({c for c, _ in missing})):
+        wanted = sorted({t for c, t in missing if c in members})
+        Group(
+            {c: candidates[c] for c in members}, {t: tasks[t] for t in wanted}, missing, keys,
+            cache, options, ranks, progress,
+        ).score(results)  # fmt: skip
+    if ranks.leads:
+        for t in {t for _, t in missing}:
+            cache.put_images(contents[t], settings, results.images[t])
+    return results
+
+
+def _by_architecture(candidates: list[Candidate], chosen: list[int]) -> list[list[int]]:
+    """Group candidates by config: those of one group fit into one live model."""
+    groups: dict[str, list[int]] = {}
+    for c in chosen:
+        files = [file.name for file in candidates[c].checkpoint.tokenizer_files]
+        groups.setdefault(json.dumps([candidates[c].config, files], sort_keys=True), []).append(c)
+    return list(groups.values())
+
+
+def _shared(results: Results, tasks: list[Task]) -> list[str]:
+    """Say which tasks have images in common: a choice made on one of them says too much about the other."""
+    hashes = [set(results.images[t].hashes) for t in range(len(tasks))]
+    return [
+        f"{a.name}:{a.split} and {b.name}:{b.split} share {count:,} images"
+        for (i, a), (j, b) in combinations(enumerate(tasks), 2)
+        if (count := len(hashes[i] & hashes[j]))
+    ]
+
+
+def _pair(results: Results, task: Task, t: int, first: str, second: str, c: int) -> Pair:
+    one, other = results.hits[0, t], results.hits[c, t]
+    only = [np.flatnonzero(one & ~other), np.flatnonzero(other & ~one)]
+    keys = results.images[t].keys
+    named = [tuple(keys[i] for i in rows) if keys else () for rows in only]
+    return Pair(first, second, task.name, task.split, len(only[0]), len(only[1]), mcnemar(one, other), *named)

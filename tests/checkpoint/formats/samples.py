@@ -1,0 +1,101 @@
+"""A sample of every row of the table of formats: `SAMPLES[name](directory, state)` writes it and returns its path."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import save_file
+
+from tests.conftest import CONFIG, save
+
+State = dict[str, torch.Tensor]
+
+
+def safetensors(directory: Path, state: State) -> Path:
+    save_file(state, directory / "x.safetensors")
+    return directory / "x.safetensors"
+
+
+def pickle(directory: Path, state: State) -> Path:
+    torch.save(state, directory / "x.pt")
+    return directory / "x.pt"
+
+
+def shards(directory: Path, state: State, suffix: str = "safetensors") -> Path:
+    """Write two shards and their index, and return the index."""
+    directory.mkdir(parents=True, exist_ok=True)
+    parts = {f"model-{i + 1}-of-2.{suffix}": list(state)[i::2] for i in range(2)}
+    for file, names in parts.items():
+        part = {name: state[name] for name in names}
+        save_file(part, directory / file) if suffix == "safetensors" else torch.save(part, directory / file)
+    stem = "model.safetensors" if suffix == "safetensors" else "pytorch_model.bin"
+    index = {"metadata": {}, "weight_map": {name: file for file, names in parts.items() for name in names}}
+    (directory / f"{stem}.index.json").write_text(json.dumps(index))
+    return directory / f"{stem}.index.json"
+
+
+def pickle_shards(directory: Path, state: State) -> Path:
+    return shards(directory, state, "bin")
+
+
+def open_clip(directory: Path, state: State) -> Path:
+    return save(directory / "open_clip", state, CONFIG)
+
+
+def run(directory: Path, state: State) -> Path:
+    path = save(directory / "run", state, CONFIG)
+    save(path / "ema", state, CONFIG)
+    (path / "training.json").write_text("{}")
+    return path
+
+
+def transformers(directory: Path, state: State) -> Path:
+    path = directory / "transformers"
+    path.mkdir()
+    save_file(state, path / "model.safetensors", {"format": "pt"})
+    (path / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
+    return path
+
+
+def deepspeed(directory: Path, state: State) -> Path:
+    path = directory / "global_step10"
+    path.mkdir()
+    torch.save({"module": state}, path / "mp_rank_00_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    return path
+
+
+def fsdp_local(directory: Path, state: State) -> Path:
+    path = directory / "fsdp"
+    path.mkdir()
+    for rank in range(2):
+        torch.save({"_flat_param": torch.zeros(3)}, path / f"pytorch_model_fsdp_0_rank{rank}.bin")
+    return path
+
+
+def plain(directory: Path, state: State) -> Path:
+    return save(directory / "plain", state)
+
+
+def distributed(directory: Path, state: State) -> Path:
+    path = directory / "distributed"
+    document = {"model": state, "optimizer": {"state": {"exp_avg": torch.zeros(3)}}, "epoch": 1}
+    dcp.save(document, checkpoint_id=path, no_dist=True)
+    return path / ".metadata"
+
+
+SAMPLES: dict[str, Callable[[Path, State], Path]] = {
+    "safetensors": safetensors,
+    "safetensors_shards": shards,
+    "pickle": pickle,
+    "pickle_shards": pickle_shards,
+    "distributed": distributed,
+    "open_clip": open_clip,
+    "run": run,
+    "deepspeed": deepspeed,
+    "fsdp_local": fsdp_local,
+    "transformers": transformers,
+    "plain": plain,
+}
