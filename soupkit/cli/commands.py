@@ -10,9 +10,11 @@ from typing import Any
 import typer
 
 from soupkit.cli import (
+    cache,
     classify,
     compare,
     demo,
+    doctor,
     evaluate,
     greedy_search,
     inspect,
@@ -48,7 +50,11 @@ _COMMANDS: dict[str, tuple[tuple[Any, Callable[..., None]], ...]] = {
         (report, report.report),
         (push, push.push),
     ),
-    "Look after soupkit": ((plugins, plugins.plugins),),
+    "Look after soupkit": (
+        (doctor, doctor.doctor),
+        (cache, cache.cache),
+        (plugins, plugins.plugins),
+    ),
 }
 
 

@@ -155,8 +155,8 @@ def _default(parameter: Any, ctx: Any, help_text: str) -> Iterator[str]:
     # Words about a default that no value says stand in the help itself.
     if default in (None, (), [], "") or "[default:" in help_text or "(default:" in help_text:
         return
-    shown = ", ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
-    yield f"default: {shown}"
+    values = default if isinstance(default, list | tuple) else (default,)
+    yield f"default: {', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}"
 
 
 def _write(formatter: Any, parts: Iterable[str | Rows]) -> None:
