@@ -9,48 +9,16 @@ from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, Config, architecture_of
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.config_differences import config_differences
 from soupkit.checkpoint.differences import some, tensor_differences
 from soupkit.checkpoint.formats.table import family_named
 from soupkit.checkpoint.formats.weight_files import OutputFiles
-from soupkit.checkpoint.hub import is_hub
+from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.checkpoint.reference import open_headers
 from soupkit.errors import ArchitectureError
 
 # What libraries call the scales of a weight that is quantized to 8 bits, after the weight's own name.
 _SCALES = ("_scale", "_scale_inv", "_scales")
-
-
-def config_differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Compare two configs; returns dotted keys with both values, where they differ (None: not there).
-
-    What only names or describes (the tokenizer's kwargs count, `pretrained` does not) is left out.
-    """
-    flat_a, flat_b = _flatten(a), _flatten(b)
-    keys = [*flat_a, *(k for k in flat_b if k not in flat_a)]
-    return {k: (flat_a.get(k), flat_b.get(k)) for k in keys if flat_a.get(k) != flat_b.get(k)}
-
-
-def _flatten(config: Config) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(inner, f"{path}.{key}" if path else key)
-        else:
-            flat[path] = value
-
-    # open_clip reads these two; the rest of the file ("pretrained", notes) does not change what a model computes
-    for section in ("model_cfg", "preprocess_cfg"):
-        walk(config.get(section) or {}, section)
-    return {k: _scalar_size(k, v) for k, v in flat.items()}
-
-
-def _scalar_size(key: str, value: Any) -> Any:
-    """224 and [224, 224] are the same size."""
-    if key.endswith((".size", ".image_size")) and isinstance(value, list) and len(set(value)) == 1:
-        return value[0]
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """From a reference, the string that names weights everywhere in soupkit, to an open checkpoint.
 
-A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION], a repository on
-the Hub that holds what such a folder does; RUN@ema and RUN@samples=2e9 are other weights of a training run than its
-final ones.
+A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION][:FILE-OR-FOLDER],
+either of them in a repository on the Hub. REF@ema is the average of the weights that lies beside them, RUN@samples=2e9
+a snapshot of a training run.
 """
 
 from dataclasses import replace
@@ -13,7 +13,8 @@ from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
 from soupkit.checkpoint.formats.folder import LocalFolder
 from soupkit.checkpoint.formats.prefixes import strip_prefixes
 from soupkit.checkpoint.formats.table import Tensors, choose_weights, family_of, format_of, read_weights
-from soupkit.checkpoint.hub import HubRef, fetch, header_files, is_hub
+from soupkit.checkpoint.hub import fetch, header_files
+from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
 
@@ -42,11 +43,11 @@ def open_headers(ref: str | Path) -> Checkpoint:
     hub = HubRef.parse(str(ref))
     with TemporaryDirectory(prefix="soupkit-") as scratch:
         try:
-            directory = header_files(hub, Path(scratch))
-            opened = _open(ref, directory)
+            path = header_files(hub, Path(scratch))
+            opened = _open(ref, path)
         except CheckpointError as error:
             raise CheckpointError(error.what, error.where.replace(scratch, str(ref)), error.hint) from None
-        if directory != Path(scratch):
+        if Path(scratch) not in (path, path.parent):
             return opened
         opened.close()  # the files are holes after their headers: nothing may be read from them
     on_hub = Path(str(ref))

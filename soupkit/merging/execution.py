@@ -49,7 +49,7 @@ class Execution:
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
         """Merge into the partial directory and rename it. Returns the fingerprints of every source and of the output,
         and the seconds that the parts took."""
-        partial = PartialDirectory(self.prepared.output)
+        partial = PartialDirectory(self.prepared.output, "merge", recognises=_is_a_merge)
         with ExitStack() as held:
 
             def take() -> None:
@@ -183,6 +183,11 @@ class Execution:
         count = len(prepared.soup.ingredients)
         parts = [prepared.method.name, files, tensors, layout, prepared.allow_nonfinite, count]
         return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
+
+
+def _is_a_merge(directory: Path) -> bool:
+    """Whether an unfinished directory without a mark is one of a merge: it has a journal."""
+    return any(directory.glob("journal-*.jsonl"))
 
 
 def _foreign(directory: Path, layout: OutputLayout) -> str | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soupkit.checkpoint import open_checkpoint, open_headers
-from soupkit.checkpoint.hub import PREFIX, HubRef, is_hub
 from soupkit.checkpoint.hub_errors import explained
+from soupkit.checkpoint.hub_ref import PREFIX, HubRef, is_hub
 from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.folder import check_folder, plan_folder, sweep, write_folder

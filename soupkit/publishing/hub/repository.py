@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
-from soupkit.checkpoint.hub import HubRef, is_hub
 from soupkit.checkpoint.hub_errors import explained
+from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.errors import HubError, UsageError
 from soupkit.evaluation.scores_document import SCORES
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from soupkit.checkpoint.hub import is_hub
+from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.publishing.short_names import end_names
 from soupkit.text import visible_in
 
