@@ -19,6 +19,8 @@ from typing import Any
 import xxhash
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.differences import shape_differences
+from soupkit.checkpoint.expected import expected_shapes
 from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
 
@@ -147,7 +149,7 @@ def architecture_of(
         name = name_of_config(config, candidates)
         if name in known_models() and name not in candidates:
             raise ArchitectureError(
-                f"says that the model is {name}, whose tensors have other names or shapes",
+                f"says that the model is {name}, whose tensors are others{_differences(config, shapes)}",
                 checkpoint.config_path or checkpoint.ref,
                 f"the tensors are those of {', '.join(candidates)}" if candidates else "correct the config",
             )
@@ -160,12 +162,19 @@ def architecture_of(
         config, name, source = named_config(model), model, "--model"
         if model in known_models() and model not in candidates:
             others = f"these tensors are those of {', '.join(candidates)}" if candidates else "no open_clip model fits"
-            raise ArchitectureError(f"has tensors that are not those of {model}", checkpoint.ref, others)
+            what = f"has tensors that are not those of {model}{_differences(config, shapes)}"
+            raise ArchitectureError(what, checkpoint.ref, others)
     elif candidates:
         config, name, source = named_config(candidates[0]), candidates[0], "shapes"
     if config is not None and preprocess is not None:
         config = {**config, "preprocess_cfg": read_preprocess(preprocess)}
     return Architecture(name, config, source, candidates, *count_parameters(shapes))
+
+
+def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Say how tensors differ from those of the config's model, as far as that can be known."""
+    expected = expected_shapes(config)
+    return f": {shape_differences(expected, shapes)}" if expected is not None else ""
 
 
 def read_preprocess(path: Path) -> Config:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, architecture_of
-from soupkit.checkpoint.compatibility import TensorDifferences, agree, config_differences, tensor_differences
+from soupkit.checkpoint.compatibility import agree
+from soupkit.checkpoint.config_differences import config_differences
+from soupkit.checkpoint.differences import TensorDifferences, tensor_differences
 from soupkit.checkpoint.lineage import Pair, compare_weights, recorded_lineage, verdict
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
 from soupkit.errors import ArchitectureError, UsageError

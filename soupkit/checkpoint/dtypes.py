@@ -8,7 +8,8 @@ class DType:
     """One element type: its safetensors name, its torch name, bytes per element, and its width as a float.
 
     `float_rank` orders the types that a soup may be written in (0: not one of them); the widest of several
-    ingredients is the one of highest rank. bfloat16 and float16 share a width; neither holds the other.
+    ingredients is the one of highest rank. bfloat16 and float16 share a width, and so do the two of 8 bits: neither
+    holds the other.
     """
 
     name: str
@@ -29,8 +30,8 @@ DTYPES = {
         DType("F32", "float32", 4, 3),
         DType("F16", "float16", 2, 2),
         DType("BF16", "bfloat16", 2, 2),
-        DType("F8_E4M3", "float8_e4m3fn", 1),
-        DType("F8_E5M2", "float8_e5m2", 1),
+        DType("F8_E4M3", "float8_e4m3fn", 1, 1),
+        DType("F8_E5M2", "float8_e5m2", 1, 1),
         DType("I64", "int64", 8),
         DType("I32", "int32", 4),
         DType("I16", "int16", 2),
@@ -50,8 +51,11 @@ FLOATS = tuple(d for d in DTYPES.values() if d.is_float)
 def widest(names: set[str]) -> str:
     """Return the safetensors name of the float type that loses nothing of any of `names`.
 
-    bfloat16 with float16 gives float32, since neither holds the other's range and precision.
+    bfloat16 with float16 gives float32, since neither holds the other's range and precision; the two types of 8 bits
+    give float16, which holds both.
     """
     rank = max(DTYPES[n].float_rank for n in names)
     top = [n for n in sorted(names) if DTYPES[n].float_rank == rank]
-    return top[0] if len(top) == 1 else "F32"
+    if len(top) == 1:
+        return top[0]
+    return "F16" if rank == 1 else "F32"

@@ -4,8 +4,11 @@ import numpy as np
 
 from soupkit.checkpoint.dtypes import DTYPES
 
-# The integer that the bits of infinity are: in a float's integer view all greater ones are NaN.
-_INFINITY = {"F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+# The integer that the bits of infinity are: in a float's integer view all greater ones are NaN. float8_e4m3fn has no
+# infinity, and one NaN of each sign.
+_INFINITY = {
+    "F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80, "F8_E5M2": 0x7C, "F8_E4M3": 0x7F
+}  # fmt: skip
 
 
 def all_finite(data: np.ndarray, dtype: str) -> bool:

@@ -1,133 +1,29 @@
-"""`hf-hub:ORG/NAME[@REVISION]`: headers by range request, files through huggingface_hub's own cache.
+"""Weights on the Hub: headers by range request, files through huggingface_hub's own cache.
 
 A reference is resolved to a commit once, and everything is read from that commit. What a model is can be known from
 a few kilobytes: `header_files` lays them out as a directory whose weight files hold their headers and nothing else.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from soupkit.checkpoint.formats.folder import LocalFolder, matching
 from soupkit.checkpoint.formats.table import choose_weights, family_of, format_of
 from soupkit.checkpoint.hub_download import complete_blob
 from soupkit.checkpoint.hub_errors import explained
+from soupkit.checkpoint.hub_listing import Listing, choose_from, list_repo
+from soupkit.checkpoint.hub_ref import HubRef
 from soupkit.checkpoint.sha256 import sha256_of
-from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
+from soupkit.errors import CheckpointError, HubError, HubUnreachableError
 from soupkit.progress import SILENT, Progress
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-PREFIX = "hf-hub:"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class HubRef:
-    """A model repository on the Hub, and a branch, tag or commit of it (None: its main branch)."""
-
-    repo: str
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return PREFIX + self.repo + (f"@{self.revision}" if self.revision else "")
-
-    @classmethod
-    def parse(cls, ref: str) -> "HubRef":
-        """Read `hf-hub:ORG/NAME[@REVISION]`. Raises UsageError for anything else."""
-        repo, at, revision = ref.removeprefix(PREFIX).partition("@")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repo, re.ASCII) or (at and not revision):
-            raise UsageError("is not a reference to the Hub", ref, "write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION")
-        return cls(repo, revision or None)
-
-
-def is_hub(ref: object) -> bool:
-    """Whether `ref` names a repository on the Hub."""
-    return str(ref).startswith(PREFIX)
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A commit of a repository: the files in its root with their sizes, and the sha256 of those kept as large files.
-
-    It is a `Folder`, whose files are read from the Hub one by one.
-    """
-
-    ref: HubRef
-    commit: str
-    sizes: dict[str, int]
-    sha256: dict[str, str]
-
-    def __str__(self) -> str:
-        return str(self.ref)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the files, sorted."""
-        return tuple(sorted(self.sizes))
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a small file. Raises HubError."""
-        return self.read_range(name, 0, self.sizes[name])
-
-    def locate(self, name: str) -> str:
-        """Return what errors call a file of the repository."""
-        return f"{self.ref}, {name}"
-
-    def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return bytes `start` to `stop` of a file, and no more than that, whatever the Hub sends. Raises HubError."""
-        if stop <= start:
-            return b""
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-        # No compression on the way: ranges count the file's own bytes.
-        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        url = hf_hub_url(self.ref.repo, name, revision=self.commit)
-        data = bytearray()
-        with (
-            explained(self.locate(name)),
-            get_session().stream(
-                "GET", url, headers={**build_hf_headers(library_name="soupkit"), **headers}, follow_redirects=True
-            ) as response,
-        ):
-            hf_raise_for_status(response)
-            if start and response.status_code != 206:
-                raise HubError("cannot be read in parts: the Hub sends it whole", self.locate(name), "run this again")
-            for piece in response.iter_bytes():
-                data += piece
-                if len(data) >= stop - start:
-                    break
-        if len(data) < stop - start:
-            raise HubError("arrived with fewer bytes than asked for", self.locate(name), "run this again")
-        return bytes(data[: stop - start])
-
-
-def list_repo(ref: HubRef) -> Listing:
-    """Ask the Hub what `ref` holds. Raises HubError."""
-    with explained(ref):
-        info = _api().model_info(ref.repo, revision=ref.revision, files_metadata=True)
-    files = [f for f in info.siblings or [] if "/" not in f.rfilename]
-    if info.sha is None:
-        raise HubError("has no commit", ref, "push files to the repository first")
-    return Listing(
-        ref,
-        info.sha,
-        {f.rfilename: f.size or 0 for f in files},
-        {f.rfilename: f.lfs.sha256 for f in files if f.lfs is not None},
-    )
-
-
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi
-
-    return HfApi(library_name="soupkit")
-
-
 def header_files(ref: HubRef, scratch: Path) -> Path:
-    """Return a directory in which the checkpoint `ref` has its configs and the headers of its weights.
+    """Return the path at which the checkpoint `ref` has its configs and the headers of its weights: a folder, or a file
+    in one where the reference names a file.
 
     That is `scratch`, filled by range requests, its weight files sparse after their headers; the cache where it already
     holds the files or the Hub cannot be reached; and, for pickles, the cache after a download.
@@ -136,11 +32,10 @@ def header_files(ref: HubRef, scratch: Path) -> Path:
         listing = list_repo(ref)
     except HubUnreachableError as error:
         return _from_cache(ref, error)
-    family = family_of(listing)
-    weights = choose_weights(listing, family, prefer_headers=True)
+    family, weights = choose_from(listing)
     snapshot = _snapshot(ref.repo, listing.commit)
-    if snapshot is not None and _is_whole(snapshot, weights):
-        return snapshot
+    if snapshot is not None and _is_whole(snapshot / listing.folder, weights):
+        return _meant(snapshot / listing.folder, listing)
     if format_of(weights).header is None:
         return fetch(ref)
     _write_header(listing, weights, scratch)
@@ -152,7 +47,12 @@ def header_files(ref: HubRef, scratch: Path) -> Path:
     for part in parts:
         _check_uploaded(listing, part)
         _write_header(listing, part, scratch)
-    return scratch
+    return _meant(scratch, listing)
+
+
+def _meant(directory: Path, listing: Listing) -> Path:
+    """Return what the reference names: the directory, or the file in it."""
+    return directory / listing.file if listing.file is not None else directory
 
 
 def _parts(path: Path) -> tuple[str, ...]:
@@ -184,7 +84,7 @@ def _write_header(listing: Listing, name: str, directory: Path) -> None:
 
 
 def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
-    """Bring the checkpoint into huggingface_hub's cache, and return the directory there that holds it.
+    """Bring the checkpoint into huggingface_hub's cache, and return the directory there that holds it, or the file.
 
     A download that was cut goes on where it stopped, a file that is there is not sent again, and what arrives is
     compared with the sha256 that the Hub names. Where the Hub cannot be reached the cache speaks alone.
@@ -194,8 +94,7 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
         listing = list_repo(ref)
     except HubUnreachableError as error:
         return _from_cache(ref, error)
-    family = family_of(listing)
-    weights = choose_weights(listing, family, prefer_headers=True)
+    family, weights = choose_from(listing)
     companions = matching(listing.names, family.companions)
     for name in companions:
         _download(listing, name, SILENT)
@@ -204,8 +103,9 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
         _check_uploaded(listing, part)
         _download(listing, part, progress)
     if ref.revision != listing.commit:
-        _remember(ref, min(companions or (weights,), key=lambda name: listing.sizes[name]))
-    return path.parent
+        smallest = min(companions or (weights,), key=lambda name: listing.sizes[name])
+        _remember(ref, listing.folder + smallest)
+    return _meant(path.parent, listing)
 
 
 def _remember(ref: HubRef, name: str) -> None:
@@ -220,20 +120,21 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
     from huggingface_hub import hf_hub_download
 
     snapshot = _snapshot(listing.ref.repo, listing.commit)
-    if snapshot is not None and (snapshot / name).is_file():
-        return snapshot / name
+    path_in_repo = listing.folder + name
+    if snapshot is not None and (snapshot / path_in_repo).is_file():
+        return snapshot / path_in_repo
     where = listing.locate(name)
     expected = listing.sha256.get(name)
     progress.start(f"downloading {name}", listing.sizes[name], "B")
     try:
         with explained(where):
             checked = expected is not None and complete_blob(
-                listing.ref.repo, listing.commit, name, expected, listing.sizes[name], where, progress
+                listing.ref.repo, listing.commit, path_in_repo, expected, listing.sizes[name], where, progress
             )
             path = Path(
                 hf_hub_download(
                     listing.ref.repo,
-                    name,
+                    path_in_repo,
                     revision=listing.commit,
                     library_name="soupkit",
                     tqdm_class=_reporting(progress),
@@ -277,17 +178,21 @@ def _snapshot(repo: str, revision: str) -> Path | None:
 
 
 def _from_cache(ref: HubRef, error: HubUnreachableError) -> Path:
-    """Return the cached snapshot; raises `error`, why the Hub did not answer, when not all of it is cached."""
+    """Return what the cache holds of `ref`; raises `error`, why the Hub did not answer, when not all of it is there."""
     snapshot = _snapshot(ref.repo, ref.revision or "main")
-    if snapshot is not None:
-        folder = LocalFolder.list(snapshot)
-        try:
+    path = snapshot / ref.path if snapshot is not None else None
+    if path is None or not path.exists():
+        raise error
+    folder = LocalFolder.list(path if path.is_dir() else path.parent)
+    try:
+        weights = path.name
+        if path.is_dir():
             weights = choose_weights(folder, family_of(folder), prefer_headers=True)
-        except CheckpointError:
-            weights = ""
-        if weights and _is_whole(snapshot, weights):
-            return snapshot
-    raise error
+    except CheckpointError:
+        raise error from None
+    if not _is_whole(folder.path, weights):
+        raise error
+    return path
 
 
 def _is_whole(directory: Path, weights: str) -> bool:

@@ -10,6 +10,7 @@ https://arxiv.org/abs/2008.11687, on when averages of networks work).
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.run_record import record_of
 from soupkit.checkpoint.towers import is_image
 from soupkit.progress import SILENT, Progress
@@ -102,7 +104,17 @@ def read_float32(checkpoint: Checkpoint, name: str, start: int, stop: int) -> np
     checkpoint.read_into(name, start * spec.itemsize, raw)
     if spec.dtype == "BF16":  # the upper half of a float32
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if spec.itemsize == 1:
+        return _values_of_8_bits(spec.dtype)[raw]
     return raw.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[spec.dtype]).astype(np.float32)
+
+
+@cache
+def _values_of_8_bits(dtype: str) -> np.ndarray:
+    """Return the 256 values of a float of 8 bits, float32."""
+    import torch
+
+    return torch.arange(256, dtype=torch.uint8).view(getattr(torch, DTYPES[dtype].torch_name)).float().numpy()
 
 
 @np.errstate(invalid="ignore", over="ignore")

@@ -1,8 +1,8 @@
 """From a reference, the string that names weights everywhere in soupkit, to an open checkpoint.
 
-A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION], a repository on
-the Hub that holds what such a folder does; RUN@ema and RUN@samples=2e9 are other weights of a training run than its
-final ones.
+A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION][:FILE-OR-FOLDER],
+either of them in a repository on the Hub. REF@ema is the average of the weights that lies beside them, RUN@samples=2e9
+a snapshot of a training run.
 """
 
 from dataclasses import replace
@@ -13,7 +13,8 @@ from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
 from soupkit.checkpoint.formats.folder import LocalFolder
 from soupkit.checkpoint.formats.prefixes import strip_prefixes
 from soupkit.checkpoint.formats.table import Tensors, choose_weights, family_of, format_of, read_weights
-from soupkit.checkpoint.hub import HubRef, fetch, header_files, is_hub
+from soupkit.checkpoint.hub import fetch, header_files
+from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
 
@@ -25,8 +26,9 @@ def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoi
     at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
     UsageError for a reference that is not well formed; HubError for what the Hub refuses.
     """
-    path = fetch(HubRef.parse(str(ref)), progress) if is_hub(ref) else _resolve_part(Path(ref))
-    return _open(ref, path)
+    if is_hub(ref):
+        return _open(ref, fetch(HubRef.parse(str(ref)), progress))
+    return _open(ref, *_resolve_part(Path(ref)))
 
 
 def open_headers(ref: str | Path) -> Checkpoint:
@@ -41,11 +43,11 @@ def open_headers(ref: str | Path) -> Checkpoint:
     hub = HubRef.parse(str(ref))
     with TemporaryDirectory(prefix="soupkit-") as scratch:
         try:
-            directory = header_files(hub, Path(scratch))
-            opened = _open(ref, directory)
+            path = header_files(hub, Path(scratch))
+            opened = _open(ref, path)
         except CheckpointError as error:
             raise CheckpointError(error.what, error.where.replace(scratch, str(ref)), error.hint) from None
-        if directory != Path(scratch):
+        if Path(scratch) not in (path, path.parent):
             return opened
         opened.close()  # the files are holes after their headers: nothing may be read from them
     on_hub = Path(str(ref))
@@ -57,7 +59,7 @@ def open_headers(ref: str | Path) -> Checkpoint:
     return replace(opened, path=on_hub, tensors=tensors, config_path=config_path, tokenizer_files=())
 
 
-def _open(ref: str | Path, path: Path) -> Checkpoint:
+def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
     if not path.exists():
         raise CheckpointError("does not exist", path, "check the path")
     folder = LocalFolder.list(path if path.is_dir() else path.parent)
@@ -65,7 +67,7 @@ def _open(ref: str | Path, path: Path) -> Checkpoint:
         format_of(path)  # before the folder around a file that is none is looked at
     family = family_of(folder)
     weights = folder.path / choose_weights(folder, family) if path.is_dir() else path
-    tensors, metadata = read_weights(weights)
+    tensors, metadata = read_weights(weights, part)
     tensors, notes = strip_prefixes(tensors, weights)
     described = family.describe(folder, tensors)
     config_name = described.config_name
@@ -84,17 +86,14 @@ def _open(ref: str | Path, path: Path) -> Checkpoint:
     )
 
 
-def _resolve_part(path: Path) -> Path:
-    """Return where lies what PATH@PART stands for; any other path as it is."""
+def _resolve_part(path: Path) -> tuple[Path, str | None]:
+    """Return the path of PATH@PART, or of the folder in it that is the part, and the part where a file holds it."""
     whole, at, part = str(path).rpartition("@")
-    if not at or path.exists() or not Path(whole).is_dir():
-        return path
-    family = family_of(LocalFolder.list(Path(whole)))
-    if family.part is None:
-        raise CheckpointError(
-            f"has no {part!r}: it is not a training run", whole, "leave out what follows @, or name a run"
-        )
-    return family.part(Path(whole), part)
+    if not at or path.exists() or not Path(whole).exists():
+        return path, None
+    if Path(whole).is_dir() and (family := family_of(LocalFolder.list(Path(whole)))).part is not None:
+        return family.part(Path(whole), part), None
+    return Path(whole), part
 
 
 def _open_files(tensors: Tensors) -> dict[Path, SourceFile]:

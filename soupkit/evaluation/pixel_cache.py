@@ -119,7 +119,7 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
 
 
 def _make(task: Task, transform: Transform, target: Path, limit: int | None, threads: int, progress: Progress) -> None:
-    with PartialDirectory(target, wait=True) as partial:
+    with PartialDirectory(target, "evaluate", wait=True) as partial:
         if target.exists():  # another run made it while this one waited
             partial.discard()
             return

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from soupkit.checkpoint.hub import is_hub
+from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.device import choose_device
 from soupkit.errors import UsageError
 from soupkit.evaluation.candidates import Candidate, check_headers, open_candidate

@@ -6,7 +6,7 @@ from typing import Any
 
 from braceexpand import braceexpand
 
-from soupkit.checkpoint.hub import is_hub
+from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.evaluation.tasks import split_name
 from soupkit.training.entry import DataEntry
 

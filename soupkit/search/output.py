@@ -1,7 +1,6 @@
 """Where a search works: `DIR.partial`, taken when it is this search's to take, and put in place when it is over."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,11 @@ def take_place(partial: PartialDirectory, *, fresh: bool) -> None:
         partial.clear()
 
 
+def is_a_search(directory: Path) -> bool:
+    """Whether an unfinished directory without a mark is one of a search: it has a journal."""
+    return (directory / JOURNAL).is_file()
+
+
 def _refuse_foreign(directory: Path) -> None:
     if foreign := sorted(path.name for path in directory.iterdir() if path.name not in _OURS):
         raise StorageError(
@@ -63,16 +67,10 @@ def _refuse_foreign(directory: Path) -> None:
 def publish(partial: PartialDirectory, document: dict[str, Any], picture: Picture | None, *, fresh: bool) -> None:
     """Put the document and the picture beside the soup, and all of it in place by one rename. Raises StorageError."""
     soup, target = partial.path / SOUP, partial.target
-    old = target.with_name(target.name + ".old.partial")
     try:
         (soup / DOCUMENT).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
         if picture is not None:
             picture(document, soup / "search.png")
-        if fresh and target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-        soup.rename(target)
     except OSError as error:
         raise StorageError(f"cannot be put in place: {error.strerror}", target) from error
-    shutil.rmtree(old, ignore_errors=True)
-    partial.discard()
+    partial.publish(soup, replace=fresh)

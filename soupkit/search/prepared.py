@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.fingerprint import fingerprint
+from soupkit.checkpoint.partial import sweep
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import StorageError
 from soupkit.evaluation.evaluator import Evaluator
@@ -85,6 +86,7 @@ class Job:
             raise StorageError(
                 "is there already and is not a soup", target, "choose another -o, or move it away yourself"
             )
+        sweep(target)
         if fresh:
             return None
         try:

@@ -26,7 +26,7 @@ from soupkit.search.ingredients import open_pool
 from soupkit.search.journal import Journal
 from soupkit.search.offer import so_far
 from soupkit.search.options import SearchOptions
-from soupkit.search.output import JOURNAL, SOUP, Picture, check_place, publish, take_place
+from soupkit.search.output import JOURNAL, SOUP, Picture, check_place, is_a_search, publish, take_place
 from soupkit.search.prepared import Job
 from soupkit.search.scoring import Scorer
 from soupkit.search.strategies.cma_es import all_blocks, mix
@@ -130,7 +130,7 @@ def _run(
     started: float,
 ) -> tuple[dict[str, Any], list[str]]:
     """Search, write the soup, check it and describe what was found."""
-    ranks, progress, partial = job.ranks, job.progress, PartialDirectory(job.target)
+    ranks, progress, partial = job.ranks, job.progress, PartialDirectory(job.target, "search", recognises=is_a_search)
 
     def take() -> None:
         stack.enter_context(partial)

@@ -20,6 +20,7 @@ from soupkit.checkpoint.architecture import (
     named_config,
 )
 from soupkit.checkpoint.compatibility import agree
+from soupkit.checkpoint.config_differences import config_differences
 from soupkit.errors import ArchitectureError, UsageError
 from tests.conftest import CONFIG, random_state, save
 
@@ -126,6 +127,16 @@ def test_configs_that_differ_are_shown(
         with open_checkpoint(save(tmp_path / "x", state, config)) as other, pytest.raises(ArchitectureError) as caught:
             agree([first, other])
     assert f"{section}.{key}" in caught.value.what
+
+
+def test_configs_that_build_the_same_model_are_equal_however_they_are_written() -> None:
+    written_out = copy.deepcopy(CONFIG)
+    written_out["model_cfg"]["vision_cfg"] |= {"mlp_ratio": 4.0, "patch_dropout": 0.5, "timm_model_name": None}  # type: ignore[index]
+    written_out["model_cfg"] |= {"quick_gelu": False, "init_logit_scale": 2.0}  # type: ignore[operator]
+    written_out["preprocess_cfg"] |= {"fill_color": 0, "mode": "RGB"}  # type: ignore[operator]
+    assert config_differences(CONFIG, written_out) == {}
+    written_out["model_cfg"]["vision_cfg"]["no_ln_pre"] = True  # type: ignore[index]
+    assert config_differences(CONFIG, written_out) == {"model_cfg.vision_cfg.no_ln_pre": (False, True)}
 
 
 def test_sizes_written_in_two_ways_are_the_same(tiny_clips: list[Path], tmp_path: Path) -> None:

@@ -133,6 +133,43 @@ def test_safetensors_go_before_pickles_and_pickles_are_read_too(hub: HubServer, 
         assert json.loads(done.stdout)["tensors"] == len(random_state(0))
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_file_or_a_folder_of_a_repository_is_named_after_a_colon(
+    offline: bool, hub: HubServer, as_user: Run, tmp_path: Path
+) -> None:
+    a, b = (save(tmp_path / n, large_state(i), CONFIG) for i, n in enumerate("ab"))
+    torch.save({"epoch": 1, "state_dict": large_state(1)}, tmp_path / "epoch_1.pt")
+    files = {f"runs/a/{name}": data for name, data in files_of(a).items()}
+    files |= {f"shards/{name}": data for name, data in sharded(tmp_path / "s", large_state(1)).items()}
+    files |= {"epoch_1.pt": (tmp_path / "epoch_1.pt").read_bytes(), "epoch_2.pt": b"", "README.md": b""}
+    hub.put("org/many", files)
+    refs = [f"hf-hub:org/many@main:{path}" for path in ("runs/a", "epoch_1.pt")]
+    assert as_user("merge", a, b, "-o", tmp_path / "local").returncode == 0
+    done = as_user("merge", *refs, "-o", tmp_path / "far")
+    assert done.returncode == 0, done.stderr
+    if offline:
+        done = as_user("merge", *refs, "-o", tmp_path / "off", HF_HUB_OFFLINE="1")
+        assert done.returncode == 0, done.stderr
+    where = tmp_path / ("off" if offline else "far")
+    assert (where / WEIGHTS).read_bytes() == (tmp_path / "local" / WEIGHTS).read_bytes()
+    for path in ("runs/a", f"runs/a/{WEIGHTS}", "shards"):
+        seen = json.loads(as_user("inspect", f"hf-hub:org/many:{path}", "--json").stdout)
+        assert seen["tensors"] == len(large_state(0))
+
+
+def test_what_a_repository_holds_is_listed_where_it_is_unclear_what_is_meant(
+    hub: HubServer, as_user: Run, tmp_path: Path
+) -> None:
+    weights = files_of(save(tmp_path / "x", random_state(0)))[WEIGHTS]
+    hub.put("org/many", {f"runs/{name}/{WEIGHTS}": weights for name in "abc"})
+    unclear = as_user("inspect", "hf-hub:org/many")
+    assert unclear.returncode == 1 and f"hf-hub:org/many:runs/b/{WEIGHTS}" in unclear.stderr
+    missing = as_user("inspect", "hf-hub:org/many:runs/d")
+    assert missing.returncode == 1 and f"it holds runs/a/{WEIGHTS}" in missing.stderr
+    for bad in ("hf-hub:org/many:", "hf-hub:org/many:../x", "hf-hub:org/many:/etc"):
+        assert as_user("inspect", bad).returncode == 2
+
+
 @pytest.mark.parametrize(
     ("ref", "token", "what", "hint"),
     [

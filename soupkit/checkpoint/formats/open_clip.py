@@ -3,6 +3,7 @@
 from typing import Any
 
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
+from soupkit.checkpoint.formats.repairs import repaired
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.checkpoint.formats.transformers_clip import under_open_clip_names
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, TOKENIZER_PATTERNS
@@ -21,8 +22,9 @@ def describe(folder: Folder, tensors: Tensors) -> Description:
     config = read_object(folder, OPEN_CLIP_CONFIG)
     assert config is not None
     check_config(config, folder.locate(OPEN_CLIP_CONFIG))
-    tensors, notes = under_open_clip_names(tensors, folder)
-    return Description(tensors, config, OPEN_CLIP_CONFIG, tokenizer_files(folder, config), notes)
+    renamed, notes = under_open_clip_names(tensors, folder)
+    mended, repairs = repaired(renamed)
+    return Description(mended, config, OPEN_CLIP_CONFIG, tokenizer_files(folder, config), (*notes, *repairs))
 
 
 def check_config(config: dict[str, Any], where: str) -> None:

@@ -1,137 +1,89 @@
-"""Pickled checkpoints (.pt, .pth, .bin): where their tensors lie, without running what a pickle may contain.
+"""Pickled checkpoints (.pt, .pth, .bin, .ckpt): where their tensors lie, without running what a pickle may contain.
 
-They are opened with `torch.load(mmap=True, weights_only=True)` and never any other way, under fake tensors: torch then
-reads the pickle alone and says at which byte of the file each storage begins
-(https://docs.pytorch.org/docs/stable/notes/serialization.html). The weights are read by position, as those of any file.
+The pickle is read as data (`pickle_reader`): whatever stands beside the weights (optimizers with numpy's scalars,
+settings, objects of a training framework) is left where it is. The weights are read by position, as those of any file.
 """
 
-import zipfile
+import sys
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
-from soupkit.checkpoint.dtypes import BY_TORCH_NAME
+from soupkit.checkpoint.formats.averages import PART, is_average, split_average
+from soupkit.checkpoint.formats.pickle_reader import Call
 from soupkit.checkpoint.formats.table import FileFormat, Tensors
-from soupkit.checkpoint.tensors import Extent, TensorSpec
+from soupkit.checkpoint.formats.torch_archive import TorchArchive, conversion, is_tensor
+from soupkit.checkpoint.formats.torchscript import state_of_module
 from soupkit.errors import CheckpointError
 
-_NESTED = ("state_dict", "model_state_dict", "model", "module")
+# Under one of these keys a checkpoint holds its weights beside other things; Lightning, open_clip and timm use the
+# first, DeepSpeed and FSDP's examples the last two.
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "module")
 
 
-def read_pickle(path: Path) -> tuple[Tensors, dict[str, str]]:
+def read_pickle(path: Path, part: str | None = None) -> tuple[Tensors, dict[str, str]]:
     """Return the tensors of the zip-format pickle at `path`, and no metadata.
 
-    A state dict may stand alone or under one of the usual keys ("state_dict", "model", ...). Raises CheckpointError for
-    older pickle formats and TorchScript archives, with the line that converts them; for pickles that hold anything but
-    tensors and plain values; for archives that are damaged.
+    A state dict may stand alone or under one of the usual keys ("state_dict", "model", ...); `part` "ema" is the
+    average of the weights that stands beside it. A TorchScript archive is read without its code.
+
+    Raises CheckpointError for older pickle formats, with the line that converts them; for one that holds no state dict,
+    or one with anything but tensors; for archives that are damaged.
     """
-    _check_archive(path)
-    document = _load(path)
-    state = _state_dict(path, document)
-    size = path.stat().st_size
-    return {name: _spec(path, name, tensor, size) for name, tensor in state.items()}, {}
-
-
-def _check_archive(path: Path) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(2)
-        if magic != b"PK":
-            raise CheckpointError(
-                "is not a zip-format pickle", path, _conversion(path, "torch.load(p, weights_only=True)")
-            )
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            if magic != b"PK":
+                raise CheckpointError("is not a zip-format pickle", path, conversion(path))
+            archive = TorchArchive(path, file)
+            _check_archive(path, archive)
+            state = _state_dict(path, archive, part)
+            return {name: archive.spec(name, tensor) for name, tensor in state.items()}, {}
     except OSError as error:
         raise CheckpointError(
             f"cannot be read: {error.strerror}", path, "check the path and who may read it"
         ) from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"is a damaged archive: {error}", path, "it may be cut short; get it again") from error
-    names = {entry.filename.partition("/")[2] for entry in entries}
-    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        raise CheckpointError("is a TorchScript archive", path, _conversion(path, "torch.jit.load(p).state_dict()"))
-    if "data.pkl" not in names:
+
+
+def _check_archive(path: Path, archive: TorchArchive) -> None:
+    if "data.pkl" not in archive.names:
         raise CheckpointError("is a zip archive without a pickle", path, "it was not written by torch.save")
-    if packed := [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]:
+    if "byteorder" in archive.names and (order := archive.read("byteorder")) != sys.byteorder.encode():
         raise CheckpointError(
-            f"is compressed ({packed[0]})", path, _conversion(path, "torch.load(p, weights_only=True)")
+            f"was written on a machine of another byte order ({order[:20]!r})", path, conversion(path)
         )
 
 
-def _conversion(path: Path, expression: str) -> str:
-    code = f"import torch; p='{path}'; torch.save({expression}, '{path.with_suffix('')}.new.pt')"
-    return f'convert it, if you trust where it comes from: python -c "{code}"'
-
-
-def _load(path: Path) -> Any:
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    try:
-        with FakeTensorMode():
-            return torch.load(path, mmap=True, weights_only=True, map_location="cpu")
-    except UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "nsupported" in line), "")
-        raise CheckpointError(
-            f"holds more than tensors and plain values, and was not opened: {reason.strip() or 'see torch.load'}",
-            path,
-            "a pickle can run code; save the state dict alone, or better as safetensors",
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise CheckpointError(f"cannot be opened: {first}", path, "the archive is damaged; get it again") from error
-
-
-def _state_dict(path: Path, document: Any) -> dict[str, Any]:
-    import torch
-
+def _state_dict(path: Path, archive: TorchArchive, part: str | None) -> dict[str, Call]:
+    document = archive.document()
+    if isinstance(document, Call) and any(name.startswith("code/") for name in archive.names):
+        return split_average(state_of_module(path, document, archive), part, path)
     for _ in range(2):
-        if isinstance(document, dict) and not any(isinstance(v, torch.Tensor) for v in document.values()):
-            inner = next((document[k] for k in _NESTED if isinstance(document.get(k), dict)), None)
+        if isinstance(document, dict) and not any(map(is_tensor, document.values())):
+            averages = [key for key, value in document.items() if is_average(key) and isinstance(value, dict)]
+            of_average = part == PART and bool(averages)
+            keys = averages if of_average else STATE_DICT_KEYS
+            inner = next((document[key] for key in keys if isinstance(document.get(key), dict)), None)
             document = inner if inner is not None else document
-    if not isinstance(document, dict) or not any(isinstance(v, torch.Tensor) for v in document.values()):
+            part = None if of_average else part
+    if not isinstance(document, dict) or not any(map(is_tensor, document.values())):
         raise CheckpointError(
-            "holds no state dict", path, f"save one alone, or under one of the keys {', '.join(_NESTED)}"
+            "holds no state dict", path, f"save one alone, or under one of the keys {', '.join(STATE_DICT_KEYS)}"
         )
-    if odd := [k for k, v in document.items() if not isinstance(k, str) or not isinstance(v, torch.Tensor)]:
-        raise CheckpointError(f"has an entry that is no tensor: {str(odd[0])[:80]!r}", path, "save a state dict alone")
-    return document
+    for key, value in document.items():
+        if not isinstance(key, str) or not is_tensor(value):
+            raise CheckpointError(
+                f"has an entry that is no tensor: {str(key)[:80]!r}{_call_said(value)}", path, "save a state dict alone"
+            )
+    return split_average(document, part, path)
 
 
-def _spec(path: Path, name: str, tensor: Any, size: int) -> TensorSpec:
-    where = f"{path}, tensor {name!r}"
-    dtype = BY_TORCH_NAME.get(str(tensor.dtype).removeprefix("torch."))
-    if dtype is None or tensor.layout != _strided():
-        raise CheckpointError(
-            f"is a {tensor.layout} tensor of {tensor.dtype}, which soupkit does not read",
-            where,
-            "save it as a plain (strided) tensor of floats, integers or booleans",
-        )
-    storage = tensor.untyped_storage()
-    begin = getattr(storage, "_checkpoint_offset", None)
-    if begin is None and tensor.numel():
-        raise CheckpointError("has bytes of which torch does not say where they lie", where, "save it as safetensors")
-    start = (begin or 0) + tensor.storage_offset() * dtype.itemsize
-    shape, strides = tuple(tensor.shape), tuple(tensor.stride())
-    span = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if tensor.numel() else 0
-    inside = tensor.storage_offset() * dtype.itemsize + span * dtype.itemsize <= storage.nbytes()
-    if not inside or start + span * dtype.itemsize > size or any(s < 0 for s in strides):
-        raise CheckpointError("reaches beyond the end of its storage", where, "the archive is damaged; get it again")
-    return TensorSpec(
-        dtype.name, shape, (Extent(path, start, span * dtype.itemsize),), None if tensor.is_contiguous() else strides
-    )
-
-
-def _strided() -> Any:
-    import torch
-
-    return torch.strided
+def _call_said(value: object) -> str:
+    return f", a call of {value.function}, which was not run" if isinstance(value, Call) else ""
 
 
 PICKLE = FileFormat(
     name="pickle",
-    summary="a zip archive that torch.save writes, opened without running what a pickle may contain",
-    suffixes=(".pt", ".pth", ".bin"),
+    summary="a zip archive that torch.save writes, read without running what a pickle may contain",
+    suffixes=(".pt", ".pth", ".bin", ".ckpt"),
     read=read_pickle,
+    read_part=read_pickle,
 )

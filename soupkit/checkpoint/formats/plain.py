@@ -1,6 +1,7 @@
 """Weights with nothing beside them that says what they are: a file, or a folder without a config."""
 
 from soupkit.checkpoint.formats.folder import Folder
+from soupkit.checkpoint.formats.repairs import repaired
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.checkpoint.formats.transformers_clip import under_open_clip_names
 
@@ -8,7 +9,8 @@ from soupkit.checkpoint.formats.transformers_clip import under_open_clip_names
 def describe(folder: Folder, tensors: Tensors) -> Description:
     """Return the tensors, a CLIP as transformers names it under open_clip's names."""
     renamed, notes = under_open_clip_names(tensors, folder)
-    return Description(renamed, notes=notes)
+    mended, repairs = repaired(renamed)
+    return Description(mended, notes=(*notes, *repairs))
 
 
 PLAIN = Family(

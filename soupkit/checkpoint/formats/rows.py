@@ -1,5 +1,6 @@
 """soupkit's own formats, in the order in which they are asked: the particular before the general."""
 
+from soupkit.checkpoint.formats.distributed import DISTRIBUTED
 from soupkit.checkpoint.formats.open_clip import OPEN_CLIP
 from soupkit.checkpoint.formats.pickles import PICKLE
 from soupkit.checkpoint.formats.plain import PLAIN
@@ -8,6 +9,10 @@ from soupkit.checkpoint.formats.shards import PICKLE_SHARDS, SAFETENSORS_SHARDS
 from soupkit.checkpoint.formats.table import FORMATS
 from soupkit.checkpoint.formats.training_run import TRAINING_RUN
 from soupkit.checkpoint.formats.transformers import TRANSFORMERS
+from soupkit.checkpoint.formats.unreadable import DEEPSPEED, FSDP_LOCAL
 
-for _row in (SAFETENSORS_SHARDS, PICKLE_SHARDS, SAFETENSORS_FILE, PICKLE, TRAINING_RUN, OPEN_CLIP, TRANSFORMERS, PLAIN):
+_FILES = (SAFETENSORS_SHARDS, PICKLE_SHARDS, SAFETENSORS_FILE, DISTRIBUTED, PICKLE)
+_FAMILIES = (TRAINING_RUN, OPEN_CLIP, DEEPSPEED, FSDP_LOCAL, TRANSFORMERS, PLAIN)
+
+for _row in (*_FILES, *_FAMILIES):
     FORMATS.add(_row, module=__name__)

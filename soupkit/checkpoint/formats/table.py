@@ -36,13 +36,15 @@ class FileFormat(Format):
     CheckpointError for a file that is damaged or something else. `header(read_range, size)` returns the first bytes of
     a file of `size` bytes that `read` looks at, so that a file on the Hub is opened without being fetched
     (`read_range(start, stop)` returns bytes of it); None where `read` needs the whole file. `parts(path)` returns the
-    names of the files beside it that hold the tensors, for a file that only says where they are.
+    names of the files beside it that hold the tensors, for a file that only says where they are. `read_part(path,
+    part)` reads what a reference calls PATH@PART; it raises CheckpointError where the file holds no such part.
     """
 
     suffixes: tuple[str, ...]
     read: Callable[[Path], tuple[Tensors, dict[str, str]]]
     header: Callable[[ReadRange, int], bytes] | None = None
     parts: Callable[[Path], tuple[str, ...]] | None = None
+    read_part: Callable[[Path, str], tuple[Tensors, dict[str, str]]] | None = None
 
     def recognises(self, name: str) -> bool:
         """Whether a file of this name is of this format."""
@@ -70,8 +72,8 @@ class Family(Format):
     the weights may have, in the order in which they are looked for; where none is there, the one file of weights is
     taken. `describe(folder, tensors)` returns what the weights are and which files travel with them; `companions` are
     patterns of the names of all files that it may look at. `part(path, part)` returns where in the folder lies what a
-    reference calls PATH@PART, and raises CheckpointError where there is none. `output` says what the files of a soup
-    are called.
+    reference calls PATH@PART, and raises CheckpointError where there is none. `refuse(folder)` returns the error that
+    says why the folder cannot be read. `output` says what the files of a soup are called.
     """
 
     recognises: Callable[[Folder], bool]
@@ -79,6 +81,7 @@ class Family(Format):
     companions: tuple[str, ...]
     weights: tuple[str, ...] = WEIGHT_NAMES
     part: Callable[[Path, str], Path] | None = None
+    refuse: Callable[[Folder], CheckpointError] | None = None
     output: OutputFiles = OPEN_CLIP_OUTPUT
 
 
@@ -129,9 +132,12 @@ def family_of(folder: Folder) -> Family:
     return next(row for row in families() if row.recognises(folder))
 
 
-def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Return the tensors of the file `path` and its metadata. Raises CheckpointError."""
-    tensors, metadata = format_of(path).read(path)
+def read_weights(path: Path, part: str | None = None) -> tuple[Tensors, dict[str, str]]:
+    """Return the tensors of the file `path`, or of a `part` of it, and its metadata. Raises CheckpointError."""
+    row = format_of(path)
+    if part is not None and row.read_part is None:
+        raise CheckpointError(f"has no {part!r}: a file of this format has no parts", path, "leave out what follows @")
+    tensors, metadata = row.read(path) if part is None or row.read_part is None else row.read_part(path, part)
     if not tensors:
         raise CheckpointError("holds no tensors", path, "choose another file; this one was written from an empty model")
     return tensors, metadata
@@ -143,6 +149,8 @@ def choose_weights(folder: Folder, family: Family, *, prefer_headers: bool = Fal
     With `prefer_headers`, files that can be opened by their headers alone go first, as they do on the Hub. Raises
     CheckpointError when there is none, or when it is unclear which of several is meant.
     """
+    if family.refuse is not None:
+        raise family.refuse(folder)
     order = list(family.weights)
     if prefer_headers:
         order.sort(key=lambda name: format_of(name).header is None)

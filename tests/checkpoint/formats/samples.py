@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 from tests.conftest import CONFIG, save
@@ -58,8 +59,31 @@ def transformers(directory: Path, state: State) -> Path:
     return path
 
 
+def deepspeed(directory: Path, state: State) -> Path:
+    path = directory / "global_step10"
+    path.mkdir()
+    torch.save({"module": state}, path / "mp_rank_00_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    return path
+
+
+def fsdp_local(directory: Path, state: State) -> Path:
+    path = directory / "fsdp"
+    path.mkdir()
+    for rank in range(2):
+        torch.save({"_flat_param": torch.zeros(3)}, path / f"pytorch_model_fsdp_0_rank{rank}.bin")
+    return path
+
+
 def plain(directory: Path, state: State) -> Path:
     return save(directory / "plain", state)
+
+
+def distributed(directory: Path, state: State) -> Path:
+    path = directory / "distributed"
+    document = {"model": state, "optimizer": {"state": {"exp_avg": torch.zeros(3)}}, "epoch": 1}
+    dcp.save(document, checkpoint_id=path, no_dist=True)
+    return path / ".metadata"
 
 
 SAMPLES: dict[str, Callable[[Path, State], Path]] = {
@@ -67,8 +91,11 @@ SAMPLES: dict[str, Callable[[Path, State], Path]] = {
     "safetensors_shards": shards,
     "pickle": pickle,
     "pickle_shards": pickle_shards,
+    "distributed": distributed,
     "open_clip": open_clip,
     "run": run,
+    "deepspeed": deepspeed,
+    "fsdp_local": fsdp_local,
     "transformers": transformers,
     "plain": plain,
 }

@@ -28,7 +28,8 @@ from tests.checkpoint.formats.samples import SAMPLES
 from tests.conftest import environment, random_state
 
 FILES = [row.name for row in file_formats()]
-FOLDERS = [row.name for row in families()]
+FOLDERS = [row.name for row in families() if row.refuse is None]
+REFUSED = [row.name for row in families() if row.refuse is not None]
 
 
 def test_every_row_has_a_sample() -> None:
@@ -41,7 +42,7 @@ def test_a_row_says_what_it_is_in_one_line(name: str) -> None:
     assert summary and "\n" not in summary and len(summary) < 120 and not summary.endswith(".")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
 def test_a_sample_opens_to_its_tensors(name: str, tmp_path: Path) -> None:
     state = random_state(0)
     with open_checkpoint(SAMPLES[name](tmp_path, state)) as checkpoint:
@@ -88,6 +89,15 @@ def test_a_soup_is_called_as_its_family_says(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "shards" / row.output.index).is_file()
     with open_checkpoint(tmp_path / "soup") as one, open_checkpoint(tmp_path / "shards") as many:
         assert one.tensors.keys() == many.tensors.keys()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
+    path = SAMPLES[name](tmp_path, random_state(0))
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path)
+    assert caught.value.where == str(path)
+    assert "zero_to_fp32.py" in caught.value.hint or "full_state_dict=True" in caught.value.hint
 
 
 def test_an_unknown_suffix_is_refused_with_those_that_are_read() -> None:
