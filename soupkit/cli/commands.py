@@ -15,7 +15,6 @@ from soupkit.cli import (
     compare,
     demo,
     evaluate,
-    greedy_search,
     inspect,
     interpolate,
     merge,
@@ -23,6 +22,7 @@ from soupkit.cli import (
     push,
     report,
     run,
+    search,
     train,
 )
 from soupkit.cli.errors import report as report_error
@@ -39,16 +39,23 @@ def register(app: typer.Typer, *, debug: bool) -> None:
         (merge, merge.merge),
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),
-        (greedy_search, greedy_search.greedy_search),
+        (search, search.search),
         (interpolate, interpolate.interpolate),
         (report, report.report),
         (push, push.push),
         (run, run.run),
         (plugins, plugins.plugins),
     ):
-        name, late = command.__name__.replace("_", "-"), getattr(module, "full_help", None)
-        cls = _with_late_help(late) if late is not None else None
-        app.command(name, help=module.HELP, cls=cls)(_reporting(command, name, debug))
+        name, late, aliases = command.__name__.replace("_", "-"), getattr(module, "full_help", None), _aliases(module)
+        cls = _with_late_help(late) if late is not None else getattr(module, "COMMAND_CLASS", None)
+        for called in (name, *aliases):
+            add = app.command(called, help=module.HELP, cls=cls, hidden=called in aliases)
+            add(_reporting(command, called, debug))
+
+
+def _aliases(module: Any) -> tuple[str, ...]:
+    """Return what else a module's command is called: names that it had before, and keeps."""
+    return getattr(module, "ALIASES", ())
 
 
 def _with_late_help(full_help: Callable[[], str]) -> type[TyperCommand]:
