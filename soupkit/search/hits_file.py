@@ -15,7 +15,7 @@ _RECORD = np.dtype([("image", "<u4"), ("flags", "u1")])
 RIGHT, AMONG_FIVE = 1, 2
 
 
-class KnownHits:
+class HitsFile:
     """The hits of one soup on `n` images: `known` bool [n], `flags` uint8 [n] (RIGHT, AMONG_FIVE).
 
     A file of blocks, each with its digest: of a block that a killed process left unfinished nothing is believed. What
