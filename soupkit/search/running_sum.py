@@ -37,7 +37,11 @@ class RunningSum:
         self._live = model.state_dict()
         names = ingredients[0].tensors
         for odd in [n for n in self._live if n not in names] + [n for n in names if n not in self._live]:
-            raise ArchitectureError(f"does not fit its config at {odd!r}", ingredients[0].ref)
+            raise ArchitectureError(
+                f"does not fit its config at {odd!r}",
+                ingredients[0].ref,
+                "name the right model with --model, or correct the config",
+            )
         self.device = next(iter(self._live.values())).device
         self._uniform = METHODS.find("uniform")
         plans = self._plan(range(len(ingredients)))
