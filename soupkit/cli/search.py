@@ -1,13 +1,13 @@
 """`soupkit search`: the best soup of some ingredients, found with far less evaluation."""
 
-from inspect import Parameter, Signature, cleandoc
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 from typer.main import get_command
 
+from soupkit.cli.help import HelpCommand
 from soupkit.cli.options import AsJson, ReportTask
 from soupkit.cli.scoring import Scoring, scores
 from soupkit.errors import UsageError
@@ -25,7 +25,7 @@ the one that a full search finds, for a fraction of the images.
 
 [bold]Strategies[/bold]:
 
-STRATEGIES
+{strategies}
 
 [bold]Stopping rules[/bold], for scores that are sums of hits (accuracy, recall by class, means over several tasks):
 
@@ -41,7 +41,14 @@ on; no image is scored again for the same weights. `soupkit greedy-search` is th
 """
 
 
-class SearchCommand(TyperCommand):
+def full_help() -> str:
+    """Return the help with a line for each strategy, which only a call for help loads."""
+    from soupkit.search.strategies.table import as_help
+
+    return HELP.replace("{strategies}", as_help().replace("[", "\\["))
+
+
+class SearchCommand(HelpCommand):
     """The command, whose strategies and their options are read from the table when they are asked for."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -61,18 +68,9 @@ class SearchCommand(TyperCommand):
         ctx.params["option"] = given
         return super().invoke(ctx)
 
-    def format_help(self, *arguments: Any) -> None:
-        """Show the help with a line for each strategy."""
-        from soupkit.search.strategies.table import STRATEGIES
-
-        width = max(map(len, STRATEGIES))
-        lines = "\n".join(f"    {row.name:<{width}}  {row.summary}" for row in STRATEGIES.values())
-        self.help = cleandoc(HELP).replace("STRATEGIES", lines)
-        super().format_help(*arguments)
-
 
 COMMAND_CLASS = SearchCommand
-ALIASES = ("greedy-search",)  # what the command was called first
+EARLIER_NAMES = ("greedy-search",)  # what the command was called first
 
 
 def _strategy_options() -> list[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 
 from soupkit.errors import StorageError
+from soupkit.files import storage_error
 
 _HEAD = struct.Struct("<IQ")  # how many records follow, and xxh3-64 of them
 _RECORD = np.dtype([("image", "<u4"), ("flags", "u1")])
@@ -33,7 +34,9 @@ class HitsFile:
         except FileNotFoundError:
             data = b""
         except OSError as error:
-            raise StorageError(f"cannot be read: {error.strerror}", path) from error
+            raise StorageError(
+                f"cannot be read: {error.strerror}", path, "check who may read it, or --fresh"
+            ) from error
         self._whole = 0
         while self._whole + _HEAD.size <= len(data):
             count, digest = _HEAD.unpack_from(data, self._whole)
@@ -83,4 +86,4 @@ class HitsFile:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+            raise storage_error(error, self.path, 0) from error

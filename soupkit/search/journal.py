@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.errors import StorageError
+from soupkit.files import storage_error
 from soupkit.search.subject import different_parts
 
 
@@ -52,7 +53,9 @@ class Journal:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StorageError(f"cannot be read: {error.strerror}", self.path) from error
+            raise StorageError(
+                f"cannot be read: {error.strerror}", self.path, "check who may read it, or --fresh"
+            ) from error
         whole = data[: data.rfind(b"\n") + 1]
         if self._writes and len(whole) < len(data):
             os.truncate(self.path, len(whole))
@@ -82,7 +85,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+            raise storage_error(error, self.path, 0) from error
 
 
 def _counted(n: int, thing: str) -> str:

@@ -90,7 +90,6 @@ def write_folder(contents: Contents, folder: Path, planned: FolderPlan, progress
     """
     changed = [file for file in planned.files if file.status != "same"]
     with PartialDirectory(folder, "push") as partial:
-        _check_partial(partial.path)
         partial.clear()
         try:
             record = json.dumps({file.path: file.sha256 for file in planned.files})
@@ -160,13 +159,6 @@ def _link(file: Path, path: Path) -> None:
         os.link(file.resolve(), path)
     except OSError:  # another disk, or one that knows no links
         shutil.copyfile(file, path)
-
-
-def _check_partial(partial: Path) -> None:
-    """Raise StorageError for an unfinished output of another command."""
-    foreign = [p.name for p in partial.iterdir() if p.name not in ("lock", _RECORD, _STAGED)]
-    if foreign:
-        raise StorageError(f"holds the unfinished work of another command ({foreign[0]})", partial, "move it away")
 
 
 def _made_files(folder: Path) -> dict[str, set[str]]:
