@@ -59,21 +59,21 @@ _COMMANDS: dict[str, tuple[tuple[Any, Callable[..., None]], ...]] = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add every command to `app`, also by the names that it had before and keeps (`ALIASES`)."""
+    """Add every command to `app`."""
     for group, commands in _COMMANDS.items():
         for module, command in commands:
-            name, aliases = command.__name__.replace("_", "-"), getattr(module, "ALIASES", ())
-            for called in (name, *aliases):
-                hidden = called in aliases
-                add = app.command(called, help=module.HELP, cls=_class_of(module), rich_help_panel=group, hidden=hidden)
+            name, earlier = command.__name__.replace("_", "-"), getattr(module, "EARLIER_NAMES", ())
+            for called in (name, *earlier):
+                kind, hidden = _class_of(module), called in earlier
+                add = app.command(called, help=module.HELP, cls=kind, rich_help_panel=group, hidden=hidden)
                 add(_reporting(command, called))
 
 
 def _class_of(module: Any) -> type[HelpCommand]:
     """Return the class of a command; the help of one with `full_help` lists a table, loaded when the help is shown."""
-    cls = getattr(module, "COMMAND_CLASS", HelpCommand)
+    kind = getattr(module, "COMMAND_CLASS", HelpCommand)
     full_help = getattr(module, "full_help", None)
-    return type("Command", (cls,), {"late_help": staticmethod(full_help)}) if full_help else cls
+    return type("Command", (kind,), {"late_help": staticmethod(full_help)}) if full_help else kind
 
 
 def _reporting(command: Callable[..., None], name: str) -> Callable[..., None]:

@@ -25,7 +25,7 @@ the one that a full search finds, for a fraction of the images.
 
 [bold]Strategies[/bold]:
 
-STRATEGIES
+{strategies}
 
 [bold]Stopping rules[/bold], for scores that are sums of hits (accuracy, recall by class, means over several tasks):
 
@@ -39,6 +39,13 @@ A mixture that CMA-ES asks for is always scored on every image: it is ranked amo
 reports. DIR holds the soup, search.json and a picture of the search. Interrupted at any moment, the same command goes
 on; no image is scored again for the same weights. `soupkit greedy-search` is this command under its first name.
 """
+
+
+def full_help() -> str:
+    """Return the help with a line for each strategy, which only a call for help loads."""
+    from soupkit.search.strategies.table import as_help
+
+    return HELP.replace("{strategies}", as_help().replace("[", "\\["))
 
 
 class SearchCommand(HelpCommand):
@@ -62,17 +69,8 @@ class SearchCommand(HelpCommand):
         return super().invoke(ctx)
 
 
-def full_help() -> str:
-    """Return the help, with a line for each strategy."""
-    from soupkit.search.strategies.table import STRATEGIES
-
-    width = max(map(len, STRATEGIES))
-    lines = "\n".join(f"    {row.name:<{width}}  {row.summary}" for row in STRATEGIES.values())
-    return HELP.replace("STRATEGIES", lines)
-
-
 COMMAND_CLASS = SearchCommand
-ALIASES = ("greedy-search",)  # what the command was called first
+EARLIER_NAMES = ("greedy-search",)  # what the command was called first
 
 
 def _strategy_options() -> list[Any]:

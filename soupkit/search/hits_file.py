@@ -35,9 +35,7 @@ class HitsFile:
             data = b""
         except OSError as error:
             raise StorageError(
-                f"cannot be read: {error.strerror}",
-                path,
-                "check the disk and who may read it, or begin anew with --fresh",
+                f"cannot be read: {error.strerror}", path, "check who may read it, or --fresh"
             ) from error
         self._whole = 0
         while self._whole + _HEAD.size <= len(data):

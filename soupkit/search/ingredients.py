@@ -71,7 +71,7 @@ def open_ingredients(
                 "leave this ingredient out; --keep-going leaves it out by itself",
             )
     if len(kept) < 2:
-        raise UsageError(f"{len(kept)} ingredient is left", "REF", "a search needs at least two")
+        raise UsageError(f"leaves {len(kept)} to search among", "--keep-going", "a search needs at least two")
     if len(kept) < len(refs):
         prepared = prepare(soup.model_copy(update={"ingredients": [refs[i] for i in kept]}), output, opened)
     values = [fingerprints[i].value for i in kept]

@@ -54,9 +54,7 @@ class Journal:
             return []
         except OSError as error:
             raise StorageError(
-                f"cannot be read: {error.strerror}",
-                self.path,
-                "check the disk and who may read it, or begin anew with --fresh",
+                f"cannot be read: {error.strerror}", self.path, "check who may read it, or --fresh"
             ) from error
         whole = data[: data.rfind(b"\n") + 1]
         if self._writes and len(whole) < len(data):

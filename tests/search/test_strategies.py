@@ -74,9 +74,9 @@ def test_a_trial_is_told_in_the_words_of_its_strategy_and_any_other_by_its_actio
 def test_help_and_recipe_have_each_option_of_a_strategy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     app, row = Typer(), STRATEGIES[name]
-    register(app, debug=False)
-    said = CliRunner().invoke(app, ["search", "--help"]).output
-    assert f"{name}  " in said and row.summary in said
+    register(app)
+    said = " ".join(CliRunner().invoke(app, ["search", "--help"]).output.split())  # whatever the width
+    assert f"{name} {row.summary}" in said
     for option in row.options:
         assert option.option in said and option.help in said
         assert option.key in SearchEntry.model_fields

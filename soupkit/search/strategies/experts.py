@@ -139,7 +139,7 @@ def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 def _check(inputs: SearchInputs, *, budget: int, correlation: float) -> None:
     if len(inputs.tasks) < 2:
-        raise UsageError("experts of one task are one ingredient", "--task", "name several tasks to select on")
+        raise UsageError("names one task, whose expert is one ingredient", "--task", "name several tasks to select on")
 
 
 def most_trials(n: int, *, budget: int, correlation: float) -> MostTrials:

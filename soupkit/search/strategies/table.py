@@ -87,6 +87,10 @@ class MostTrials:
     mixtures: int = 0
 
 
+def _unbounded(n: int, **options: Any) -> None:
+    """Say that nothing bounds the trials."""
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """A search strategy.
@@ -102,7 +106,7 @@ class Strategy:
     run: Callable[..., ScoredSoup]
     summary: str
     options: tuple[StrategyOption, ...] = ()
-    most_trials: Callable[..., MostTrials | None] = lambda n, **options: None
+    most_trials: Callable[..., MostTrials | None] = _unbounded
     labels: Mapping[str, str] = field(default_factory=dict)
     check: Callable[..., None] | None = None
 
@@ -163,13 +167,19 @@ def own_options() -> dict[str, tuple[StrategyOption, tuple[str, ...]]]:
 
     These are options of the command and keys of a recipe; other packages' are given by `--option` and `option`.
     """
-    found: dict[str, tuple[StrategyOption, tuple[str, ...]]] = {}
+    options: dict[str, tuple[StrategyOption, tuple[str, ...]]] = {}
     for row in STRATEGIES.values():
         if STRATEGIES.package_of(row.name) == "soupkit":
             for option in row.options:
-                _, names = found.get(option.name, (option, ()))
-                found[option.name] = option, (*names, row.name)
-    return found
+                _, names = options.get(option.name, (option, ()))
+                options[option.name] = option, (*names, row.name)
+    return options
+
+
+def as_help() -> str:
+    """Return a line for each strategy, indented, as the command's help shows them."""
+    width = max(map(len, STRATEGIES))
+    return "\n".join(f"    {row.name:<{width}}  {row.summary}" for row in STRATEGIES.values())
 
 
 def as_markdown() -> str:
