@@ -107,16 +107,20 @@ def classify(
     classes = classifiers[0].shape[1]
     top = min(_TOP, classes)
     right = torch.zeros(len(classifiers), len(rows), top, dtype=torch.bool, device=how.device)
+    chosen = torch.zeros(len(classifiers), len(rows), dtype=torch.int64, device=how.device)
     done = 0
     for part, features in image_features(model, pixels, rows, how, progress):
         here = slice(done, done + len(part))
         for i, classifier in enumerate(classifiers):
             ranked = (features @ classifier).topk(top, dim=1).indices
             right[i, here] = ranked == labels[here, None]
+            chosen[i, here] = ranked[:, 0]
         done += len(part)
     first = right[:, :, 0].cpu().numpy()
     five = right.any(dim=2).cpu().numpy() if classes >= _TOP else [None] * len(classifiers)
-    return [Hits(first[i], five[i], pixels.labels[rows]) for i in range(len(classifiers))]
+    predicted = chosen.cpu().numpy()
+    groups = pixels.groups[rows] if (pixels.groups >= 0).all() else None
+    return [Hits(first[i], five[i], pixels.labels[rows], predicted[i], groups) for i in range(len(classifiers))]
 
 
 @torch.inference_mode()

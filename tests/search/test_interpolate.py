@@ -58,6 +58,6 @@ def test_what_is_no_curve_is_refused(fine_tunes: list[Path]) -> None:
 )
 def test_a_file_that_cannot_be_written_is_told_before_the_work(words: tuple[str, str], what: str, where: str) -> None:
     commands = Typer()
-    register(commands, debug=False)
+    register(commands)
     done = CliRunner().invoke(commands, ["interpolate", "no-base", "no-fine-tune", "--task", "digits", *words])
     assert done.exit_code == 2 and f"error: {where}: {what}" in done.output
