@@ -75,7 +75,7 @@ class Evaluator:
             tokenize(tokenizer, KINDS[task.kind].texts(task, pixels))
             for task, pixels in zip(self.tasks, self.pixels, strict=True)
         ]
-        self.model: nn.Module = build_model(config, self.device, self.dtype, random=False)
+        self.model: nn.Module = build_model(config, self.device, self.dtype, random=False, progress=progress)
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self._how = image_pass.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
         self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
