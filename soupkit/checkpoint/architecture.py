@@ -38,9 +38,10 @@ class Architecture:
     """What a checkpoint is.
 
     `config` is an `open_clip_config.json` (`model_cfg`, `preprocess_cfg`), or None where it is not a model that
-    open_clip builds. `model` is open_clip's name for it, None for a config that has no name. `source` says how that is
-    known: "open_clip_config.json", "config.json", "--model", or "shapes". `candidates` are the open_clip models of
-    these shapes.
+    open_clip builds. `model` is open_clip's name for it, or that of the family whose config is beside the weights; None
+    for a config that has no name. `source` says how that is known: "open_clip_config.json", "config.json", "--model",
+    or "shapes". `candidates` are the open_clip models of these shapes. Parameters are counted by tower where it is a
+    CLIP; what is none has no towers.
     """
 
     model: str | None
@@ -53,9 +54,10 @@ class Architecture:
 
     def __str__(self) -> str:
         """Say it as people do: "ViT-bigG-14, 2.54 B parameters: image 1.84 B, text 0.69 B"."""
-        sizes = [_amount(n) for n in (self.parameters, self.image_parameters, self.text_parameters)]
         name = self.model or ("a model of its own config" if self.config else "an unknown model")
-        return f"{name}, {sizes[0]} parameters: image {sizes[1]}, text {sizes[2]}"
+        whole, image, text = (_amount(n) for n in (self.parameters, self.image_parameters, self.text_parameters))
+        towers = f": image {image}, text {text}" if self.image_parameters or self.text_parameters else ""
+        return f"{name}, {whole} parameters{towers}"
 
 
 def _amount(n: int) -> str:
@@ -168,7 +170,10 @@ def architecture_of(
         config, name, source = named_config(candidates[0]), candidates[0], "shapes"
     if config is not None and preprocess is not None:
         config = {**config, "preprocess_cfg": read_preprocess(preprocess)}
-    return Architecture(name, config, source, candidates, *count_parameters(shapes))
+    whole, image, text = count_parameters(shapes)
+    if config is None and checkpoint.settings:  # of another kind than CLIP
+        name, image, text = checkpoint.model, 0, 0
+    return Architecture(name, config, source, candidates, whole, image, text)
 
 
 def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:

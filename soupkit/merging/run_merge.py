@@ -103,6 +103,7 @@ def merge(
             max_shard_bytes=max_shard_bytes,
             allow_nonfinite=allow_nonfinite,
             allow_single=allow_single,
+            own_form=True,
             progress=progress if ranks.leads else SILENT,
         )
         for note in prepared.notes if ranks.leads else ():

@@ -38,6 +38,8 @@ _BLOCK_PARTS = {
 _BLOCK = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _TOWERS = {"text": "transformer.resblocks", "vision": "visual.transformer.resblocks"}
 _TRANSPOSED = ("text_projection.weight", "visual_projection.weight")
+_PARTS_OF_IN_PROJ = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_PART_OF_IN_PROJ = re.compile(r"\.self_attn\.([qkv])_proj\.")
 _IGNORED = (".position_ids",)
 _INEXPRESSIBLE = "open_clip cannot build this model; choose ingredients that are CLIPs as OpenAI's"
 
@@ -47,6 +49,9 @@ def is_transformers_clip(tensors: Mapping[str, TensorSpec]) -> bool:
     return "vision_model.embeddings.class_embedding" in tensors and "text_projection.weight" in tensors
 
 
+CONVERTED = "names converted from transformers' CLIPModel to open_clip's"
+
+
 def under_open_clip_names(tensors: Tensors, where: object) -> tuple[Tensors, tuple[str, ...]]:
     """Return a CLIP of transformers under open_clip's names, and a note that says so; other tensors as they are.
 
@@ -54,7 +59,24 @@ def under_open_clip_names(tensors: Tensors, where: object) -> tuple[Tensors, tup
     """
     if not is_transformers_clip(tensors):
         return tensors, ()
-    return convert_tensors(tensors, where), ("names converted from transformers' CLIPModel to open_clip's",)
+    return convert_tensors(tensors, where), (CONVERTED,)
+
+
+def open_clip_name(name: str) -> str | None:
+    """Return open_clip's name of the tensor that one of CLIPModel's is, or is a part of; None for one that is no
+    weight, or not CLIPModel's."""
+    block = _BLOCK.fullmatch(name)
+    stem, _, kind = name.rpartition(".")
+    if name in _NAMES:
+        return _NAMES[name]
+    if stem in _NORMS:
+        return f"{_NORMS[stem]}.{kind}"
+    if block is None:
+        return None
+    resblock = f"{_TOWERS[block[1]]}.{block[2]}"
+    if block[3] in _BLOCK_PARTS:
+        return f"{resblock}.{_BLOCK_PARTS[block[3]]}.{kind}"
+    return f"{resblock}.attn.in_proj_{kind}" if block[3] in _PARTS_OF_IN_PROJ else None
 
 
 def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> Tensors:
@@ -64,21 +86,15 @@ def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> Tensors
     for name, spec in tensors.items():
         if name.endswith(_IGNORED):
             continue
-        block = _BLOCK.fullmatch(name)
-        stem, _, kind = name.rpartition(".")
-        if name in _NAMES:
-            converted[_NAMES[name]] = _transposed(spec, where, name) if name in _TRANSPOSED else spec
-        elif stem in _NORMS:
-            converted[f"{_NORMS[stem]}.{kind}"] = spec
-        elif block and block[3] in _BLOCK_PARTS:
-            converted[f"{_TOWERS[block[1]]}.{block[2]}.{_BLOCK_PARTS[block[3]]}.{kind}"] = spec
-        elif block and block[3] in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
-            target = f"{_TOWERS[block[1]]}.{block[2]}.attn.in_proj_{kind}"
-            joined.setdefault(target, {})[block[3][10]] = spec
-        else:
+        target = open_clip_name(name)
+        if target is None:
             raise CheckpointError(
                 "is not a tensor of transformers' CLIPModel", f"{where}, tensor {name!r}", "save the CLIPModel alone"
             )
+        if part := _PART_OF_IN_PROJ.search(name):
+            joined.setdefault(target, {})[part[1]] = spec
+        else:
+            converted[target] = _transposed(spec, where, name) if name in _TRANSPOSED else spec
     for target, parts in joined.items():
         converted[target] = _join(parts, where, target)
     return converted
