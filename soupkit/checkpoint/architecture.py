@@ -21,6 +21,7 @@ import xxhash
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.differences import shape_differences
 from soupkit.checkpoint.expected import expected_shapes
+from soupkit.checkpoint.formats.transformers_clip_config import OPENAI_MEAN, OPENAI_STD
 from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
 
@@ -28,8 +29,6 @@ KNOWN_MODELS = Path(__file__).with_name("known_models.json")
 Config = dict[str, Any]
 # Buffers that a state dict holds beside the parameters.
 _BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|relative_position_index|attn_mask)$")
-_OPENAI_MEAN = [0.48145466, 0.4578275, 0.40821073]
-_OPENAI_STD = [0.26862954, 0.26130258, 0.27577711]
 _PREPROCESS_HINT = "it is a JSON object of size, mean, std, interpolation and resize_mode"
 
 
@@ -112,8 +111,8 @@ def named_config(name: str) -> Config:
     preprocess: Config = {
         "size": size,
         "mode": "RGB",
-        "mean": _OPENAI_MEAN,
-        "std": _OPENAI_STD,
+        "mean": OPENAI_MEAN,
+        "std": OPENAI_STD,
         "interpolation": "bicubic",
         "resize_mode": "shortest",
         "fill_color": 0,

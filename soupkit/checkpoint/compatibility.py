@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from soupkit.checkpoint.architecture import Architecture, Config, architecture_of
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.clip_forms import FORMS, OPEN_CLIP
 from soupkit.checkpoint.config_differences import config_differences
 from soupkit.checkpoint.differences import some, tensor_differences
 from soupkit.checkpoint.formats.table import Family, family_named
@@ -16,7 +17,7 @@ from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.checkpoint.reference import open_headers
 from soupkit.errors import ArchitectureError
 
-_OPEN_CLIP, _RUN, _PLAIN = "open_clip", "run", "plain"
+_RUN, _PLAIN = "run", "plain"
 _OF_CLIP = "logit_scale"
 # What libraries call the scales of a weight that is quantized to 8 bits, after the weight's own name.
 _SCALES = ("_scale", "_scale_inv", "_scales")
@@ -47,11 +48,19 @@ class Agreement:
         return self.architecture.source
 
 
-def agree(checkpoints: Sequence[Checkpoint], *, model: str | None = None, preprocess: Path | None = None) -> Agreement:
+def agree(
+    checkpoints: Sequence[Checkpoint],
+    *,
+    model: str | None = None,
+    preprocess: Path | None = None,
+    to: str | None = None,
+) -> Agreement:
     """Check that `checkpoints` can be averaged, and return what they are.
 
-    Bare weights take the config of the others. Raises ArchitectureError, with the difference, for tensors, a config or
-    preprocessing that differ; UsageError for a `model` or a `preprocess` file that is not there.
+    Bare weights take the config of the others. A CLIP in open_clip's form fits one in transformers'; `to` names the
+    form of the soup, which is otherwise the first ingredient's. Raises ArchitectureError, with the difference, for
+    tensors, a config or preprocessing that differ, and for families without a common form; UsageError for a `model` or
+    a `preprocess` file that is not there.
     """
     first = checkpoints[0]
     for other in checkpoints[1:]:
@@ -77,17 +86,33 @@ def agree(checkpoints: Sequence[Checkpoint], *, model: str | None = None, prepro
             f"no config beside the weights; by their shapes they are taken to be {architecture.model}, with OpenAI's "
             f"preprocessing" + (f" (these have the same shapes: {others}; choose with --model)" if others else "")
         )
-    return Agreement(architecture, _family_of_soup(checkpoints, architecture), tuple(notes))
+    family = _family_of_soup(checkpoints, architecture, to)
+    if converted := [c.ref for c in checkpoints if c.family in FORMS and c.family != family]:
+        notes.append(f"the soup is in the form of {family}, to which is converted: {', '.join(converted)}")
+    return Agreement(architecture, family_named(family), tuple(notes))
 
 
-def _family_of_soup(checkpoints: Sequence[Checkpoint], architecture: Architecture) -> Family:
-    """Return the family that a soup belongs to: the first that an ingredient's folder names; open_clip's for what is a
-    CLIP by its shapes or names alone, and for runs."""
-    named = next((c.family for c in checkpoints if c.family != _PLAIN), _PLAIN)
+def _family_of_soup(checkpoints: Sequence[Checkpoint], architecture: Architecture, to: str | None) -> str:
+    """Return the family that a soup belongs to: `to`, or the first that an ingredient's folder names; open_clip's for
+    what is a CLIP by its shapes or names alone, and for runs.
+
+    Raises ArchitectureError for families without a common form, and for a form that the model does not have.
+    """
+    named = {c.ref: OPEN_CLIP if c.family == _RUN else c.family for c in checkpoints if c.family != _PLAIN}
     like_clip = architecture.config is not None or _OF_CLIP in checkpoints[0].tensors
-    if named == _RUN or (named == _PLAIN and like_clip):
-        named = _OPEN_CLIP
-    return family_named(named)
+    first, family = next(iter(named.items()), ("", OPEN_CLIP if like_clip else _PLAIN))
+    for ref, other in named.items():
+        if other != family and (architecture.config is None or not {family, other} <= set(FORMS)):
+            raise ArchitectureError(
+                f"is of the family {other}, and {first} of {family}", ref, "merge checkpoints of one library"
+            )
+    if to is not None and to != family and architecture.config is None:
+        raise ArchitectureError(
+            f"is no CLIP that open_clip builds: it has no form of {to}",
+            checkpoints[0].ref,
+            "leave --to out, or say with --model which model it is",
+        )
+    return to or family
 
 
 def _same_settings(checkpoints: Sequence[Checkpoint]) -> None:

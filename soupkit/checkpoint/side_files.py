@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.clip_forms import OPEN_CLIP
 from soupkit.checkpoint.compatibility import Agreement
 from soupkit.checkpoint.formats.table import Family
+from soupkit.checkpoint.formats.transformers_clip_config import to_transformers_configs
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 
@@ -46,12 +48,21 @@ def side_files_of(ingredients: Sequence[Checkpoint], agreement: Agreement) -> tu
 
     Raises ArchitectureError where ingredients bring different files of one name that matter to what the model computes.
     """
-    if agreement.config is not None and agreement.family.name == "open_clip":
-        chosen, notes = _agreed([c.tokenizer_files for c in ingredients], agreement.family)
-        config = SideFile(OPEN_CLIP_CONFIG, json.dumps(agreement.config, indent=2, ensure_ascii=False) + "\n")
-        return (config, *chosen), notes
-    own = [c.side_files for c in ingredients if c.family == agreement.family.name]
-    return _agreed(own, agreement.family)
+    family, config = agreement.family, agreement.config
+    own = [c.side_files for c in ingredients if c.family == family.name]
+    if config is None or (family.name != OPEN_CLIP and own):
+        return _agreed(own, family)
+    chosen, notes = _agreed([c.tokenizer_files for c in ingredients], family)
+    if family.name == OPEN_CLIP:
+        return (_document(OPEN_CLIP_CONFIG, config), *chosen), notes
+    if not chosen:
+        notes.append("the tokenizer is OpenAI's, which transformers has as openai/clip-vit-base-patch32")
+    documents = to_transformers_configs(config, ingredients[0].ref)
+    return (*(_document(name, document) for name, document in documents.items()), *chosen), notes
+
+
+def _document(name: str, document: dict[str, Any]) -> SideFile:
+    return SideFile(name, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _agreed(brought: Sequence[Sequence[Path]], family: Family) -> tuple[tuple[SideFile, ...], list[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.clip_forms import in_form
 from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download, without_shared
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
@@ -57,12 +58,12 @@ def prepare(
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     allow_single: bool = False,
-    own_form: bool = False,
+    as_written: bool = False,
     progress: Progress = SILENT,
 ) -> Prepared:
     """Open and check everything; files are closed when `opened` is. Raises as `merge` does. Writes nothing.
 
-    With `own_form` the tensors have the names that their library gives them; without it a CLIP has open_clip's.
+    With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
     """
     method, given = _method_and_parameters(soup)
     _check_counts(method, soup, allow_single=allow_single)
@@ -71,11 +72,11 @@ def prepare(
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
     opens = without_shared(opens)
     _check_target(output, opens)
-    agreement = agree(opens, model=soup.model, preprocess=soup.preprocess)
+    agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
     side_files, side_notes = side_files_of(opens[: len(soup.ingredients)], agreement)
     tokenizer_files = next((c.tokenizer_files for c in opens if c.tokenizer_files), ())
-    if own_form:
-        opens = [checkpoint.as_written for checkpoint in opens]
+    if as_written:
+        opens = [in_form(checkpoint, agreement.family.name) for checkpoint in opens]
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
     resolved = _resolve(method, given, opens[0], len(ingredients))

@@ -13,11 +13,11 @@ from soupkit.checkpoint.formats.open_clip import check_config, tokenizer_files
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.checkpoint.formats.transformers_clip import (
     CONVERTED,
-    convert_config,
     convert_tensors,
     is_transformers_clip,
     open_clip_name,
 )
+from soupkit.checkpoint.formats.transformers_clip_config import convert_config
 from soupkit.checkpoint.formats.weight_files import (
     CONFIG,
     MODEL_WEIGHTS,
@@ -26,7 +26,8 @@ from soupkit.checkpoint.formats.weight_files import (
     OutputFiles,
 )
 
-_PROCESSORS = (PREPROCESSOR_CONFIG, "processor_config.json", "video_preprocessor_config.json", "image_processor*.json")
+PROCESSOR_CONFIG = "processor_config.json"
+_PROCESSORS = (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, "video_preprocessor_config.json", "image_processor*.json")
 # How text is made, and how it is laid out for the model: no weight depends on it.
 _INDIFFERENT = ("generation_config.json", "chat_template*", "tokenizer_config.json", "special_tokens_map.json")
 _SIDE_FILES = (CONFIG, *_PROCESSORS, *TOKENIZER_PATTERNS, "*.tiktoken", *_INDIFFERENT)
@@ -60,12 +61,20 @@ def describe(folder: Folder, tensors: Tensors) -> Description:
     )
     if not is_transformers_clip(tensors):
         return described
-    config = convert_config(own, read_object(folder, PREPROCESSOR_CONFIG), folder.locate(CONFIG))
+    config = convert_config(own, _image_processor(folder), folder.locate(CONFIG))
     check_config(config, folder.locate(CONFIG))
     converted = convert_tensors(tensors, folder)
     clip = Description(converted, config, CONFIG, tokenizer_files(folder, config), (CONVERTED,))
     names = {name: target for name in tensors if (target := open_clip_name(name)) is not None}
-    return replace(described, clip=clip, clip_names=names)
+    # without the positions that old versions counted in a buffer
+    return replace(described, tensors={name: tensors[name] for name in names}, clip=clip, clip_names=names)
+
+
+def _image_processor(folder: Folder) -> dict[str, Any]:
+    """Return how images are prepared: in a file of its own, or since version 5 within the processor's."""
+    alone = read_object(folder, PREPROCESSOR_CONFIG)
+    within = (read_object(folder, PROCESSOR_CONFIG) or {}).get("image_processor")
+    return alone if alone is not None else within if isinstance(within, dict) else {}
 
 
 def config_differences(a: dict[str, Any], b: dict[str, Any]) -> Differences:
