@@ -131,6 +131,7 @@ class MergeStep(Step[SoupEntry]):
         merge(
             entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
             parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
+            to=entry.to,
             options=RunOptions(fresh=making.resources.fresh), progress=making.progress,
         )  # fmt: skip
 
