@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupkit.cli.manner import manner
 from soupkit.errors import UsageError
 from soupkit.files import storage_error, write_whole
 from soupkit.text import visible
@@ -81,7 +82,13 @@ def first_rank() -> bool:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr."""
+    """Tell a person something, on stderr; not with --quiet."""
+    if not manner().quiet:
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """Tell a person what they should know whatever they asked for, on stderr."""
     print(visible(text, keep="\n"), file=sys.stderr, flush=True)
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from soupkit.cli.manner import manner
 from soupkit.cli.output import count, first_rank, plain_console, say
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ class BarProgress:
 
 
 def terminal_progress() -> "Progress":
-    """Return a bar on a terminal, plain lines elsewhere. Of several ranks only the first speaks."""
-    if not first_rank():
+    """Return a bar on a terminal, plain lines elsewhere, silence with --quiet. Of several ranks only the first
+    speaks."""
+    if not first_rank() or manner().quiet:
         from soupkit.progress import SILENT
 
         return SILENT

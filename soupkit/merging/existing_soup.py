@@ -5,7 +5,7 @@ from pathlib import Path
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
-from soupkit.checkpoint.partial import remove_lock
+from soupkit.checkpoint.partial import sweep
 from soupkit.errors import StorageError
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.soup_directory import SoupDocument
@@ -26,7 +26,7 @@ def existing_soup(prepared: Prepared, *, fresh: bool, threads: int, progress: Pr
         raise StorageError(
             "is there already and is not a soup", target, "choose another -o, or move it out of the way yourself"
         )
-    remove_lock(target)
+    sweep(target)
     if fresh:
         return None
     other = StorageError("holds another soup", target, "choose another -o, or replace it with --fresh")

@@ -16,7 +16,7 @@ from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
 from soupkit.merging.entry import SoupEntry
-from soupkit.merging.methods import normalized
+from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import METHODS, MergeMethod

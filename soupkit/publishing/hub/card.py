@@ -7,6 +7,7 @@ Metadata follow https://huggingface.co/docs/hub/model-cards and https://huggingf
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -15,20 +16,13 @@ from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.task import Score
 from soupkit.merging.registry import METHODS
 from soupkit.merging.soup_directory import SoupDocument, SourceRecord
+from soupkit.publishing.hub.licenses import Parent
+from soupkit.publishing.hub.readme import marked, renewed
 from soupkit.publishing.hub.scores import Scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 
 _PIPELINE = "zero-shot-image-classification"
 _TAGS = ["open_clip", "clip", "model-soup", "merge", "soupkit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """A repository on the Hub that a soup is made of: its name, the revision that was used, and its licence."""
-
-    repo: str
-    revision: str | None
-    license: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +36,6 @@ class CardFacts:
     parents: tuple[Parent, ...]
     license: str
     figures: dict[str, str]
-
-
-def choose_license(given: str | None, parents: tuple[Parent, ...], existing: str | None) -> str:
-    """Return the soup's licence: as given, as its README says, or the one that all parents share.
-
-    Raises UsageError where nothing says it: a card without a licence lets nobody use the model.
-    """
-    if given or existing:
-        return given or existing or ""
-    licenses = {p.license for p in parents}
-    if len(licenses) == 1 and (only := licenses.pop()) is not None:
-        return only
-    said = ", ".join(f"{p.repo}: {p.license or 'none'}" for p in parents) or "no ingredient is on the Hub"
-    raise UsageError(f"nothing says the soup's licence ({said})", "--license", "name it, as in --license apache-2.0")
 
 
 def metadata(facts: CardFacts) -> dict[str, Any]:
@@ -143,9 +123,9 @@ def _summary(facts: CardFacts) -> str:
     shown = f"{size / 1e9:.2f} B" if size >= 1e9 else f"{size / 1e6:.1f} M"
     return (
         f"# {facts.repo.split('/')[1]}\n\n"
-        f"A CLIP model ({facts.soup.model}, {shown} parameters, {record.dtype}): the weights of {n} "
+        f"A CLIP model ({_plain(facts.soup.model)}, {shown} parameters, {_plain(record.dtype)}): the weights of {n} "
         f"model{'s' if n != 1 else ''}, merged into one by soupkit "
-        f"{record.soupkit}, method `{record.method}`. It costs at inference what one of them does."
+        f"{_plain(record.soupkit)}, method {_code(record.method)}. It costs at inference what one of them does."
     )
 
 
@@ -176,11 +156,11 @@ def _score_table(facts: CardFacts) -> str:
         key = (s.task, s.split, s.metric)
         cells = [_score(by_key.get((r, *key))) for r in shown]
         mark = " *" if (s.task, s.split) in scores.selected else ""
-        row = [f"{s.task}:{s.split}{mark}", s.metric, f"{s.n:,}", f"**{_score(s)}**", *cells]
+        row = [f"{_plain(f'{s.task}:{s.split}')}{mark}", _plain(s.metric), f"{s.n:,}", f"**{_score(s)}**", *cells]
         lines.append("| " + " | ".join(row) + " |")
     if any((s.task, s.split) in scores.selected for s in scores.soup):
         lines.append("\n\\* The soup was chosen on these images: its score on them is likely to be too good.")
-    lines += [f"\n![{text}]({path})" for path, text in facts.figures.items()]
+    lines += [f"\n![{_plain(text)}]({quote(path)})" for path, text in facts.figures.items()]
     return "\n".join(lines)
 
 
@@ -190,18 +170,24 @@ def _score(score: Score | None) -> str:
     return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
-def _code(text: str) -> str:
-    return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
+def _code(text: object) -> str:
+    """Return `text` as code, in a table or out of it."""
+    return "`" + str(text).replace("|", "\\|").replace("`", "'") + "`"
+
+
+def _plain(text: object) -> str:
+    """Return `text` as words of Markdown, none of which is taken for markup or HTML."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _making(record: SoupDocument, search: str | None) -> str:
-    lines = ["## How it was made\n", f"- method: `{record.method}`"]
+    lines = ["## How it was made\n", f"- method: {_code(record.method)}"]
     if search is not None:
-        lines.append(f"- its ingredients were chosen by a search: {search} (`search.json` has every decision)")
+        lines.append(f"- its ingredients were chosen by a search: {_plain(search)} (`search.json` has every decision)")
     if record.parameters:
-        lines.append(f"- parameters: `{record.parameters}`")
-    lines += [f"- dtype: {record.dtype}", f"- fingerprint of the weights: `{record.output.fingerprint}`"]
-    lines += [f"- sha256 of the file: `{record.output.sha256}`", ""]
+        lines.append(f"- parameters: {_code(record.parameters)}")
+    lines += [f"- dtype: {_plain(record.dtype)}", f"- fingerprint of the weights: {_code(record.output.fingerprint)}"]
+    lines += [f"- sha256 of the file: {_code(record.output.sha256)}", ""]
     lines += ["| ingredient | weight | fingerprint | sha256 |", "|---|---|---|---|"]
     rows: list[tuple[SourceRecord, str]] = [
         (i, f"{i.weight:.6g}" if i.weight is not None else "by tensor") for i in record.ingredients
@@ -209,8 +195,8 @@ def _making(record: SoupDocument, search: str | None) -> str:
     if record.base is not None:
         rows.append((record.base, "base"))
     for source, share in rows:
-        digest = f"`{source.sha256}`" if source.sha256 else "–"
-        lines.append(f"| {_code(source.ref)} | {share} | `{source.fingerprint}` | {digest} |")
+        digest = _code(source.sha256) if source.sha256 else "–"
+        lines.append(f"| {_code(source.ref)} | {share} | {_code(source.fingerprint)} | {digest} |")
     return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
 
 
@@ -223,18 +209,18 @@ def _limits(facts: CardFacts) -> str:
     if not facts.scores.soup:
         lines.append("- Nothing measured travels with this soup: measure it before you rely on it.")
     if facts.scores.why:
-        lines.append(f"- The search that chose it says: {facts.scores.why}")
+        lines.append(f"- The search that chose it says: {_plain(facts.scores.why)}")
     return "\n".join(lines)
 
 
 def _licence(facts: CardFacts) -> str:
-    lines = ["## Licence and citation\n", f"This soup: {facts.license}. Its parents on the Hub:\n"]
+    lines = ["## Licence and citation\n", f"This soup: {_plain(facts.license)}. Its parents on the Hub:\n"]
     for parent in dict.fromkeys(facts.parents):
-        at = f", revision `{parent.revision}`" if parent.revision else ""
+        at = f", revision {_code(parent.revision)}" if parent.revision else ""
         link = f"[{parent.repo}](https://huggingface.co/{parent.repo})"
-        lines.append(f"- {link}{at}: {parent.license or 'no licence named'}; cite it as its card says")
+        lines.append(f"- {link}{at}: {_plain(parent.license or 'no licence named')}; cite it as its card says")
     if not facts.parents:
-        lines[1] = f"This soup: {facts.license}. None of its ingredients is named by a repository on the Hub."
+        lines[1] = f"This soup: {_plain(facts.license)}. None of its ingredients is named by a repository on the Hub."
     method = METHODS.get(facts.soup.record.method)
     if method is not None:
         lines += ["", f"The method, {method.name}: {method.citation}.", "", f"```bibtex\n{method.paper.bibtex}```"]
@@ -244,15 +230,14 @@ def _licence(facts: CardFacts) -> str:
 def render(facts: CardFacts, existing: str | None) -> str:
     """Return the README: a new one, or `existing` with soupkit's metadata and marked parts renewed.
 
-    A part whose markers somebody removed stays away; a README without any marker gets all parts at its end. Raises
-    UsageError for a README whose metadata cannot be read, or whose markers do not pair.
+    Raises UsageError for a README whose metadata cannot be read, or whose markers do not pair.
     """
     from huggingface_hub import ModelCard
 
     parts = sections(facts)
-    body, data = "\n\n".join(_marked(n, t) for n, t in parts.items()) + "\n", metadata(facts)
+    body, data = "\n\n".join(marked(n, t) for n, t in parts.items()) + "\n", metadata(facts)
     if existing is not None:
-        body, kept = _renewed(existing, parts)
+        body, kept = renewed(existing, parts)
         tags = list(dict.fromkeys([*(kept.get("tags") or []), *data["tags"]]))
         ours = {"model-index", "base_model", "base_model_relation"}
         theirs = {k: v for k, v in kept.items() if k not in data and k not in ours}
@@ -261,46 +246,6 @@ def render(facts: CardFacts, existing: str | None) -> str:
     text = f"---\n{front}---\n\n{body}"
     try:
         ModelCard(text)  # the Hub's own reading of metadata and model-index
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"would not be a valid model card: {error}", "README.md", "correct its metadata") from error
     return text
-
-
-def _marked(name: str, text: str) -> str:
-    return f"<!-- soupkit: {name} -->\n{text}\n<!-- /soupkit: {name} -->"
-
-
-def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
-    """Return the metadata and the body of a README. Raises UsageError for metadata that are not a YAML map."""
-    match = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", text, re.DOTALL)
-    if not match:
-        return {}, text
-    try:
-        data = yaml.safe_load(match.group(1)) or {}
-    except yaml.YAMLError as error:
-        raise UsageError("has metadata that are not valid YAML", "README.md", "correct them") from error
-    if not isinstance(data, dict):
-        raise UsageError("has metadata that are not a map", "README.md", "correct them")
-    tags = data.get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise UsageError("has metadata whose tags are no list of words", "README.md", "as in tags: [clip, model-soup]")
-    return data, text[match.end() :]
-
-
-def _renewed(existing: str, parts: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    kept, body = split_front_matter(existing)
-    body = body.lstrip("\n")
-    opened = re.findall(r"<!-- soupkit: (\w+) -->", body)
-    if sorted(opened) != sorted(re.findall(r"<!-- /soupkit: (\w+) -->", body)) or len(set(opened)) < len(opened):
-        raise UsageError(
-            "has markers of soupkit that do not pair",
-            "README.md",
-            "each <!-- soupkit: X --> needs <!-- /soupkit: X -->",
-        )
-    if not opened:
-        return body.rstrip() + "\n\n" + "\n\n".join(_marked(n, t) for n, t in parts.items()) + "\n", kept
-    for name in opened:
-        new = _marked(name, parts[name]) if name in parts else ""
-        pattern = rf"<!-- soupkit: {name} -->.*?<!-- /soupkit: {name} -->"
-        body = re.sub(pattern, lambda _, new=new: new, body, flags=re.DOTALL)  # type: ignore[misc]
-    return body, kept

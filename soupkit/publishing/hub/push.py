@@ -12,6 +12,7 @@ from soupkit.errors import CheckpointError, HubError, HubUnreachableError, Usage
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.folder import check_folder, plan_folder, sweep, write_folder
 from soupkit.publishing.hub.planned_files import Contents, PlannedFile, plan
+from soupkit.publishing.hub.readme import read_readme
 from soupkit.publishing.hub.repository import CARD, PushOptions, repository_files
 from soupkit.publishing.hub.upload import Sent, addition, told_of_xet
 from soupkit.publishing.hub.verify import VerifiedSoup, verify
@@ -123,7 +124,7 @@ def _into_folder(
     check_folder(folder)
     soup = verify(directory, progress)
     own = [place / CARD for place in (directory, folder)]
-    readme = next((path.read_text("utf-8") for path in own if path.is_file()), None)
+    readme = next((read_readme(path) for path in own if path.is_file()), None)
     contents = repository_files(soup, repo, options, readme)
     target = folder.resolve()  # a link to a folder stays one
     planned = plan_folder(contents, target)
@@ -173,11 +174,12 @@ def _readme_of(api: "HfApi", repo: str, remote: _Remote | None, soup: VerifiedSo
     """Return the README that is to be renewed: the one beside the soup, or else the one on the Hub."""
     local = soup.directory / CARD
     if local.is_file():
-        return local.read_text("utf-8")
+        return read_readme(local)
     if remote is None or CARD not in remote.files:
         return None
     with explained(f"{repo}, {CARD}"):
-        return Path(api.hf_hub_download(repo, CARD, revision=remote.commit)).read_text("utf-8")
+        downloaded = api.hf_hub_download(repo, CARD, revision=remote.commit)
+    return read_readme(Path(downloaded))
 
 
 def _pull_request_with(api: "HfApi", repo: str, contents: Contents) -> tuple[str, str] | None:

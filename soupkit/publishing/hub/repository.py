@@ -16,8 +16,10 @@ from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.errors import HubError, UsageError
 from soupkit.evaluation.scores_document import SCORES
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
-from soupkit.publishing.hub.card import CardFacts, Parent, choose_license, eval_results_file, render, split_front_matter
+from soupkit.publishing.hub.card import CardFacts, eval_results_file, render
+from soupkit.publishing.hub.licenses import Parent, choose_license
 from soupkit.publishing.hub.planned_files import Contents, RepositoryFile
+from soupkit.publishing.hub.readme import split_front_matter
 from soupkit.publishing.hub.scores import SEARCH, read_json, read_scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 from soupkit.publishing.hub.without_local_paths import published
@@ -170,4 +172,4 @@ def _license_of(ref: HubRef) -> str | None:
     except HubError:
         return None  # the card then says that no licence is known
     named = data.get("license") if data is not None else None
-    return named if isinstance(named, str) else None
+    return visible(named) if isinstance(named, str) else None

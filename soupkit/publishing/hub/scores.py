@@ -1,6 +1,5 @@
 """What is known of a soup's accuracy: the scores of files beside it, matched to models by fingerprint."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.scores_document import SCORES, parse_scores_document
 from soupkit.evaluation.task import Score
 from soupkit.merging.soup_directory import SoupDocument
+from soupkit.publishing.json_input import decode
 
 SEARCH = "search.json"
 
@@ -43,7 +43,7 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
         selected = {(s.task, s.split) for s in chosen}
         why = search.get("why")
         tasks = ", ".join(sorted({f"{s.task}:{s.split}" for s in chosen}))
-        how = f"`{search.get('strategy')}` among {len(search.get('ingredients') or [])} ingredients, on {tasks}"
+        how = f"{search.get('strategy')} among {len(search.get('ingredients') or [])} ingredients, on {tasks}"
     names = {i.fingerprint: i.ref for i in record.ingredients}
     unique = {(s.fingerprint, s.task, s.split, s.metric): s for s in measured}
     soup = [s for s in unique.values() if s.fingerprint == record.output.fingerprint]
@@ -58,12 +58,11 @@ def _scores(rows: list[Any]) -> tuple[Score, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises DataError."""
-    hint = "make it again, or take it away"
+    """Return the JSON object in a file, with control characters as escapes. Raises DataError."""
     try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot be read as JSON: {str(error)[:120]}", path, hint) from error
+        document = decode(path.read_text("utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", path, "make it again, or take it away") from error
     if not isinstance(document, dict):
-        raise DataError("is not a JSON object", path, hint)
+        raise DataError("is not a JSON object", path, "make it again, or take it away")
     return document

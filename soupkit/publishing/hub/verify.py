@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.progress import SILENT, Progress
 
 _BLOCK = 1 << 20  # elements
+_NAMES = ("hf_model_name", "hf_tokenizer_name", "timm_model_name")  # what transformers and timm take for a folder, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
             f"holds no {OPEN_CLIP_CONFIG}: open_clip could not open it", directory, "merge with --model NAME"
         )
     with open_checkpoint(directory) as soup:
+        _refuse_local_names(soup.config or {}, directory / OPEN_CLIP_CONFIG)
         architecture = architecture_of(soup)  # refuses tensors that are not those of the config's model
         value = fingerprint(soup, progress=progress).value
         if value != record.output.fingerprint:
@@ -82,6 +85,30 @@ def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
             architecture.parameters,
             soup.tokenizer_files,
         )
+
+
+def _refuse_local_names(config: Any, path: Path, keys: tuple[str, ...] = ()) -> None:
+    """Raise UsageError for a config that names a folder of this machine, such as a text tower's `hf_model_name`: nobody
+    else could open the model."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            _refuse_local_names(value, path, (*keys, str(key)))
+    elif isinstance(config, list):
+        for value in config:
+            _refuse_local_names(value, path, keys)
+    elif isinstance(config, str) and _is_local(config, named=bool(keys) and keys[-1] in _NAMES):
+        raise UsageError(
+            f"names a place on this machine, as {'.'.join(keys)}: nobody else could open the model",
+            path,
+            "put the name that it has on the Hub there (ORG/NAME), and merge again",
+        )
+
+
+def _is_local(text: str, *, named: bool) -> bool:
+    """Whether `text` is a path. What is `named` is a model or a tokenizer, and may be the relative path of a folder."""
+    if text.startswith(("/", "~/", "./", "../", "file:")):
+        return True
+    return named and (text.count("/") > 1 or "\\" in text or Path(text).is_dir())
 
 
 def _check_finite(soup: Checkpoint, progress: Progress) -> None:

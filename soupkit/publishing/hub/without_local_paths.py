@@ -7,6 +7,7 @@ from typing import Any
 
 from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.publishing.short_names import end_names
+from soupkit.text import visible_in
 
 # The keys under which soupkit's documents name weights and tasks.
 _NAMED = ("ref", "first", "second", "base", "refs", "selected", "soup", "task")
@@ -17,8 +18,9 @@ def published(documents: dict[str, Any]) -> dict[str, Any]:
     """Return the documents, JSON by file name, with local references and data sets by their names.
 
     The same place has the same name in all of them, also inside sentences. References to the Hub and fingerprints stay.
-    Any other absolute path that stands in them is cut to its end.
+    Any other absolute path that stands in them is cut to its end. Control characters become visible.
     """
+    documents = visible_in(documents)
     refs = dict.fromkeys(text for document in documents.values() for text in _references(document))
     names = end_names(text for text in refs if not is_hub(text) and not text.startswith("wds/"))
     longest = sorted((place for place in names if "/" in place), key=len, reverse=True)

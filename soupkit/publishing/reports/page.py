@@ -12,6 +12,7 @@ from soupkit.publishing.reports.figures import ReportFigure, interval, percent
 from soupkit.publishing.reports.report_inputs import Results
 from soupkit.publishing.reports.selection import models, task_names
 from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme, rendered
+from soupkit.text import visible
 from soupkit.version import __version__
 
 # Nothing is fetched from anywhere: the browser is told so, whatever the inputs hold.
@@ -79,7 +80,7 @@ footer{margin-top:4rem;border-top:1px solid var(--line);padding-top:.8rem}
 
 def page(title: str, results: Results, figures: Sequence[ReportFigure]) -> str:
     """Return the whole page. The same results give the same text."""
-    sections = []
+    title, sections = visible(title), []
     if results.scores:
         sections.append(("scores", "Models and tasks", _score_table(results), True))
     for figure in figures:

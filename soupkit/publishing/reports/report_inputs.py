@@ -1,22 +1,24 @@
 """What a report is made of: scores, searches, interpolations and soups, read from the files that hold them."""
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.scores_document import SCORES, parse_scores_document
 from soupkit.evaluation.task import Pair
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
+from soupkit.publishing.json_input import decode
 from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape, parse
+from soupkit.text import visible
 
 IN_A_DIRECTORY = (SOUP_NAME, SCORES, "search.json", "interpolation.json")
 _DOCUMENTS = "those of evaluate, search and interpolate are, and soup.json"
+_MOST_BYTES = 64 << 20
 _ABOUT_A_MODEL = {"name", "pretrained", "params (m)", "flops (b)", "average perf. on 38 datasets", "train dataset"}
 
 
@@ -75,11 +77,11 @@ def gather(inputs: Sequence[Path]) -> Results:
                     "name a soup, or a file that `evaluate -o` wrote",
                 )
             for file in files:
-                _read_json(file, results, str(path))
+                _read_json(file, results, visible(str(path)))
         elif path.suffix == ".csv" or path.suffix in (".jsonl", ".ndjson"):
             results.add_scores(read_results(path), path)
         elif path.suffix == ".json":
-            _read_json(path, results, str(path))
+            _read_json(path, results, visible(str(path)))
         elif path.exists():
             raise DataError("is no input of a report", path, "give a directory, or a .json, .jsonl or .csv file")
         else:
@@ -128,7 +130,7 @@ def _line_scores(path: Path) -> list[ScoreRow]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        row = _decode(line, path, number)
+        row = decode(line, path, number)
         if not isinstance(row, dict) or not isinstance(row.get("model_name"), str):
             raise DataError("has no `model_name`", where, "model-soups' *_results.jsonl show the form")
         numbers = {k: v for k, v in row.items() if k != "model_name" and v is not None}
@@ -151,7 +153,7 @@ def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreRow]
 
 def _read_json(path: Path, results: Results, ref: str) -> None:
     """Read one document, recognised by what it holds; `ref` is the directory or file that the user named."""
-    data = _decode(_text(path), path)
+    data = decode(_text(path), path)
     where = str(path)
     if not isinstance(data, dict):
         raise DataError("is no document of soupkit", path, _DOCUMENTS)
@@ -181,27 +183,14 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
 
 
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise DataError("is no regular file", path, "give a directory, or a .json, .jsonl or .csv file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"is larger than {_MOST_BYTES >> 20} MiB", path, "give the scores alone")
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path, "check the path and who may read it") from error
     if not text.strip():
         raise DataError("is empty", path, _DOCUMENTS)
-    return text
-
-
-def _decode(text: str, path: Path, line: int = 1) -> Any:
-    """Return the JSON of `text`, which begins on `line`. NaN and infinities, which JSON has not, are refused."""
-
-    def refuse(constant: str) -> NoReturn:
-        match = re.search(rf"(?<![\w\"]){constant}(?![\w\"])", text)
-        number = line + text.count("\n", 0, match.start() if match else 0)
-        raise DataError(f"holds {constant}, which is no number", f"{path}, line {number}", "leave it out, or null")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        where = f"{path}, line {line + error.lineno - 1}"
-        raise DataError(f"is not valid JSON: {error.msg}", where, "correct it, or make it again") from error
-    except RecursionError as error:
-        raise DataError("is nested too deeply", path, "make it again") from error
+    return visible(text, keep="\r\n\t")

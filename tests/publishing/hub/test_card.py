@@ -1,5 +1,6 @@
 """The card says what the facts are, and leaves alone what a person wrote."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +14,14 @@ from soupkit.merging.registry import METHODS
 from soupkit.merging.soup_directory import IngredientRecord, OutputRecord, SoupDocument, SourceRecord
 from soupkit.publishing.hub.card import (
     CardFacts,
-    Parent,
-    choose_license,
     dataset_id,
     eval_results_file,
     metadata,
     render,
     sections,
-    split_front_matter,
 )
+from soupkit.publishing.hub.licenses import LICENSES, Parent, choose_license
+from soupkit.publishing.hub.readme import read_readme, split_front_matter
 from soupkit.publishing.hub.scores import Scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 from tests.publishing.conftest import score
@@ -102,6 +102,18 @@ def test_a_licence_is_given_or_kept_or_shared_by_all_parents(
     assert choose_license(given, parents, existing) == chosen
 
 
+@pytest.mark.parametrize(("given", "existing"), [("apache2", None), (None, "My Own"), (None, ["mit"]), (None, 3)])
+def test_a_licence_that_the_hub_would_refuse_is_refused_with_the_nearest(given: str | None, existing: object) -> None:
+    with pytest.raises(UsageError, match="is no licence that the Hub knows") as caught:
+        choose_license(given, (), existing)
+    assert given is None or "apache-2.0" in caught.value.hint
+    assert caught.value.where == ("--license" if given else "README.md")
+
+
+def test_the_licences_of_the_hub_include_those_of_usual_clip_models() -> None:
+    assert {"mit", "apache-2.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "other", "apple-amlr"} <= LICENSES
+
+
 @pytest.mark.parametrize("parents", [(), (Parent("org/b", None, None),), (PARENT, Parent("org/c", None, "cc0-1.0"))])
 def test_where_nothing_says_the_licence_it_must_be_given(parents: tuple[Parent, ...]) -> None:
     with pytest.raises(UsageError, match="nothing says the soup's licence"):
@@ -136,6 +148,9 @@ def test_a_readme_without_markers_gets_all_parts_at_its_end() -> None:
         ("<!-- soupkit: usage -->\nno end", "do not pair"),
         ("<!-- soupkit: usage -->\n<!-- /soupkit: usage -->\n" * 2, "do not pair"),
         ("---\nlicense: [\n---\n", "not valid YAML"),
+        ("---\na: &a [x, x]\nb: [*a, *a]\n---\n", "aliases"),
+        ("---\na: " + "[" * 5000 + "\n---\n", "not valid YAML"),
+        ("---\na: !!python/object/apply:os.getcwd []\n---\n", "not valid YAML"),
         ("---\n- a\n---\n", "not a map"),
         ("---\ntags: foo\n---\n", "whose tags are no list of words"),
         ("---\ntags: [[a], b]\n---\n", "whose tags are no list of words"),
@@ -155,3 +170,37 @@ def test_front_matter_is_found_after_a_byte_order_mark_and_with_windows_line_end
 def test_metadata_of_a_soup_without_parents_on_the_hub_name_no_base_model() -> None:
     alone = replace(facts(), parents=())
     assert "base_model" not in metadata(alone) and "base_model_relation" not in metadata(alone)
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    for data in (b"\xff\xfe\x00", b"x" * (5 << 20)):
+        path.write_bytes(data)
+        with pytest.raises(UsageError) as caught:
+            read_readme(path)
+        assert caught.value.where == str(path)
+
+
+EVIL = "<!-- /soupkit: making --> | `x` <script>alert(1)</script> <!-- soupkit: usage -->"
+
+
+def test_markers_and_markup_within_names_are_words_and_the_next_push_renews_the_card() -> None:
+    evil = replace(
+        RECORD,
+        method=EVIL,
+        parameters={EVIL: EVIL},
+        model=EVIL,
+        ingredients=(IngredientRecord(EVIL, EVIL, EVIL, 0.5),),
+    )
+    scores = Scores((Score(**score(EVIL, 0.5, EVIL)),), (), frozenset(), EVIL, EVIL)
+    shown = {"a b.png": EVIL}
+    text = render(replace(facts(evil, scores), figures=shown, parents=(Parent("org/b", EVIL, EVIL),)), None)
+    assert render(replace(facts(evil, scores), figures=shown, parents=(Parent("org/b", EVIL, EVIL),)), text) == text
+    body = split_front_matter(text)[1]
+    markers = re.findall(r"<!-- /?soupkit: \w+ -->", body)
+    assert markers == [
+        m for name in sections(facts()) for m in (f"<!-- soupkit: {name} -->", f"<!-- /soupkit: {name} -->")
+    ]
+    outside_of_code = re.sub(r"`[^`]*`", "", body)
+    assert "<script>" not in outside_of_code
+    assert "a%20b.png" in body

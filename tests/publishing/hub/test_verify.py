@@ -83,6 +83,28 @@ def test_what_a_soup_lacks_is_named(damage: Callable[[Path], object], said: str,
     assert str(small_soup) in caught.value.where and caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["/home/me/roberta", "./roberta", "../models/roberta", "~/roberta", "a/b/c"])
+def test_a_text_tower_that_is_a_folder_of_this_machine_is_refused(name: str, small_soup: Path) -> None:
+    config = json.loads((small_soup / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = name
+    (small_soup / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(SoupkitError, match=r"as model_cfg\.text_cfg\.hf_model_name: nobody else") as caught:
+        verify(small_soup)
+    assert caught.value.where == str(small_soup / "open_clip_config.json")
+
+
+def test_a_folder_that_happens_to_be_here_is_one_too(
+    small_soup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "roberta-base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = json.loads((small_soup / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "roberta-base"
+    (small_soup / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(SoupkitError, match="hf_tokenizer_name"):
+        verify(small_soup)
+
+
 def test_shards_are_refused_since_open_clip_does_not_open_them(small_soup: Path) -> None:
     shutil.move(small_soup / WEIGHTS_NAME, small_soup / "model-00001-of-00001.safetensors")
     (small_soup / "model.safetensors.index.json").write_text("{}")

@@ -148,6 +148,11 @@ BAD = {
     "broken.json": ('{"scores": [\n  {"ref": }\n]}', "line 2: is not valid JSON"),
     "nan.json": ('{"note": "NaN",\n"scores": [\n' + GOOD.replace("0.9,", "NaN,", 1) + "]}", "line 3: holds NaN"),
     "none.json": ('{"scores": []}', "at least 1 item"),
+    "deep.json": ('{"scores": ' + "[" * 300 + "]" * 300 + "}", "is nested too deeply"),
+    "deeper.json": ('{"scores": ' + "[" * 100_000 + "]" * 100_000 + "}", "is nested too deeply"),
+    "digits.json": ('{"scores": ' + "9" * 5000 + "}", "is not valid JSON"),
+    "types.json": ('{"scores": {"a": 1}, "pairs": 3}', "scores"),
+    "soup.json": ('{"method": ["x"], "ingredients": "abc"}', "does not say how a soup was made"),
     "list.json": ("[1]", "no document of soupkit"),
     "other.json": ('{"name": "x"}', "no document of soupkit"),
     "missing.json": ('{"scores": [' + GOOD + ", " + GOOD.replace("value", "worth") + "]}", "scores.1.value"),
@@ -179,6 +184,28 @@ def test_what_is_no_input_is_refused_with_its_place(name: str, tmp_path: Path) -
         make_report([tmp_path / name], tmp_path / "out.html", png=tmp_path / "png")
     assert complaint in str(caught.value) and name in caught.value.where
     assert not (tmp_path / "out.html").exists() and not (tmp_path / "png").exists()
+
+
+def test_a_pipe_is_no_input_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scores.json")
+    with pytest.raises(DataError, match="is no regular file"):
+        make_report([tmp_path / "scores.json"], tmp_path / "out.html")
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "jsonl"])
+def test_control_characters_of_an_input_never_reach_the_page(kind: str, tmp_path: Path) -> None:
+    evil = "a\x1b[2J\u202eb\x9b"
+    lines = {
+        "json": json.dumps({"scores": [score(evil, 0.5, evil, evil)], "notes": [evil]}),
+        "csv": f"name,{evil}\n{evil},0.5\n",
+        "jsonl": json.dumps({"model_name": evil, evil: 0.5}),
+    }
+    path = tmp_path / f"x\x1b[2J.{kind}"
+    path.write_text(lines[kind])
+    made = make_report([path], tmp_path / "out.html", title=evil)
+    page = (tmp_path / "out.html").read_text()
+    assert not set("\x1b\u202e\x9b") & set(page) and "a\\x1b[2J\\u202eb\\x9b" in page
+    assert not set("\x1b\u202e\x9b") & set("".join([*made.models, *made.tasks, *made.notes]))
 
 
 def test_a_directory_without_results_and_no_inputs_at_all_are_refused(tmp_path: Path) -> None:
