@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.checkpoint.clip_forms import OPEN_CLIP
+from soupkit.checkpoint.clip_forms import OPEN_CLIP, transformers_configs
 from soupkit.checkpoint.compatibility import Agreement
 from soupkit.checkpoint.formats.table import Family
-from soupkit.checkpoint.formats.transformers_clip_config import to_transformers_configs
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 
@@ -56,8 +55,9 @@ def side_files_of(ingredients: Sequence[Checkpoint], agreement: Agreement) -> tu
     if family.name == OPEN_CLIP:
         return (_document(OPEN_CLIP_CONFIG, config), *chosen), notes
     if not chosen:
-        notes.append("the tokenizer is OpenAI's, which transformers has as openai/clip-vit-base-patch32")
-    documents = to_transformers_configs(config, ingredients[0].ref)
+        tokenizer = config["model_cfg"]["text_cfg"].get("hf_tokenizer_name", "openai/clip-vit-base-patch32")
+        notes.append(f"no tokenizer is beside the weights; transformers has it as {tokenizer}")
+    documents = transformers_configs(ingredients[0], config)
     return (*(_document(name, document) for name, document in documents.items()), *chosen), notes
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
+from soupkit.checkpoint.architecture import candidates_by_shape, named_config
+from soupkit.checkpoint.formats import transformers_siglip as siglip
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
 from soupkit.checkpoint.formats.json_configs import Differences, json_differences
 from soupkit.checkpoint.formats.open_clip import check_config, tokenizer_files
@@ -17,7 +19,8 @@ from soupkit.checkpoint.formats.transformers_clip import (
     is_transformers_clip,
     open_clip_name,
 )
-from soupkit.checkpoint.formats.transformers_clip_config import convert_config
+from soupkit.checkpoint.formats.transformers_clip_config import convert_config, to_preprocess
+from soupkit.checkpoint.formats.transformers_siglip import is_transformers_siglip
 from soupkit.checkpoint.formats.weight_files import (
     CONFIG,
     MODEL_WEIGHTS,
@@ -59,15 +62,38 @@ def describe(folder: Folder, tensors: Tensors) -> Description:
         config_name=CONFIG,
         side_files=matching(folder.names, _SIDE_FILES),
     )
-    if not is_transformers_clip(tensors):
-        return described
+    if is_transformers_siglip(tensors):
+        return _with_siglip(described, folder, own)
+    return _with_clip(described, folder, own) if is_transformers_clip(tensors) else described
+
+
+def _with_clip(described: Description, folder: Folder, own: dict[str, Any]) -> Description:
+    """Add open_clip's form of a CLIPModel. Raises CheckpointError for one that open_clip cannot express."""
     config = convert_config(own, _image_processor(folder), folder.locate(CONFIG))
     check_config(config, folder.locate(CONFIG))
-    converted = convert_tensors(tensors, folder)
+    converted = convert_tensors(described.tensors, folder)
     clip = Description(converted, config, CONFIG, tokenizer_files(folder, config), (CONVERTED,))
-    names = {name: target for name in tensors if (target := open_clip_name(name)) is not None}
     # without the positions that old versions counted in a buffer
-    return replace(described, tensors={name: tensors[name] for name in names}, clip=clip, clip_names=names)
+    tensors = {name: spec for name, spec in described.tensors.items() if open_clip_name(name) is not None}
+    names = {name: open_clip_name(name) or name for name in tensors}
+    return replace(described, tensors=tensors, clip=clip, clip_names=names)
+
+
+def _with_siglip(described: Description, folder: Folder, own: dict[str, Any]) -> Description:
+    """Add open_clip's form of a SiglipModel where open_clip has a model of its shapes."""
+    converted = siglip.convert_tensors(described.tensors, folder)
+    models = candidates_by_shape({name: spec.shape for name, spec in converted.items()})
+    if not models:
+        return described
+    config = named_config(models[0])
+    size = config["model_cfg"]["vision_cfg"]["image_size"]
+    config["preprocess_cfg"] = to_preprocess(_image_processor(folder), size, crops=False)
+    notes = [siglip.CONVERTED]
+    if (own.get("vision_config") or {}).get("hidden_act", "gelu_pytorch_tanh") != "gelu":
+        notes.append(f"open_clip's {models[0]} may compute GELU exactly where transformers takes tanh")
+    clip = Description(converted, config, CONFIG, tokenizer_files(folder, config), tuple(notes))
+    names = {name: siglip.open_clip_name(name) or name for name in described.tensors}
+    return replace(described, clip=clip, clip_names=names)
 
 
 def _image_processor(folder: Folder) -> dict[str, Any]:

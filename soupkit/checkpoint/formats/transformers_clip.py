@@ -6,10 +6,10 @@ the second transposed. Nothing is copied: a joined tensor is three extents, a tr
 
 import re
 from collections.abc import Mapping
-from math import prod
 
 from soupkit.checkpoint.formats.table import Tensors
-from soupkit.checkpoint.tensors import Extent, TensorSpec
+from soupkit.checkpoint.formats.tensor_views import joined, rows_of, transposed
+from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 
 _NAMES = {
@@ -85,7 +85,7 @@ def open_clip_name(name: str) -> str | None:
 def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> Tensors:
     """Return `tensors` under open_clip's names. Raises CheckpointError for a tensor that CLIPModel does not have."""
     converted: Tensors = {}
-    joined: dict[str, Tensors] = {}
+    in_projections: dict[str, Tensors] = {}
     for name, spec in tensors.items():
         if name.endswith(_IGNORED):
             continue
@@ -95,11 +95,16 @@ def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> Tensors
                 "is not a tensor of transformers' CLIPModel", f"{where}, tensor {name!r}", "save the CLIPModel alone"
             )
         if part := _PART_OF_IN_PROJ.search(name):
-            joined.setdefault(target, {})[part[1]] = spec
+            in_projections.setdefault(target, {})[part[1]] = spec
         else:
-            converted[target] = _transposed(spec, where, name) if name in _TRANSPOSED else spec
-    for target, parts in joined.items():
-        converted[target] = _join(parts, where, target)
+            converted[target] = transposed(spec, f"{where}, tensor {name!r}") if name in _TRANSPOSED else spec
+    for target, parts in in_projections.items():
+        if missing := [part for part in "qkv" if part not in parts]:
+            raise CheckpointError(
+                f"lacks the {missing[0]}_proj of its query, key and value", f"{where}, for {target!r}",
+                "save the CLIPModel as transformers does, with save_pretrained",
+            )  # fmt: skip
+        converted[target] = joined([parts[part] for part in "qkv"], f"{where}, for {target!r}")
     return converted
 
 
@@ -114,15 +119,17 @@ def to_transformers(tensors: Mapping[str, TensorSpec], where: object) -> Tensors
         block = _RESBLOCK.fullmatch(name)
         if name in _OWN_NAMES:
             own = _OWN_NAMES[name]
-            converted[own] = _transposed(spec, where, name) if own in _TRANSPOSED else spec
+            converted[own] = transposed(spec, f"{where}, tensor {name!r}") if own in _TRANSPOSED else spec
         elif stem in _OWN_NORMS:
             converted[f"{_OWN_NORMS[stem]}.{kind}"] = spec
         elif block and block[3] in _OWN_PARTS:
             converted[f"{_OWN_TOWERS[block[1]]}.{block[2]}.{_OWN_PARTS[block[3]]}.{block[4]}"] = spec
         elif block and block[3] == "attn" and block[4].startswith("in_proj_"):
             layer = f"{_OWN_TOWERS[block[1]]}.{block[2]}"
+            third = spec.shape[0] // 3
             for i, part in enumerate(_PARTS_OF_IN_PROJ):
-                converted[f"{layer}.{part}.{block[4].removeprefix('in_proj_')}"] = _third(spec, i, where, name)
+                rows = rows_of(spec, i * third, (i + 1) * third, f"{where}, tensor {name!r}")
+                converted[f"{layer}.{part}.{block[4].removeprefix('in_proj_')}"] = rows
         else:
             raise CheckpointError(
                 "is not a tensor of a CLIP that transformers builds",
@@ -130,42 +137,3 @@ def to_transformers(tensors: Mapping[str, TensorSpec], where: object) -> Tensors
                 "keep it in open_clip's form: --to open_clip",
             )
     return converted
-
-
-def _third(spec: TensorSpec, part: int, where: object, name: str) -> TensorSpec:
-    """Return query, key or value (`part` 0, 1 or 2) of the rows that hold all three."""
-    if not spec.shape or spec.shape[0] % 3 or spec.strides is not None:
-        raise CheckpointError("does not hold query, key and value", f"{where}, tensor {name!r}", "save it contiguous")
-    nbytes = spec.nbytes // 3
-    extents, position = [], 0
-    for extent in spec.extents:
-        begin = max(0, part * nbytes - position)
-        end = min(extent.nbytes, (part + 1) * nbytes - position)
-        if begin < end:
-            extents.append(Extent(extent.file, extent.offset + begin, end - begin))
-        position += extent.nbytes
-    return TensorSpec(spec.dtype, (spec.shape[0] // 3, *spec.shape[1:]), tuple(extents))
-
-
-def _transposed(spec: TensorSpec, where: object, name: str) -> TensorSpec:
-    if len(spec.shape) == 2 and spec.strides == (1, spec.shape[0]):  # it is transposed already
-        return TensorSpec(spec.dtype, spec.shape[::-1], spec.extents)
-    if len(spec.shape) != 2 or spec.strides is not None:
-        raise CheckpointError("is not stored as a plain matrix", f"{where}, tensor {name!r}", "save it contiguous")
-    rows, columns = spec.shape
-    return TensorSpec(spec.dtype, (columns, rows), spec.extents, (1, columns))
-
-
-def _join(parts: Tensors, where: object, target: str) -> TensorSpec:
-    """Put query, key and value after one another."""
-    if set(parts) != set("qkv") or len({(p.dtype, p.shape) for p in parts.values()}) != 1:
-        raise CheckpointError(
-            "lacks one of query, key and value, or they differ in shape", f"{where}, for {target!r}",
-            "save the CLIPModel as transformers does, with save_pretrained",
-        )  # fmt: skip
-    if any(p.strides is not None for p in parts.values()):
-        raise CheckpointError("is not stored contiguous", f"{where}, for {target!r}", "save it contiguous")
-    rows, *rest = parts["q"].shape
-    extents = tuple(extent for key in "qkv" for extent in parts[key].extents)
-    assert prod((3 * rows, *rest)) == 3 * parts["q"].numel
-    return TensorSpec(parts["q"].dtype, (3 * rows, *rest), extents)

@@ -49,22 +49,24 @@ def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, 
         "vision_cfg": vision_cfg,
         "text_cfg": text_cfg,
     }
-    return {"model_cfg": model_cfg, "preprocess_cfg": _preprocess(preprocessor or {}, vision_cfg["image_size"])}
+    return {"model_cfg": model_cfg, "preprocess_cfg": to_preprocess(preprocessor or {}, vision_cfg["image_size"])}
 
 
 def _mlp_ratio(hidden: int, width: int) -> dict[str, float]:
     return {} if hidden == 4 * width else {"mlp_ratio": hidden / width}
 
 
-def _preprocess(preprocessor: dict[str, Any], image_size: int) -> dict[str, Any]:
-    """Return open_clip's preprocessing; what crops the middle resizes the shorter side, what does not squashes."""
-    crops = preprocessor.get("do_center_crop", True)
+def to_preprocess(preprocessor: dict[str, Any], image_size: int, *, crops: bool = True) -> dict[str, Any]:
+    """Return open_clip's preprocessing of a `preprocessor_config.json`: what crops the middle resizes the shorter side,
+    what does not squashes. `crops` is what it does where the file does not say it."""
+    crops = preprocessor.get("do_center_crop", crops)
+    mean, std = (OPENAI_MEAN, OPENAI_STD) if crops else ([0.5] * 3, [0.5] * 3)
     size = _side(preprocessor.get("crop_size" if crops else "size"), image_size)
     return {
         "size": size,
         "mode": "RGB",
-        "mean": preprocessor.get("image_mean", OPENAI_MEAN),
-        "std": preprocessor.get("image_std", OPENAI_STD),
+        "mean": preprocessor.get("image_mean", mean),
+        "std": preprocessor.get("image_std", std),
         "interpolation": {2: "bilinear", 3: "bicubic"}.get(preprocessor.get("resample", 3), "bicubic"),
         "resize_mode": "shortest" if crops else "squash",
         "fill_color": 0,
@@ -134,22 +136,28 @@ def to_transformers_configs(config: dict[str, Any], where: object) -> dict[str, 
                 "patch_size": vision.get("patch_size", 16),
             },
         },
-        PREPROCESSOR_CONFIG: _to_preprocessor(preprocess, vision.get("image_size", 224), where),
+        PREPROCESSOR_CONFIG: to_preprocessor(preprocess, vision.get("image_size", 224), where),
     }
 
 
-def _to_preprocessor(preprocess: dict[str, Any], size: int, where: object) -> dict[str, Any]:
+def to_preprocessor(
+    preprocess: dict[str, Any], size: int, where: object, kind: str = "CLIPImageProcessor"
+) -> dict[str, Any]:
+    """Return the `preprocessor_config.json`, for a processor of `kind`, of a `preprocess_cfg`.
+
+    Raises ArchitectureError, about `where`, for what such a processor does not do.
+    """
     mode = preprocess.get("resize_mode", "shortest")
     resample = {"bilinear": 2, "bicubic": 3}.get(preprocess.get("interpolation", "bicubic"))
     if mode not in ("shortest", "squash") or resample is None:
         raise ArchitectureError(
-            "has preprocessing that transformers' CLIPImageProcessor does not do", where,
+            "has preprocessing that transformers' processors do not do", where,
             "it resizes the shorter side or squashes, bicubic or bilinear",
         )  # fmt: skip
     square = {"height": size, "width": size}
     crops = mode == "shortest"
     return {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": kind,
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": size} if crops else square,
