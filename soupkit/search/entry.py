@@ -96,7 +96,7 @@ class CommonEntry(Entry):
         except UsageError as error:
             key = error.where.removeprefix("--")
             named = (key,) if key in self.model_fields_set else ()
-            raise refusal(UsageError(error.sentence, "", error.hint), named) from error
+            raise refusal(UsageError(error.sentence, error.where, error.hint), named) from error
         return self
 
 

@@ -97,18 +97,19 @@ def write_folder(contents: Contents, folder: Path, planned: FolderPlan, progress
             _stage(contents, changed, partial.path / _STAGED, folder, progress)
             if folder.exists():
                 _put_in_place(changed, planned.removed, partial.path / _STAGED, folder)
-            else:
-                (partial.path / _STAGED).rename(folder)
         except OSError as error:
             raise storage_error(error, Path(error.filename or folder), 0) from error
-        _discard(partial)
+        if folder.exists():
+            _discard(partial)
+        else:
+            partial.publish(partial.path / _STAGED)
 
 
 def sweep(folder: Path) -> None:
     """Remove what a run that was killed right before its end left beside `folder`."""
     left = partial_path(folder)
     if left.is_dir() and ((left / _RECORD).is_file() or {p.name for p in left.iterdir()} <= {"lock"}):
-        with PartialDirectory(folder, "push") as partial:
+        with suppress(StorageError), PartialDirectory(folder, "push") as partial:  # another command's, or at work
             _discard(partial)
 
 
