@@ -54,6 +54,9 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
+    ] = False,
     results: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the scores in open_clip's columns to FILE.")
     ] = None,
@@ -77,6 +80,7 @@ def evaluate(
         model=scoring.model,
         preprocess=scoring.preprocess,
         options=options,
+        calibration=calibration,
         progress=terminal_progress(),
     )
     if not first_rank():
@@ -109,6 +113,13 @@ def show_scores(result: "Evaluation") -> None:
             "exact test."
         )
     console.print("Intervals are 95 %.")
+    if result.reliability:
+        console.print()
+        console.print(_calibration(result, names))
+        console.print(
+            "ECE of 15 bins, NLL in nats, Brier from 0 to 2; T is what the logits are to be divided by, above 1 for a "
+            "model that is too sure; at T: of each half of the images at the temperature of the other."
+        )
 
 
 def _models_by_tasks(result: "Evaluation", refs: list[str], names: dict[str, str]) -> "Table":
@@ -150,6 +161,21 @@ def _tasks_by_models(result: "Evaluation", refs: list[str], names: dict[str, str
     means = [average_of_38([score for score in result.scores if score.ref == ref]) for ref in refs]
     if None not in means:
         table.add_row("average of 38", "", "", *(f"{100 * mean:.2f}" for mean in means if mean is not None))
+    return table
+
+
+def _calibration(result: "Evaluation", names: dict[str, str]) -> "Table":
+    from rich.table import Table
+
+    columns = {"ECE": "ece", "NLL": "nll", "Brier": "brier", "T": "temperature",
+               "ECE at T": "ece_at_temperature", "NLL at T": "nll_at_temperature"}  # fmt: skip
+    table = Table("model", "task", *columns, box=None, pad_edge=False)
+    of_probabilities = {(r.ref, r.task, r.split) for r in result.reliability}
+    for score in result.scores:
+        if (score.ref, score.task, score.split) in of_probabilities:
+            values = [score.metrics.get(name) for name in columns.values()]
+            cells = ["" if value is None else f"{value:.4f}" for value in values]
+            table.add_row(names[score.ref], f"{score.task}:{score.split}", *cells)
     return table
 
 

@@ -179,6 +179,15 @@ def fill_model(model: nn.Module, checkpoint: Checkpoint) -> None:
                 tensor.copy_(checkpoint.read(name))
 
 
+def logit_scale(model: nn.Module, checkpoint: Checkpoint | None = None) -> float:
+    """Return what a zero-shot model multiplies cosines by: that of the weights in `checkpoint`, as exactly as they are
+    stored, or of those in `model`; 1 for a model that has none."""
+    stored = getattr(model, "logit_scale", None)
+    if checkpoint is not None and "logit_scale" in checkpoint.tensors:
+        stored = checkpoint.read("logit_scale")
+    return float(stored.detach().double().exp().reshape(-1)[0]) if isinstance(stored, Tensor) else 1.0
+
+
 def open_tokenizer(config: Config, files: tuple[Path, ...], where: object) -> Tokenizer:
     """Return the tokenizer that the model's config names. Nothing is downloaded.
 

@@ -81,8 +81,11 @@ def _main_metric(directory: Path, kind: str) -> str | None:
         metric = METRICS.find(lines[0])
     except UsageError as error:
         raise DataError(error.what, path, error.hint) from error
+    fitting = ", ".join(m.name for m in METRICS.values() if m.kind == kind and m.main)
+    if not metric.main:
+        what = f"names {metric.name}, which a model cannot be chosen by: it is reported beside the main metric"
+        raise DataError(what, path, f"one of {fitting}")
     if metric.kind != kind:
-        fitting = ", ".join(m.name for m in METRICS.values() if m.kind == kind)
         what = f"names {metric.name}, which is a metric of {metric.kind} tasks, and this is a {kind} task"
         raise DataError(what, path, f"one of {fitting}")
     return metric.name

@@ -15,16 +15,18 @@ from soupkit.extensions import Table
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The value of a metric, a fraction, and its 95 % interval."""
+    """The value of a metric and, where it can be a task's main one, its 95 % interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that says how good a model is on tasks of one `kind`; the higher the better.
+    """A number that says how good a model is on tasks of one `kind`.
+
+    One that may be a task's `main` metric is a fraction, the higher the better, and has an interval.
 
     `compute` takes the kind's outcome (`soupkit.evaluation.outcomes`: Hits of classification, Ranking of multilabel,
     Retrieval, Associations) and returns None where the metric does not exist, such as the top-5 accuracy of four
@@ -46,6 +48,7 @@ class Metric:
     summary: str
     hub_name: str = ""
     standard: bool = False
+    main: bool = True
     hit_denominators: Callable[[np.ndarray], np.ndarray] | None = None
     needs: tuple[str, ...] = ()
     version: int = 1
@@ -64,6 +67,7 @@ METRICS = Table(
     modules=(
         "soupkit.evaluation.classification_metrics",
         "soupkit.evaluation.group_metrics",
+        "soupkit.evaluation.calibration_metrics",
         "soupkit.evaluation.multilabel_metrics",
         "soupkit.evaluation.retrieval_metrics",
         "soupkit.evaluation.association_metrics",

@@ -24,11 +24,30 @@ class Outcome(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Chances:
+    """The probabilities of a classification, for each image: that of the class that came first (`confidence`), the
+    logarithm of that of its own class, and the summed squared errors of all; float64 [N] each.
+
+    `temperature` fits them best, None where none does; `fitted_confidence`, `fitted_log_truth` and `fitted_squares` are
+    those of each half of the images at the temperature of the other.
+    """
+
+    confidence: np.ndarray
+    log_truth: np.ndarray
+    squares: np.ndarray
+    temperature: float | None
+    fitted_confidence: np.ndarray | None
+    fitted_log_truth: np.ndarray | None
+    fitted_squares: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
     """Classification: whether the right class came first, and among the first five; bool [N] each.
 
-    `top5` is None where there are fewer than five classes. `labels` is int64 [N]. `predicted` int64 [N] is the class
-    that came first, `groups` int64 [N] the group that an image is counted in; None where nobody asked for them.
+    `top5` is None where there are fewer than five classes. `labels` is int64 [N]. The rest is None where nobody asked
+    for it: `predicted` int64 [N] is the class that came first, `groups` int64 [N] the group that an image is counted
+    in, `logits` float32 [N, classes] what is yet to be scaled, and `chances` the probabilities that follow.
     """
 
     top1: np.ndarray
@@ -36,6 +55,8 @@ class Hits:
     labels: np.ndarray
     predicted: np.ndarray | None = None
     groups: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    chances: Chances | None = None
 
     @property
     def n(self) -> int:
@@ -115,7 +136,7 @@ def score_of(outcome: Outcome, task: Task, ref: str, fingerprint: str | None) ->
         metric.name: metric.compute(outcome) for metric in reported_metrics(task) if all(map(outcome.has, metric.needs))
     }
     main = estimates.get(task.metric)
-    if main is None:
+    if main is None or main.low is None or main.high is None:
         raise DataError(
             f"has no {task.metric}, its main metric, on these data",
             f"{task.name}:{task.split}",

@@ -130,6 +130,26 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Bin:
+    """The images whose likeliest class has a probability in one of equal parts of 0 to 1: how many they are, the mean
+    of that probability, and the share that is right. The last two are 0 where there are none."""
+
+    images: Count
+    confidence: Fraction
+    accuracy: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """What a reliability diagram of one model on one task shows: bins of the confidence, from 0 to 1."""
+
+    ref: str
+    task: str
+    split: str
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two models on one task, image by image: how many only one of them gets right, McNemar's exact p-value, and which
     images those are (their keys; empty where the scores came from the cache of another place)."""

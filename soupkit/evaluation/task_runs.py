@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,18 +16,6 @@ from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.prompts import PromptEncoder
 from soupkit.evaluation.task import Task
 from soupkit.progress import Progress
-
-Part_co = TypeVar("Part_co", covariant=True)
-
-
-class Look(Protocol[Part_co]):
-    """One pass of an image tower over the images of one rank."""
-
-    def __call__(
-        self, model: nn.Module, text_sides: Sequence[Tensor], pixels: Pixels, rows: np.ndarray, how: Pass,
-        progress: Progress, /,
-    ) -> Part_co:  # fmt: skip
-        """Return what is seen on `rows`."""
 
 
 class TaskRun(Protocol):
@@ -72,6 +60,8 @@ class _Classification(_ZeroShot):
 
 
 def _joined_hits(parts: Sequence[Hits]) -> Hits:
+    if len(parts) == 1:  # its logits are on disk, perhaps larger than memory
+        return parts[0]
     columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Hits)}
     whole: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
     return Hits(**whole)
