@@ -1,16 +1,12 @@
 """`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from soupkit.cli.options import AsJson, DocumentFile
 from soupkit.cli.scoring import Scoring, scores
-from soupkit.publishing.short_names import short_names
-
-if TYPE_CHECKING:
-    from soupkit.evaluation import Evaluation
 
 HELP = """\
 Score checkpoints zero-shot: images are decoded once, prompts share their beginnings, and towers that are equal byte
@@ -51,8 +47,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
+    from soupkit.cli.manner import manner
+    from soupkit.cli.output import check_file, first_rank, plain_console, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
+    from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
     from soupkit.evaluation.scores_document import ScoresDocument
 
@@ -77,43 +75,4 @@ def evaluate(
     if as_json:
         print_json("evaluate", document)
     else:
-        show_scores(result)
-
-
-def show_scores(result: "Evaluation") -> None:
-    """Print a table of models and tasks; the best of each task in bold, and the paired tests against the first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from soupkit.cli.output import plain_console
-
-    console = plain_console()
-    refs = list(dict.fromkeys(score.ref for score in result.scores))
-    tasks = list(dict.fromkeys((score.task, score.split) for score in result.scores))
-    names = short_names(refs)
-    by_place = {(s.ref, s.task, s.split): s for s in result.scores}
-    pairs = {(p.second, p.task, p.split): p for p in result.pairs}
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.add_column("model")
-    for task, split in tasks:
-        score = by_place[refs[0], task, split]
-        table.add_column(f"{task}:{split}\n{score.metric}, %, n = {score.n:,}")
-        if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
-            table.add_column("\nagainst the first")
-    for ref in refs:
-        cells: list[Text | str] = []
-        for task, split in tasks:
-            score = by_place[ref, task, split]
-            best = max(by_place[r, task, split].value for r in refs)
-            value = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
-            cells.append(Text(value, style="bold" if len(refs) > 1 and score.value == best else ""))
-            if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
-                pair = pairs.get((ref, task, split))
-                cells.append(f"+{pair.only_second} -{pair.only_first}, p = {pair.p:.2g}" if pair else "")
-        table.add_row(names[ref], *cells)
-    console.print(table)
-    if pairs:
-        console.print(
-            f"against {names[refs[0]]}: images that only this model gets right, and only the first; p of McNemar's "
-            "exact test. Intervals are 95 %."
-        )
+        show_scores(result, plain_console(), every_pair=manner().verbose)
