@@ -81,7 +81,7 @@ class Evaluator:
         self.model: nn.Module = (
             build_head(config, self.device, self.dtype)
             if head
-            else build_model(config, self.device, self.dtype, random=False)
+            else build_model(config, self.device, self.dtype, random=False, progress=progress)
         )
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self._how = image_pass.Pass(

@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from soupkit.checkpoint.architecture import Config, named_config, read_preprocess
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, UsageError
-from soupkit.evaluation.adapter import fill_model
+from soupkit.evaluation.adapter import build_model, fill_model
 from soupkit.evaluation.text_files import read_lines
 
 HEAD = "classification_head.weight"  # what model-soups calls it
@@ -235,13 +235,8 @@ class _ModelSoups(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        import open_clip
-
-        with TemporaryDirectory(prefix="soupkit-") as directory:
-            (Path(directory) / "open_clip_config.json").write_text(
-                json.dumps({"model_cfg": config["build"], "preprocess_cfg": {}})
-            )
-            self.model = open_clip.create_model(f"local-dir:{directory}", load_weights=False, pretrained_hf=False)
+        clip = {"model_cfg": config["build"], "preprocess_cfg": {}}
+        self.model = build_model(clip, torch.device("cpu"), torch.float32, random=False)
         self.classification_head = nn.Linear(config["width"], config["outputs"], bias=config["bias"])
         # The published models keep some of the text tower and not its transformer; whatever is not stored goes.
         stored = set(config["names"])

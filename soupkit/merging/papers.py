@@ -144,3 +144,41 @@ DELLA = Paper(
     2024,
     "https://arxiv.org/abs/2406.11617",
 )
+TSV = Paper(
+    (
+        "Antonio Andrea Gargiulo",
+        "Donato Crisostomi",
+        "Maria Sofia Bucarelli",
+        "Simone Scardapane",
+        "Fabrizio Silvestri",
+        "Emanuele Rodolà",
+    ),
+    "Task Singular Vectors: Reducing Task Interference in Model Merging",
+    2024,
+    "https://arxiv.org/abs/2412.00081",
+)
+ISO = Paper(
+    (
+        "Daniel Marczak",
+        "Simone Magistri",
+        "Sebastian Cygert",
+        "Bartłomiej Twardowski",
+        "Andrew D. Bagdanov",
+        "Joost van de Weijer",
+    ),
+    "No Task Left Behind: Isotropic Model Merging with Common and Task-Specific Subspaces",
+    2025,
+    "https://arxiv.org/abs/2502.04959",
+)
+WUDI = Paper(
+    ("Runxi Cheng", "Feng Xiong", "Yongxian Wei", "Wanyun Zhu", "Chun Yuan"),
+    "Whoever Started the Interference Should End It: Guiding Data-Free Model Merging via Task Vectors",
+    2025,
+    "https://arxiv.org/abs/2503.08099",
+)
+MONOSOUP = Paper(
+    ("Alireza Abdollahpoorrostam", "Nikolaos Dimitriadis", "Adam Hazimeh", "Pascal Frossard"),
+    "Model soups need only one ingredient",
+    2026,
+    "https://arxiv.org/abs/2602.09689",
+)

@@ -18,13 +18,8 @@ from soupkit.extensions import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
-FAMILIES = (
-    "averages",
-    "spheres",
-    "task_vectors",
-    "trimmed",
-    "dropped",
-)  # modules of soupkit.merging.methods, in the table's order
+# The modules of soupkit.merging.methods, in the table's order.
+FAMILIES = ("averages", "spheres", "task_vectors", "trimmed", "dropped", "matrices")
 
 Scope = Literal["elementwise", "tensor"]
 Base = Literal["none", "optional", "needed"]
@@ -130,7 +125,8 @@ class MergeMethod:
     parameter has the value that `whole_when` names, one whole tensor in its shape. `ingredients` is the least and the
     largest number of them. `surveys` are those of the arguments that are known of the whole model. A method that
     `selects` may leave an ingredient's entry out, so that an infinite one would leave no trace. `holds` is how many
-    copies of a whole tensor, in the accumulator's dtype, it holds at most. `exact` says that its bytes are the same on
+    copies of a whole tensor, in the accumulator's dtype, it holds at most, and `holds_each` how many for each
+    ingredient. `exact` says that its bytes are the same on
     every machine. `check` raises UsageError for parameters of a tensor that make no sense together.
     """
 
@@ -145,6 +141,7 @@ class MergeMethod:
     whole_when: Mapping[str, Value] = field(default_factory=dict)
     selects: bool = False
     holds: int = 1
+    holds_each: int = 0
     exact: bool = True
     check: Callable[[Mapping[str, Any]], None] | None = None
 
@@ -201,6 +198,7 @@ def merge_method(
     whole_when: Mapping[str, Value] | None = None,
     selects: bool = False,
     holds: int = 1,
+    holds_each: int = 0,
     exact: bool = True,
     check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Callable[[MergeFunction], MergeFunction]:
@@ -227,6 +225,7 @@ def merge_method(
             MappingProxyType(dict(whole_when or {})),
             selects,
             holds,
+            holds_each,
             exact,
             check,
         )

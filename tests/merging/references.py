@@ -14,6 +14,7 @@ import xxhash
 Array = np.ndarray
 Reference = Callable[..., Array]
 Numbers = Sequence[float] | float
+BLOCK = "visual.transformer.resblocks.0.mlp.c_fc.weight"
 
 
 @dataclass(frozen=True)
@@ -394,6 +395,103 @@ def dropped_by_rank_all(xs: Sequence[Array], base: Array, name: str, **parameter
     return dropped_by_rank(xs, base, name, elect=False, **{"normalize": False, **parameters})
 
 
+# --- matrices ---
+
+
+def decomposed(x: Array) -> tuple[Array, Array, Array]:
+    u, s, v = np.linalg.svd(x, full_matrices=False)
+    rank = int((s > s.max(initial=0) * max(x.shape) * 1.2e-7).sum())
+    return u[:, :rank], s[:rank], v[:rank]
+
+
+def orthogonal(x: Array) -> Array:
+    u, _, v = decomposed(x)
+    return u @ v
+
+
+def of_matrices(merge: Reference, is_matrix: Callable[[str], bool]) -> Reference:
+    """Merge matrices by `merge` and average the rest."""
+
+    def merged(xs: Sequence[Array], base: Array, name: str, scale: float = 1.0, **rest: Any) -> Array:
+        vectors = [x - base for x in xs]
+        matrix = base.ndim == 2 and is_matrix(name)
+        return base + scale * (merge(vectors, **rest) if matrix else np.mean(vectors, axis=0))
+
+    return merged
+
+
+def singular_vectors(vectors: Sequence[Array]) -> Array:
+    kept = max(1, min(vectors[0].shape) // len(vectors))
+    parts = [decomposed(v) for v in vectors]
+    u = np.concatenate([u[:, :kept] for u, _, _ in parts], axis=1)
+    v = np.concatenate([v[:kept] for _, _, v in parts])
+    return orthogonal(u) @ np.diag(np.concatenate([s[:kept] for _, s, _ in parts])) @ orthogonal(v)
+
+
+def isotropic(vectors: Sequence[Array]) -> Array:
+    u, s, v = decomposed(sum(vectors))
+    return u @ v * s.sum() / min(vectors[0].shape)
+
+
+def isotropic_by_task(vectors: Sequence[Array], common: float = 0.8) -> Array:
+    rank, n = min(vectors[0].shape), len(vectors)
+    own = round((rank - int(rank * common)) / n)
+    u, s, v = decomposed(sum(vectors))
+    u, s, v = u[:, : rank - own * n], s[: rank - own * n], v[: rank - own * n]
+    left, values, right = [u], [s], [v]
+    for vector in vectors:
+        a, b, c = decomposed(vector - u @ u.T @ vector)
+        left, values, right = [*left, a[:, :own]], [*values, b[:own]], [*right, c[:own]]
+    mean = np.concatenate(values).sum() / rank
+    return mean * orthogonal(np.concatenate(left, axis=1)) @ orthogonal(np.concatenate(right))
+
+
+def least_interference(vectors: Sequence[Array], steps: int = 400, rate: float = 1e-5) -> Array:
+    point = sum(vectors)
+    first, second = np.zeros_like(point), np.zeros_like(point)
+    for step in range(1, steps + 1):
+        gradient = sum(2 * (point - d) @ d.T @ d / (d**2).sum() for d in vectors if d.any())
+        gradient = gradient + np.zeros_like(point)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        point = point - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    return point
+
+
+def reweighted(
+    xs: Sequence[Array],
+    base: Array,
+    name: str,
+    split: str = "effective_rank",
+    energy: float = 0.8,
+    control: bool = False,
+) -> Array:
+    if base.ndim < 2 or name == "text_projection":
+        return xs[0]
+    vector = (xs[0] - base).reshape(len(base), -1)
+    u, s, v = decomposed(vector)
+    if not len(s):
+        return base
+    shares = np.cumsum(s**2) / (s**2).sum()
+    p = s / s.sum()
+    k = int(np.exp(-(p * np.log(p)).sum()) + 1e-9) if split == "effective_rank" else int((shares < energy).sum()) + 1
+    k = max(1, min(k, len(s)))
+    high, low = (u[:, :k] * s[:k]) @ v[:k], (u[:, k:] * s[k:]) @ v[k:]
+    ratio = (s[k] / s[0]) ** 2 if k < len(s) else 0.0
+    share = ratio + (1 - ratio) * np.linalg.norm(low) / np.linalg.norm(vector)
+    merged = (1 - share) * high + share * low
+    if control:
+        merged = vector * np.linalg.norm(merged) / np.linalg.norm(vector)
+    return base + merged.reshape(base.shape)
+
+
+def but_the_text_projection(name: str) -> bool:
+    return name != "text_projection"
+
+
+def of_attention_and_perceptrons(name: str) -> bool:
+    return ".mlp." in name
+
+
 # --- layer rule ---
 
 
@@ -401,7 +499,7 @@ def by_layer(reference: Reference) -> Reference:
     """The merged task vector times lines_alpha + lines x depth, for the tensors of the tests."""
 
     def scaled(xs: Sequence[Array], base: Array, name: str, lines: float, lines_alpha: float, **rest: Any) -> Array:
-        depth = {"visual.proj": 1.0, "text_projection": 1.0}.get(name, 0.0)
+        depth = {"visual.proj": 1.0, "text_projection": 1.0, BLOCK: 0.0}.get(name, 0.0)
         depth = 1.0 if name in ("logit_scale", "one", "empty") else depth  # belongs to no block: the last layer
         return base + (lines_alpha + lines * depth) * (reference(xs, base, **rest) - base)
 
@@ -457,6 +555,29 @@ CASES = [
     Case("della", dropped_by_rank, base=True, named=True),
     Case("della", dropped_by_rank, {"density": 0.3, "epsilon": 0.2, "rescale": "l1"}, base=True, named=True),
     Case("della_linear", dropped_by_rank_all, {"seed": 3, "weight": [0.3, 0.4, 0.5]}, base=True, named=True),
+    Case("tsv_m", of_matrices(singular_vectors, but_the_text_projection), base=True, named=True, symmetric=True),
+    Case("iso_c", of_matrices(isotropic, but_the_text_projection), base=True, named=True, symmetric=True),
+    Case("iso_c", of_matrices(isotropic, but_the_text_projection), {"scale": 0.5}, 1, base=True, named=True),
+    Case(
+        "iso_cts",
+        of_matrices(isotropic_by_task, but_the_text_projection),
+        {"common": 0.4},
+        ingredients=2,
+        base=True,
+        named=True,
+    ),
+    Case("iso_cts", of_matrices(isotropic_by_task, but_the_text_projection), base=True, named=True),
+    Case(
+        "wudi",
+        of_matrices(least_interference, of_attention_and_perceptrons),
+        {"steps": 20, "rate": 1e-3},
+        base=True,
+        named=True,
+    ),
+    Case("wudi", of_matrices(least_interference, of_attention_and_perceptrons), {"steps": 0}, base=True, named=True),
+    Case("monosoup", reweighted, ingredients=1, base=True, named=True),
+    Case("monosoup", reweighted, {"split": "energy", "energy": 0.6}, ingredients=1, base=True, named=True),
+    Case("monosoup", reweighted, {"control": True}, ingredients=1, base=True, named=True),
     Case("task_arithmetic", by_layer(added), {"lines": 0.5, "lines_alpha": 0.25}, base=True, named=True),
     Case(
         "ties",

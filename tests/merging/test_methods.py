@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +22,7 @@ from soupkit.merging.parameters import resolve
 from soupkit.merging.registry import METHODS
 from soupkit.merging.tensor_runs import Reader
 from tests.conftest import as_numpy
-from tests.merging.references import CASES, Case, added
+from tests.merging.references import BLOCK, CASES, Case, added
 
 State = dict[str, torch.Tensor]
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -34,6 +34,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "text_projection": (5, 12),
     "visual.conv1.weight": (6, 3, 2, 2),
     "token_embedding.weight": (101, 9),
+    BLOCK: (20, 6),
 }
 
 
@@ -83,6 +84,8 @@ def wanted(case: Case, ingredients: Sequence[State], base: State) -> dict[str, n
 
 def check(case: Case, ingredients: Sequence[State], base: State, got: State) -> None:
     eps = max(torch.finfo(state[name].dtype).eps for state in (ingredients[0], got) for name in state)
+    if not METHODS[case.method].exact:
+        eps = max(eps, 1e-10)  # libraries of linear algebra round in their own ways
     for name, want in wanted(case, ingredients, base).items():
         size = max(float(np.abs(as_numpy(state[name])).max(initial=0)) for state in [*ingredients, base])
         np.testing.assert_allclose(as_numpy(got[name]), want, rtol=4 * eps, atol=16 * eps * size, err_msg=name)
@@ -102,7 +105,7 @@ def test_a_method_computes_what_its_formula_says(case: Case, dtype: torch.dtype)
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @given(seed=st.integers(0, 2**32), spread=st.sampled_from([0.0, 1e-3, 1.0]), zero=st.booleans(), own=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_zeros_equal_ingredients_and_one_that_is_the_base_are_no_exception(
     case: Case, seed: int, spread: float, zero: bool, own: bool
 ) -> None:
