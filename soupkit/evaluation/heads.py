@@ -248,7 +248,7 @@ class _ModelSoups(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [n, outputs] of `images`."""
-        features = self.model.encode_image(images)
+        features = self.model.encode_image(images)  # type: ignore[operator]
         return self.classification_head(normalize(features, dim=-1))
 
 
