@@ -12,11 +12,12 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ _LOG = "points.txt"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command runs, in `ranks` processes: `root` is all that it may change; beside it lie copies and the log of
-    its calls."""
+    """Where a command runs, in `ranks` processes that see `variables`: `root` is all that it may change on disk; beside
+    it lie copies and the log of its calls."""
 
     root: Path
     ranks: int = 1
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -48,11 +50,15 @@ class Place:
         """What each of the processes sees."""
         (self.root / "tmp").mkdir(exist_ok=True)
         home = {"SOUPKIT_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp"), "HF_HUB_OFFLINE": "1"}
-        return [{**env, **home} for env in ([environment()] if self.ranks == 1 else rank_environments(self.ranks))]
+        return [
+            {**env, **home, **self.variables}
+            for env in ([environment()] if self.ranks == 1 else rank_environments(self.ranks))
+        ]
 
 
-def _wrap(root: str, act: Callable[[int, str], None]) -> None:
-    """Call `act` with a number and a name before every call of this process that changes which files there are."""
+def _wrap(root: str, act: Callable[[int, str], None], *, network: bool) -> None:
+    """Call `act` with a number and a name before every call of this process that changes which files there are, and
+    before all that it sends over the network if that counts."""
     lock, count, owner = threading.RLock(), [0], os.getpid()
 
     def before(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -87,6 +93,16 @@ def _wrap(root: str, act: Callable[[int, str], None]) -> None:
     import builtins
 
     builtins.open = watched_open  # type: ignore[assignment]
+    if network:
+        send = socket.socket.send
+
+        def watched_send(connection: socket.socket, data: Any, *flags: int) -> int:
+            with lock:
+                count[0] += 1
+                act(count[0], f"send {bytes(data[:60])!r}")
+            return send(connection, data, *flags)
+
+        socket.socket.send = watched_send  # type: ignore[method-assign]
 
 
 def _below(root: str, path: Any, named: dict[str, Any]) -> bool:
@@ -125,7 +141,7 @@ def _watched(
             finally:
                 copying[0] = False
 
-    _wrap(root, act)
+    _wrap(root, act, network="HF_ENDPOINT" in variables)
     run_soupkit(arguments, directory, variables, streams)
 
 
@@ -166,6 +182,14 @@ def every_point(arguments: Sequence[object], place: Place) -> list[str]:
     done = _wait(_start(arguments, place, "copy"))
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return place.log.read_text("utf-8").splitlines() if place.log.exists() else []
+
+
+def count_points(arguments: Sequence[object], place: Place) -> list[str]:
+    """Run a command to its end, and return what its points are."""
+    place.log.unlink(missing_ok=True)
+    done = _wait(_start(arguments, place, "count"))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
+    return place.log.read_text("utf-8").splitlines()
 
 
 def kill_at(arguments: Sequence[object], place: Place, number: int) -> bool:
