@@ -65,6 +65,7 @@ class Table(Mapping[str, R], Generic[R]):
         self._modules = modules
         self._rows: dict[str, R] = {}
         self._packages: dict[str, str] = {}
+        self._module_of: dict[str, str] = {}  # of soupkit's own rows
         self._broken: list[BrokenPlugin] = []
         self._loading: str | None = None  # the package whose rows are being added
         self._loaded = False
@@ -96,6 +97,8 @@ class Table(Mapping[str, R], Generic[R]):
                 )
             self._rows[row.name] = row
             self._packages[row.name] = package
+            if ours:
+                self._module_of[row.name] = module
             return row
 
     def find(self, name: str) -> R:
@@ -140,12 +143,19 @@ class Table(Mapping[str, R], Generic[R]):
                 self._loading = _OURS
                 for module in self._modules:
                     import_module(module)
+                self._order_own_rows()
                 self._loaded = True
                 for entry in sorted(entry_points(group=self.group), key=lambda e: (_package(e), e.name)):
                     self._loading = _package(entry)
                     self._load_entry(entry)
             finally:
                 self._loading = None
+
+    def _order_own_rows(self) -> None:
+        """Put soupkit's own rows into the order of their modules, whichever of them was imported first."""
+        own = sorted(self._module_of, key=lambda name: self._modules.index(self._module_of[name]))
+        others = [name for name in self._rows if name not in self._module_of]
+        self._rows = {name: self._rows[name] for name in (*own, *others)}
 
     def _load_entry(self, entry: EntryPoint) -> None:
         """Add the rows that `entry` stands for: a row, a list of rows, or a module or function that adds its own."""

@@ -1,6 +1,7 @@
 """Files that a reader sees whole or not at all, and what is said when one cannot be written."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,26 +17,45 @@ def write_whole(path: Path, content: Content) -> None:
     """Write `content` to `path`, which keeps what it held until all of it is written: text (as UTF-8), bytes, or a
     function that writes into the open binary file. Folders above `path` are made where they are missing.
 
-    The process's own number is in the name of the unfinished file, so that two processes do not write into one.
-    Raises StorageError.
+    The unfinished file is `path` with `.partial` behind, locked, so that of two processes one writes after the other,
+    and what a killed one leaves is written over by the next. Raises StorageError.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
+        with _locked(partial) as file:
+            try:
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                partial.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    partial.unlink()
+                raise
     except OSError as error:
-        with suppress(OSError):  # there may be no place where it could be
-            partial.unlink(missing_ok=True)
         raise storage_error(error, path, 0) from error
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Return `path`, empty, opened for writing, and locked for as long as it is open. Raises OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        file = os.fdopen(descriptor, "wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            held, named = os.fstat(descriptor), path.stat()
+            if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
+                file.truncate()
+                return file
+        except FileNotFoundError:  # the one that held it has given it its name
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def write_cached(path: Path, content: Content) -> None:

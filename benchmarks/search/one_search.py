@@ -69,6 +69,9 @@ class Phases:
     def advance(self, n: int) -> None:
         """Do nothing."""
 
+    def state(self, text: str) -> None:
+        """Do nothing."""
+
     def note(self, text: str) -> None:
         """Do nothing."""
 
@@ -100,7 +103,7 @@ def searched(
         document = greedy_search(
             refs, Path(directory) / "soup", tasks=[task], evaluation=evaluation, progress=phases,
             search=SearchOptions(stopping="exact" if way == "scored" else way),
-        ).document  # fmt: skip
+        ).document.to_dict()  # fmt: skip
         seconds = now() - started
     trials = document["decisions"][1:]
     rejected = [d["images"] for d in trials if d["decision"] == "rejected"]

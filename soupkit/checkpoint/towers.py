@@ -11,8 +11,8 @@ _BEFORE_BLOCKS = frozenset({
 
 
 def is_image(name: str) -> bool:
-    """Whether a tensor belongs to the image tower, by the name that open_clip gives it."""
-    return name.startswith("visual.")
+    """Whether a tensor belongs to the image tower of a CLIP, by open_clip's name of it or transformers'."""
+    return name.startswith(("visual.", "vision_model.", "visual_projection."))
 
 
 def is_text(name: str) -> bool:

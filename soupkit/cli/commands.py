@@ -4,18 +4,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from inspect import cleandoc
+from inspect import Parameter, signature
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
 from soupkit.cli import (
+    cache,
     classify,
     compare,
     demo,
+    doctor,
     evaluate,
-    greedy_search,
     inspect,
     interpolate,
     merge,
@@ -23,58 +23,81 @@ from soupkit.cli import (
     push,
     report,
     run,
+    search,
     train,
 )
 from soupkit.cli.errors import report as report_error
+from soupkit.cli.help import HelpCommand
 from soupkit.cli.interrupts import interruptible
+from soupkit.cli.manner import Debug, Quiet, Verbose, choose, manner
 
-
-def register(app: typer.Typer, *, debug: bool) -> None:
-    """Add every command to `app`. With `debug` errors show their traceback too."""
-    for module, command in (
+_COMMANDS: dict[str, tuple[tuple[Any, Callable[..., None]], ...]] = {
+    "Make": (
         (demo, demo.demo),
-        (inspect, inspect.inspect),
-        (compare, compare.compare),
         (train, train.train),
         (merge, merge.merge),
+        (search, search.search),
+        (interpolate, interpolate.interpolate),
+        (run, run.run),
+    ),
+    "Measure": (
+        (inspect, inspect.inspect),
+        (compare, compare.compare),
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),
-        (greedy_search, greedy_search.greedy_search),
-        (interpolate, interpolate.interpolate),
+    ),
+    "Publish": (
         (report, report.report),
         (push, push.push),
-        (run, run.run),
+    ),
+    "Look after soupkit": (
+        (doctor, doctor.doctor),
+        (cache, cache.cache),
         (plugins, plugins.plugins),
-    ):
-        name, late = command.__name__.replace("_", "-"), getattr(module, "full_help", None)
-        cls = _with_late_help(late) if late is not None else None
-        app.command(name, help=module.HELP, cls=cls)(_reporting(command, name, debug))
+    ),
+}
 
 
-def _with_late_help(full_help: Callable[[], str]) -> type[TyperCommand]:
-    """Return the class of a command whose help lists a table, which is loaded when the help is asked for."""
+def register(app: typer.Typer) -> None:
+    """Add every command to `app`."""
+    for group, commands in _COMMANDS.items():
+        for module, command in commands:
+            name, earlier = command.__name__.replace("_", "-"), getattr(module, "EARLIER_NAMES", ())
+            for called in (name, *earlier):
+                kind, hidden = _class_of(module), called in earlier
+                add = app.command(called, help=module.HELP, cls=kind, rich_help_panel=group, hidden=hidden)
+                add(_reporting(command, called))
 
-    class Command(TyperCommand):
-        def format_help(self, *arguments: Any, **options: Any) -> None:
-            self.help = cleandoc(full_help())
-            super().format_help(*arguments, **options)
 
-    return Command
+def _class_of(module: Any) -> type[HelpCommand]:
+    """Return the class of a command; the help of one with `full_help` lists a table, loaded when the help is shown."""
+    kind = getattr(module, "COMMAND_CLASS", HelpCommand)
+    full_help = getattr(module, "full_help", None)
+    return type("Command", (kind,), {"late_help": staticmethod(full_help)}) if full_help else kind
 
 
-def _reporting(command: Callable[..., None], name: str, debug: bool) -> Callable[..., None]:
-    """Wrap `command` so that its errors become one short block and an exit code."""
+def _reporting(command: Callable[..., None], name: str) -> Callable[..., None]:
+    """Wrap `command` so that its errors become one short block and an exit code, and give it the options that all have.
+
+    Typer reads a command's options from its signature, so the new function shows them in its own.
+    """
 
     @wraps(command)
-    def run(**arguments: Any) -> None:
+    def run(*, quiet: bool, verbose: bool, debug: bool, **arguments: Any) -> None:
+        choose(quiet=quiet, verbose=verbose, debug=debug)
         try:
             with interruptible():
                 command(**arguments)
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            if debug:
+            if manner().debug:
                 traceback.print_exc()
             sys.exit(report_error(error, f"soupkit {name}"))
 
+    own = signature(command)
+    shared = (("quiet", Quiet), ("verbose", Verbose), ("debug", Debug))
+    options = [Parameter(n, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for n, kind in shared]
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own.parameters.values()]
+    run.__signature__ = own.replace(parameters=[*parameters, *options])  # type: ignore[attr-defined]
     return run

@@ -1,16 +1,13 @@
 """`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from soupkit.cli.options import AsJson, DocumentFile
 from soupkit.cli.scoring import Scoring, scores
-from soupkit.publishing.short_names import short_names
-
-if TYPE_CHECKING:
-    from soupkit.evaluation import Evaluation
 
 HELP = """\
 Score checkpoints zero-shot: images are decoded once, prompts share their beginnings, and towers that are equal byte
@@ -26,10 +23,9 @@ for byte run once.
     digits                     shipped; splits train, val, test
     wds/vtab/cifar10, CIFAR-10 CLIP_benchmark's name or the one in open_clip's results table, below --data-root
     imagenet-shift             ImageNet, V2, A, R, Sketch and ObjectNet
-    datacomp-38                the literature's 38, as far as they can be scored (all but five)
+    openclip-38, datacomp-38   the literature's 38: those whose data are there, and all or an error
     a folder                   CLIP_benchmark's WebDataset layout, an image folder, or a CSV of path and label
 
-Of the 38, WinoGAViL, iWildCam, FMoW, Dollar Street and GeoDE are not there yet: their metrics are.
 Decoded images and scores are kept in the cache (--cache); what is there is not done again. Several GPUs or machines:
 torchrun --nproc-per-node 8 -m soupkit evaluate ...
 """
@@ -47,16 +43,26 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write the scores in open_clip's columns to FILE.")
+    ] = None,
     output: DocumentFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
+    from soupkit.cli.manner import manner
+    from soupkit.cli.output import check_file, first_rank, plain_console, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
+    from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
+    from soupkit.evaluation.results_table import write_results_table
     from soupkit.evaluation.scores_document import ScoresDocument
 
     check_file(output)
+    check_file(results, "--csv")
     options = replace(scoring.evaluation, scores=not no_score_cache, compile=compile_tower)
     result = run_evaluate(
         refs or [],
@@ -65,6 +71,7 @@ def evaluate(
         model=scoring.model,
         preprocess=scoring.preprocess,
         options=options,
+        calibration=calibration,
         progress=terminal_progress(),
     )
     if not first_rank():
@@ -72,48 +79,11 @@ def evaluate(
     for note in result.notes:
         say(note)
     document = ScoresDocument.of(result, options.limit).fields()
+    if results is not None:
+        write_results_table(results, result.scores)
     if output is not None:
         write_json(output, "evaluate", document)
     if as_json:
         print_json("evaluate", document)
     else:
-        show_scores(result)
-
-
-def show_scores(result: "Evaluation") -> None:
-    """Print a table of models and tasks; the best of each task in bold, and the paired tests against the first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from soupkit.cli.output import plain_console
-
-    console = plain_console()
-    refs = list(dict.fromkeys(score.ref for score in result.scores))
-    tasks = list(dict.fromkeys((score.task, score.split) for score in result.scores))
-    names = short_names(refs)
-    by_place = {(s.ref, s.task, s.split): s for s in result.scores}
-    pairs = {(p.second, p.task, p.split): p for p in result.pairs}
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.add_column("model")
-    for task, split in tasks:
-        score = by_place[refs[0], task, split]
-        table.add_column(f"{task}:{split}\n{score.metric}, %, n = {score.n:,}")
-        if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
-            table.add_column("\nagainst the first")
-    for ref in refs:
-        cells: list[Text | str] = []
-        for task, split in tasks:
-            score = by_place[ref, task, split]
-            best = max(by_place[r, task, split].value for r in refs)
-            value = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
-            cells.append(Text(value, style="bold" if len(refs) > 1 and score.value == best else ""))
-            if len(refs) > 1 and any(k[1:] == (task, split) for k in pairs):
-                pair = pairs.get((ref, task, split))
-                cells.append(f"+{pair.only_second} -{pair.only_first}, p = {pair.p:.2g}" if pair else "")
-        table.add_row(names[ref], *cells)
-    console.print(table)
-    if pairs:
-        console.print(
-            f"against {names[refs[0]]}: images that only this model gets right, and only the first; p of McNemar's "
-            "exact test. Intervals are 95 %."
-        )
+        show_scores(result, plain_console(), every_pair=manner().verbose)

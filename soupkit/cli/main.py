@@ -13,14 +13,17 @@ import typer
 
 from soupkit.cli import commands
 from soupkit.cli.errors import report, wrong_call
-from soupkit.cli.output import first_rank, say
+from soupkit.cli.help import HelpGroup
+from soupkit.cli.manner import Debug, Quiet, Verbose, choose
+from soupkit.cli.output import first_rank, warn
 from soupkit.version import __version__
 
 app = typer.Typer(
     name="soupkit",
     help="Turn several fine-tuned CLIP checkpoints into one better model, and prove that it is better.",
     invoke_without_command=True,
-    add_completion=False,
+    add_completion=True,
+    cls=HelpGroup,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -41,8 +44,11 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
 ) -> None:
+    choose(quiet=quiet, verbose=verbose, debug=debug)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
@@ -55,16 +61,14 @@ def _show_warning(others: Callable[..., None], message: Warning | str, category:
     if not issubclass(category, PluginWarning):
         others(message, category, *where)
     elif first_rank():
-        say(f"warning: {message}")
+        warn(f"warning: {message}")
 
 
 def run() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
-    commands.register(app, debug="--debug" in sys.argv)
-    # The option may stand anywhere, also after the command that it is not an option of.
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    commands.register(app)
     try:
-        sys.exit(app(arguments, prog_name="soupkit", standalone_mode=False))
+        sys.exit(app(prog_name="soupkit", standalone_mode=False))
     except _WrongCall as error:
         sys.exit(report(wrong_call(error)))

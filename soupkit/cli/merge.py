@@ -23,11 +23,12 @@ _ENTRY = {
     "--model": "model",
     "--preprocess": "preprocess",
     "--dtype": "dtype",
+    "--to": "to",
 }
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 HELP = """\
-Merge checkpoints into a soup: a directory that open_clip opens as it is.
+Merge checkpoints into a soup: a directory that their own library opens as it is.
 
 [bold]Example[/bold]: the uniform soup of three fine-tunes, and one weighted by hand:
 
@@ -72,6 +73,10 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="D", help="float dtype of the soup \\[default: the ingredients']")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="FORM", help="Form of a CLIP: open_clip or transformers \\[default: the first's]"),
+    ] = None,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, help="Workers \\[default: as many as suit the disk]")
@@ -110,6 +115,7 @@ def merge(
         "--model": model,
         "--preprocess": preprocess,
         "--dtype": dtype,
+        "--to": to,
     }
     if recipe is not None or mergekit is not None:
         asked = _from_file(recipe, mergekit, soup, options)

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from soupkit.cli.manner import manner
 from soupkit.errors import UsageError
 from soupkit.files import storage_error, write_whole
 from soupkit.text import visible
 
 if TYPE_CHECKING:
     from soupkit.cli.console import PlainConsole
+
+_PIPE_WIDTH = 500  # columns
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
@@ -72,7 +75,10 @@ def plain_console(*, stderr: bool = False) -> "PlainConsole":
     """Return a console that prints names as they are: `digits:train:` holds no emoji, a path in brackets no markup."""
     from soupkit.cli.console import PlainConsole
 
-    return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
+    stream = sys.stderr if stderr else sys.stdout
+    # Nobody's terminal is as wide as a pipe: what reads from it gets whole lines.
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
 
 
 def first_rank() -> bool:
@@ -81,7 +87,13 @@ def first_rank() -> bool:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr."""
+    """Tell a person something, on stderr; not with --quiet."""
+    if not manner().quiet:
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """Tell a person what they should know whatever they asked for, on stderr."""
     print(visible(text, keep="\n"), file=sys.stderr, flush=True)
 
 
@@ -98,3 +110,14 @@ def count(n: float, unit: str) -> str:
         if n >= scale:
             return f"{n / scale:.1f} {name}"
     return f"{n:.0f} B"
+
+
+def clock(seconds: float) -> str:
+    """Write a time as people do: 9.2 s, 4:05 min, 2:10 h, 3 days."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+    return f"{seconds / 86400:.0f} days"

@@ -1,6 +1,5 @@
 """Where a search works: `DIR.partial`, taken when it is this search's to take, and put in place when it is over."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,33 +7,31 @@ from typing import Any
 
 from soupkit.checkpoint.partial import PartialDirectory, partial_path, remove_lock
 from soupkit.errors import StorageError
+from soupkit.search.document import SearchDocument
 from soupkit.search.journal import Journal
-from soupkit.search.prepared import DOCUMENT, Job
+from soupkit.search.names import JOURNAL, OURS, OUTPUT_OF_SCORE, SOUP
+from soupkit.search.prepared import PreparedSearch
 
 Picture = Callable[[dict[str, Any], Path], None]
 
-JOURNAL = "journal.jsonl"
-SOUP = "soup"
-_OURS = {"lock", JOURNAL, SOUP, f"{SOUP}.partial", "hits", "scores"}
 
-
-def check_place(job: Job, *, fresh: bool) -> dict[str, Any] | None:
+def check_output(search: PreparedSearch, *, fresh: bool) -> SearchDocument | None:
     """Return the document of the finished search, if it is there; note what there is to resume. Writes nothing.
 
     Raises StorageError where something else is in the way, at the target or at its partial directory.
     """
-    there = job.existing(fresh=fresh)
-    partial = partial_path(job.target)
-    if there is None and partial.is_dir():
+    finished = search.existing(fresh=fresh)
+    partial = partial_path(search.target)
+    if finished is None and partial.is_dir():
         _refuse_foreign(partial)
         if not fresh:
-            journal = Journal(partial / JOURNAL, job.subject(), writes=False)
+            journal = Journal(partial / JOURNAL, search.subject(), writes=False)
             if journal.done:
-                job.progress.note(journal.summary())
-    return there
+                search.progress.note(journal.summary("fraction" if search.score is None else "number"))
+    return finished
 
 
-def take_place(partial: PartialDirectory, *, fresh: bool) -> None:
+def take_output(partial: PartialDirectory, *, fresh: bool) -> None:
     """Make the directory, which is held, ready to work in; `fresh` forgets what an earlier run left.
 
     Raises StorageError when it holds files of others, or when another run finished meanwhile.
@@ -53,26 +50,24 @@ def take_place(partial: PartialDirectory, *, fresh: bool) -> None:
         partial.clear()
 
 
+def is_a_search(directory: Path) -> bool:
+    """Whether an unfinished directory without a mark is one of a search: it has a journal."""
+    return (directory / JOURNAL).is_file()
+
+
 def _refuse_foreign(directory: Path) -> None:
-    if foreign := sorted(path.name for path in directory.iterdir() if path.name not in _OURS):
+    if foreign := sorted(path.name for path in directory.iterdir() if path.name not in OURS):
         raise StorageError(
             f"holds {foreign[0]!r}, which no search wrote", directory, "move it away, or choose another -o"
         )
 
 
-def publish(partial: PartialDirectory, document: dict[str, Any], picture: Picture | None, *, fresh: bool) -> None:
+def publish(partial: PartialDirectory, document: SearchDocument, picture: Picture | None, *, fresh: bool) -> None:
     """Put the document and the picture beside the soup, and all of it in place by one rename. Raises StorageError."""
-    soup, target = partial.path / SOUP, partial.target
-    old = target.with_name(target.name + ".old.partial")
-    try:
-        (soup / DOCUMENT).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        if picture is not None:
-            picture(document, soup / "search.png")
-        if fresh and target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-        soup.rename(target)
-    except OSError as error:
-        raise StorageError(f"cannot be put in place: {error.strerror}", target) from error
-    shutil.rmtree(old, ignore_errors=True)
-    partial.discard()
+    soup, printed = partial.path / SOUP, partial.path / OUTPUT_OF_SCORE
+    if printed.is_dir():
+        shutil.copytree(printed, soup / OUTPUT_OF_SCORE, dirs_exist_ok=True)
+    document.write(soup)
+    if picture is not None:
+        picture(document.to_dict(), soup / "search.png")
+    partial.publish(soup, replace=fresh)

@@ -2,19 +2,25 @@
 
 OUT.partial/checkpoints/N            after N samples; the newest few are kept
 OUT.partial/checkpoints/N.partial    being written
+OUT.partial/checkpoints/N.old        being removed
 """
 
 import shutil
 import warnings
 from concurrent.futures import Future
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import ReadItem
 
-from soupkit.errors import StorageError
+from soupkit.checkpoint.formats.dcp import read_metadata
+from soupkit.errors import CheckpointError, StorageError
 from soupkit.ranks import Ranks
 
 # torch says so at every checkpoint of a run in one process, where it is meant.
@@ -22,6 +28,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 
 CHECKPOINTS_NAME = "checkpoints"
 _WRITING = ".partial"
+_REMOVING = ".old"
 
 
 class Checkpoints:
@@ -50,17 +57,23 @@ class Checkpoints:
         self.finish()
         target = self.directory / f"{samples}{_WRITING}"
 
-        def prepare() -> None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-
-        self._ranks.lead(prepare)
+        self._ranks.lead(self._make_room)
         alone = self._ranks.size == 1
         future = dcp.async_save(state, checkpoint_id=target, process_group=self._group, no_dist=alone)
         assert isinstance(future, Future)
         self._pending = future, samples
         if wait:
             self.finish()
+
+    def _make_room(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what a killed run was about to write or to remove."""
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            if path.suffix in (_WRITING, _REMOVING):
+                shutil.rmtree(path, ignore_errors=True)
 
     def poll(self) -> None:
         """Give the checkpoint its name if it is whole by now. With several ranks that waits for `finish`."""
@@ -74,41 +87,69 @@ class Checkpoints:
         (future, samples), self._pending = self._pending, None
         target = self.directory / str(samples)
 
-        def wait() -> None:
-            try:
-                future.result()
-            except (Exception, CheckpointException) as error:  # which is no Exception
-                why = _first_os_error(error)
-                raise StorageError(
-                    f"the checkpoint cannot be written: {why}",
-                    target,
-                    "make room; the same command goes on from the one before",
-                ) from error
-
-        def publish() -> None:
-            shutil.rmtree(target, ignore_errors=True)
-            target.with_name(target.name + _WRITING).rename(target)
-            for old in self._whole()[: -self._keep]:
-                shutil.rmtree(self.directory / str(old))
-
         try:
-            self._ranks.together(wait)
+            self._ranks.together(_wait_for, future, target)
         except StorageError:
             shutil.rmtree(target.with_name(target.name + _WRITING), ignore_errors=True)
             raise
-        self._ranks.lead(publish)
+        self._ranks.lead(self._publish, target)
+
+    def _publish(self, target: Path) -> None:
+        """Give the checkpoint that is whole its name, and remove those that are too many."""
+        _remove(target)
+        target.with_name(target.name + _WRITING).rename(target)
+        for samples in self._whole()[: -self._keep]:
+            _remove(self.directory / str(samples))
 
     def read(self, state: dict[str, Any], samples: int) -> None:
-        """Fill `state` in place from the checkpoint after `samples` samples. Raises StorageError when it is damaged."""
+        """Fill the tensors of `state` in place from the checkpoint after `samples` samples; no code of it runs. Raises
+        StorageError when it is damaged."""
         checkpoint = self.directory / str(samples)
+        hint = "remove it to go on from the one before"
         try:
-            dcp.load(state, checkpoint_id=checkpoint, no_dist=self._ranks.size == 1)
+            metadata = self._ranks.together(read_metadata, checkpoint)
+            reader = _Reader(checkpoint, metadata)
+            dcp.load(state, storage_reader=reader, planner=_TensorsAlone(), no_dist=self._ranks.size == 1)
+        except CheckpointError as error:
+            raise StorageError(f"the checkpoint cannot be read: {error.what}", error.where, hint) from error
         except (Exception, CheckpointException) as error:
-            raise StorageError(
-                f"the checkpoint cannot be read: {_first_os_error(error)}",
-                checkpoint,
-                "remove it to go on from the one before",
-            ) from error
+            raise StorageError(f"the checkpoint cannot be read: {_first_os_error(error)}", checkpoint, hint) from error
+
+
+class _Reader(dcp.FileSystemReader):
+    """Reads tensors as `metadata`, which have been checked, say; torch's own unpickles them."""
+
+    def __init__(self, path: Path, metadata: Metadata) -> None:
+        super().__init__(path)
+        self._metadata = metadata
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        return self._metadata
+
+
+class _TensorsAlone(DefaultLoadPlanner):
+    """Loads no objects, which torch's own planner unpickles."""
+
+    def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
+        raise ValueError(f"{read_item.dest_index.fqn} is no tensor")
+
+
+def _wait_for(future: Future[Any], target: Path) -> None:
+    try:
+        future.result()
+    except (Exception, CheckpointException) as error:  # which is no Exception
+        why = _first_os_error(error)
+        hint = "make room; the same command goes on from the one before"
+        raise StorageError(f"the checkpoint cannot be written: {why}", target, hint) from error
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, which is none from the first moment on."""
+    old = checkpoint.with_name(checkpoint.name + _REMOVING)
+    if checkpoint.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        checkpoint.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _first_os_error(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from soupkit.errors import UsageError
-from soupkit.files import storage_error
+from soupkit.files import storage_error, write_whole
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -46,14 +46,15 @@ class Curves:
             for line in self._path.read_text("utf-8").splitlines() if self._path.is_file() else ():
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                    past = entry["samples"] > samples
+                except (ValueError, TypeError, KeyError, RecursionError):
                     break  # the line that a kill cut short
-                if entry["samples"] <= samples:
+                if not past:
                     kept.append(line)
                     self._scored = entry["samples"] if "scores" in entry else self._scored
-            self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
         except OSError as error:
             raise storage_error(error, self._path, 0) from error
+        write_whole(self._path, "".join(f"{line}\n" for line in kept))
         makers: dict[Tracker, Callable[[Path, int, str], _Sink]] = {"tensorboard": _TensorBoard, "trackio": _Trackio}
         self._sinks: list[_Sink] = [makers[name](directory, samples, run) for name in report_to]
 

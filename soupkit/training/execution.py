@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from soupkit.checkpoint.run_record import (
     read_run,
     write_run,
 )
+from soupkit.errors import StorageError
 from soupkit.evaluation.adapter import Tokenizer
 from soupkit.progress import Progress
 from soupkit.training.checkpoints import CHECKPOINTS_NAME, Checkpoints
@@ -51,7 +53,7 @@ def carry_out(context: RunContext) -> FinishedRun:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or all ranks of a machine would open a context on its first GPU
     entry, ranks = context.entry, context.ranks
-    model, tokenizer = ranks.together(build, entry, context.start, device)
+    model, tokenizer = ranks.together(build, entry, context.start, device, context.progress)
     model = parallelize(
         model, ranks, shard=entry.shard, checkpointing=entry.grad_checkpointing, precision=entry.precision,
         compile=entry.compile,
@@ -63,6 +65,7 @@ def carry_out(context: RunContext) -> FinishedRun:
     average = start_average(model) if entry.ema is not None else None
     state = TrainState(model, build_optimizer(model, entry), average)
     checkpoints = Checkpoints(context.work / CHECKPOINTS_NAME, entry.keep, ranks)
+    ranks.lead(checkpoints.sweep)
     newest = checkpoints.newest()
     if newest is not None:
         state.restore(checkpoints, newest)
@@ -164,7 +167,7 @@ def _write_end(
     context: RunContext, state: TrainState, weights: dict[str, Tensor], average: dict[str, Tensor] | None,
     data: tuple[SourceRecord, ...], machine: dict[str, Any],
 ) -> FinishedRun:  # fmt: skip
-    """Write the final weights and the record, and remove what only a continuation would need."""
+    """Write the final weights and, when those are whole, the record."""
     entry, start, work = context.entry, context.start, context.work
     write_model(work, weights, start.config, start.tokenizer_files)
     if average is not None:
@@ -186,5 +189,17 @@ def _write_end(
         output=output,
     )
     write_run(work, record)
-    shutil.rmtree(work / CHECKPOINTS_NAME, ignore_errors=True)
     return record
+
+
+def finish(work: Path, record: FinishedRun) -> None:
+    """Remove from the directory of a run that is over what only a continuation would need.
+
+    Raises StorageError when its weights are not those that its record names.
+    """
+    with open_checkpoint(work) as written:
+        if fingerprint(written).value != record.output.fingerprint:
+            raise StorageError(
+                "its weights are not those that its record names", work, "remove it, and the run is trained again"
+            )
+    shutil.rmtree(work / CHECKPOINTS_NAME, ignore_errors=True)

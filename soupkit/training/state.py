@@ -14,6 +14,7 @@ from soupkit.training.checkpoints import Checkpoints
 MODEL = "model"
 OPTIMIZER = "optimizer"
 AVERAGE = "average"
+_SETTINGS = "param_groups"  # of the optimizer, as torch calls them
 COUNTS = "counts"  # int64 [3]: steps, skipped steps, damaged samples
 
 
@@ -39,6 +40,9 @@ class TrainState:
     def restore(self, checkpoints: Checkpoints, samples: int) -> None:
         """Go on from the checkpoint after `samples` samples. Raises StorageError when it is damaged."""
         state = self.state()
+        # The entry says what they are. Nothing but tensors is read: anything else in a checkpoint may be code.
+        settings = state[OPTIMIZER].pop(_SETTINGS)
         checkpoints.read(state, samples)
+        state[OPTIMIZER][_SETTINGS] = settings
         set_state_dict(self.model, self.optimizer, model_state_dict=state[MODEL], optim_state_dict=state[OPTIMIZER])
         self.step, self.skipped, self.damaged = (int(n) for n in state[COUNTS])

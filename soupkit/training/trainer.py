@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from soupkit.checkpoint.partial import PartialDirectory, partial_path
+from soupkit.checkpoint.partial import PartialDirectory, check_target, partial_path, sweep
 from soupkit.checkpoint.reference import open_headers
-from soupkit.checkpoint.run_record import FinishedRun, RunRecord, read_run, write_run
+from soupkit.checkpoint.run_record import RECORD_NAME, FinishedRun, RunRecord, read_run, write_run
 from soupkit.device import choose_device
 from soupkit.errors import StorageError, UsageError
 from soupkit.progress import SILENT, Progress
@@ -21,7 +21,7 @@ from soupkit.training.cpu_share import share_of_cores
 from soupkit.training.curves import check_trackers
 from soupkit.training.data.batches import killed_workers_said
 from soupkit.training.entry import TrainEntry
-from soupkit.training.execution import carry_out
+from soupkit.training.execution import carry_out, finish
 from soupkit.training.model import find_config, find_start
 from soupkit.training.options import TrainOptions
 from soupkit.training.signals import stop_signals
@@ -60,6 +60,7 @@ def train(
     entry = entry if isinstance(entry, TrainEntry) else _checked(entry)
     started = time.perf_counter()
     target = Path(output)
+    check_target(target)
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         _check_share(entry, ranks)
@@ -74,7 +75,7 @@ def train(
         start = ranks.together(find_start, entry, progress)
         identity = identity_of(entry, start)
         if target.exists() and not options.fresh:
-            record = _same_run(target, identity)
+            record = ranks.lead(_same_run, target, identity)
             progress.note(f"{target} is there already")
             return _result(record, target, "kept", started)
         if options.dry_run:
@@ -82,15 +83,16 @@ def train(
                 _refuse_another(begun, identity, partial_path(target))
                 _tell_progress(entry, partial_path(target), ranks, progress)
             return _planned(entry, target)
-        partial = PartialDirectory(target)
-        ranks.lead(_claim, stack, partial, identity, fresh=options.fresh)
-        with stop_signals() as stop, killed_workers_said():
-            context = RunContext(
-                entry, start, identity, partial.path, ranks, device, cores, options, stop, progress
-            )  # fmt: skip
-            record = carry_out(context)
-        ranks.lead(partial.publish, replace=options.fresh)
-        return _result(record, target, "trained", started)
+        partial = PartialDirectory(target, "train", recognises=_is_a_run)
+        finished = ranks.lead(_claim, stack, partial, identity, fresh=options.fresh)
+        if finished is None:
+            with stop_signals() as stop, killed_workers_said():
+                context = RunContext(
+                    entry, start, identity, partial.path, ranks, device, cores, options, stop, progress
+                )  # fmt: skip
+                finished = carry_out(context)
+        ranks.lead(_put_in_place, partial, finished, replace=options.fresh)
+        return _result(finished, target, "trained", started)
 
 
 def _checked(fields: dict[str, Any]) -> TrainEntry:
@@ -141,7 +143,12 @@ def _same_run(target: Path, identity: dict[str, Any]) -> FinishedRun:
     record = read_run(target)
     if not isinstance(record, FinishedRun) or record.identity != identity:
         what = "is there already and is not this run" + _difference(record, identity)
-        raise StorageError(what, target, "choose another -o, or --fresh")
+        hint = "choose another -o, or --fresh"
+        unfinished = partial_path(target)
+        if isinstance(begun := read_run(unfinished), FinishedRun) and begun.identity == identity:
+            hint = f"move it away: this run is whole in {unfinished}, and the same command puts it in place"
+        raise StorageError(what, target, hint)
+    sweep(target)
     return record
 
 
@@ -152,21 +159,41 @@ def _difference(record: RunRecord | None, identity: dict[str, Any]) -> str:
 
 
 def _tell_progress(entry: TrainEntry, work: Path, ranks: Ranks, progress: Progress) -> None:
+    if isinstance(read_run(work), FinishedRun):
+        progress.note("is over, and would be put in place")
+        return
     after = Checkpoints(work / CHECKPOINTS_NAME, entry.keep, ranks).newest() or 0
     progress.note(f"would go on after {after:,} of {entry.steps * entry.batch_size:,} samples")
 
 
-def _claim(stack: ExitStack, partial: PartialDirectory, identity: dict[str, Any], *, fresh: bool) -> None:
-    """Hold the unfinished directory until the end of `stack`. Raises StorageError when another run's is there."""
+def _is_a_run(directory: Path) -> bool:
+    """Whether an unfinished directory without a mark is one of a training: it has a record."""
+    return read_run(directory) is not None
+
+
+def _claim(
+    stack: ExitStack, partial: PartialDirectory, identity: dict[str, Any], *, fresh: bool
+) -> FinishedRun | None:  # fmt: skip
+    """Hold the unfinished directory until the end of `stack`, and return the record of the run when it is over already.
+
+    Raises StorageError when another run's is there.
+    """
     stack.enter_context(partial)
     if fresh:
+        (partial.path / RECORD_NAME).unlink(missing_ok=True)  # first: without it nothing else here goes on
         partial.clear()
     before = read_run(partial.path)
     if before is None:
         partial.clear()
         write_run(partial.path, RunRecord(soupkit=__version__, identity=identity))
-    else:
-        _refuse_another(before, identity, partial.path)
+        return None
+    _refuse_another(before, identity, partial.path)
+    return before if isinstance(before, FinishedRun) else None
+
+
+def _put_in_place(partial: PartialDirectory, record: FinishedRun, *, replace: bool) -> None:
+    finish(partial.path, record)
+    partial.publish(replace=replace)
 
 
 def _refuse_another(begun: RunRecord, identity: dict[str, Any], unfinished: Path) -> None:

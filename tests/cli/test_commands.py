@@ -20,7 +20,7 @@ from tests.conftest import random_state, save
 from tests.processes import environment, soupkit
 
 COMMANDS = Typer()
-register(COMMANDS, debug=False)
+register(COMMANDS)
 
 
 def modules_after(code: str) -> set[str]:

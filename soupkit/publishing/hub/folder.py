@@ -89,8 +89,7 @@ def write_folder(contents: Contents, folder: Path, planned: FolderPlan, progress
     Killed, the same call ends it. Raises StorageError; CheckpointError for a file that is not written as it should be.
     """
     changed = [file for file in planned.files if file.status != "same"]
-    with PartialDirectory(folder) as partial:
-        _check_partial(partial.path)
+    with PartialDirectory(folder, "push") as partial:
         partial.clear()
         try:
             record = json.dumps({file.path: file.sha256 for file in planned.files})
@@ -98,18 +97,19 @@ def write_folder(contents: Contents, folder: Path, planned: FolderPlan, progress
             _stage(contents, changed, partial.path / _STAGED, folder, progress)
             if folder.exists():
                 _put_in_place(changed, planned.removed, partial.path / _STAGED, folder)
-            else:
-                (partial.path / _STAGED).rename(folder)
         except OSError as error:
             raise storage_error(error, Path(error.filename or folder), 0) from error
-        _discard(partial)
+        if folder.exists():
+            _discard(partial)
+        else:
+            partial.publish(partial.path / _STAGED)
 
 
 def sweep(folder: Path) -> None:
     """Remove what a run that was killed right before its end left beside `folder`."""
     left = partial_path(folder)
     if left.is_dir() and ((left / _RECORD).is_file() or {p.name for p in left.iterdir()} <= {"lock"}):
-        with PartialDirectory(folder) as partial:
+        with suppress(StorageError), PartialDirectory(folder, "push") as partial:  # another command's, or at work
             _discard(partial)
 
 
@@ -160,13 +160,6 @@ def _link(file: Path, path: Path) -> None:
         os.link(file.resolve(), path)
     except OSError:  # another disk, or one that knows no links
         shutil.copyfile(file, path)
-
-
-def _check_partial(partial: Path) -> None:
-    """Raise StorageError for an unfinished output of another command."""
-    foreign = [p.name for p in partial.iterdir() if p.name not in ("lock", _RECORD, _STAGED)]
-    if foreign:
-        raise StorageError(f"holds the unfinished work of another command ({foreign[0]})", partial, "move it away")
 
 
 def _made_files(folder: Path) -> dict[str, set[str]]:

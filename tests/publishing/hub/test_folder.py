@@ -149,7 +149,7 @@ def test_the_unfinished_work_of_another_command_is_left_alone(soup: Path, tmp_pa
     partial = tmp_path / "hub.partial"
     partial.mkdir()
     (partial / "model.safetensors").write_text("half a merge")
-    with pytest.raises(StorageError, match="unfinished work of another command"):
+    with pytest.raises(StorageError, match="`soupkit push` has not written"):
         in_folder(soup, tmp_path / "hub")
     assert (partial / "model.safetensors").read_text() == "half a merge"
 
