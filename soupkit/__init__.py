@@ -13,7 +13,8 @@ _PUBLIC = {
     "merge": "soupkit.merging",
     "evaluate": "soupkit.evaluation",
     "Evaluator": "soupkit.evaluation",
-    "greedy_search": "soupkit.search",
+    "search": "soupkit.search.run_search",
+    "greedy_search": "soupkit.search.run_search",
     "train": "soupkit.training",
     "publish": "soupkit.publishing.hub.push",
     "run_recipe": "soupkit.recipe.run",
@@ -31,6 +32,7 @@ __all__ = [
     "open_checkpoint",
     "publish",
     "run_recipe",
+    "search",
     "train",
 ]
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from soupkit.merging import merge
     from soupkit.publishing.hub.push import publish
     from soupkit.recipe.run import run_recipe
-    from soupkit.search import greedy_search
+    from soupkit.search import greedy_search, search
     from soupkit.training import train
 
 

@@ -16,6 +16,7 @@ from threading import RLock
 from typing import Any, Generic, Protocol, TypeVar
 
 from soupkit.errors import SoupkitError, UsageError
+from soupkit.text import visible
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(@\d+)?")  # `@5` as in recall@5
 _OURS = "soupkit"
@@ -65,6 +66,7 @@ class Table(Mapping[str, R], Generic[R]):
         self._modules = modules
         self._rows: dict[str, R] = {}
         self._packages: dict[str, str] = {}
+        self._module_of: dict[str, str] = {}  # of soupkit's own rows
         self._broken: list[BrokenPlugin] = []
         self._loading: str | None = None  # the package whose rows are being added
         self._loaded = False
@@ -96,6 +98,8 @@ class Table(Mapping[str, R], Generic[R]):
                 )
             self._rows[row.name] = row
             self._packages[row.name] = package
+            if ours:
+                self._module_of[row.name] = module
             return row
 
     def find(self, name: str) -> R:
@@ -140,12 +144,19 @@ class Table(Mapping[str, R], Generic[R]):
                 self._loading = _OURS
                 for module in self._modules:
                     import_module(module)
+                self._order_own_rows()
                 self._loaded = True
                 for entry in sorted(entry_points(group=self.group), key=lambda e: (_package(e), e.name)):
                     self._loading = _package(entry)
                     self._load_entry(entry)
             finally:
                 self._loading = None
+
+    def _order_own_rows(self) -> None:
+        """Put soupkit's own rows into the order of their modules, whichever of them was imported first."""
+        own = sorted(self._module_of, key=lambda name: self._modules.index(self._module_of[name]))
+        others = [name for name in self._rows if name not in self._module_of]
+        self._rows = {name: self._rows[name] for name in (*own, *others)}
 
     def _load_entry(self, entry: EntryPoint) -> None:
         """Add the rows that `entry` stands for: a row, a list of rows, or a module or function that adds its own."""
@@ -161,6 +172,7 @@ class Table(Mapping[str, R], Generic[R]):
             self._rows = before
             self._packages = {name: self._packages[name] for name in before}
             said = error.sentence if isinstance(error, SoupkitError) else f"{type(error).__name__}: {error}"
+            said = visible(" ".join(said.split()))  # one line, whatever the stranger wrote
             self._broken.append(BrokenPlugin(_package(entry), entry.name, said))
             warnings.warn(str(self._broken[-1]), PluginWarning, stacklevel=2)
 

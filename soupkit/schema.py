@@ -21,6 +21,13 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 KeyPath = tuple[str | int, ...]  # the keys and list positions that lead to a value: ("train", "a", "data", 0)
 
 
+LIMIT = 1 << 20  # bytes
+NODES = 100_000
+DEPTH = 50
+_DIGITS = 40
+_TEXT, _INTEGER, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "merge"))
+
+
 def refusal(error: UsageError, key_path: tuple[str, ...] = ()) -> PydanticCustomError:
     """Return what a validator of an entry raises to say `error` of its field, or of what is at `key_path` in it."""
     return PydanticCustomError("refused", "{what}", {"what": error.what, "hint": error.hint, "key_path": key_path})
@@ -30,37 +37,66 @@ class Document:
     """A YAML file: its `data`, and the line that each of its keys stands on."""
 
     def __init__(self, path: Path) -> None:
-        """Read `path`. Raises UsageError when it cannot be read, is not YAML, or names a key twice."""
+        """Read `path`. Raises UsageError when it cannot be read, is not YAML, names a key twice or a key that is no
+        text, or is beyond the limits: LIMIT bytes, NODES values with all that aliases stand for, DEPTH levels."""
         self.path = path
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot be read: {error}", path, "check the path; a recipe is UTF-8 text") from error
         self._lines: dict[KeyPath, int] = {}
+        self._left = NODES
         try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            loader = yaml.SafeLoader(self._read())
+            root = loader.get_single_node()
             if root is not None:
-                self._note_lines(root, ())
-            self.data: Any = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
+                self._walk(root, (), ())
+            self.data: Any = loader.construct_document(root) if root is not None else None
+        except (yaml.YAMLError, RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{path}, line {mark.line + 1}" if mark else path
-            raise UsageError(
-                f"is not valid YAML: {getattr(error, 'problem', error)}", where, "correct it there"
-            ) from error
+            what = f"is not valid YAML: {getattr(error, 'problem', None) or error}"
+            raise UsageError(what[:300], where, "correct it there") from error
 
-    def _note_lines(self, node: yaml.Node, key_path: KeyPath) -> None:
-        self._lines.setdefault(key_path, node.start_mark.line + 1)
+    def _read(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(LIMIT + 1)
+            if len(content) > LIMIT:
+                raise UsageError(f"is larger than {LIMIT >> 20} MiB", self.path, "is it a recipe?")
+            return content.decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot be read: {error}", self.path, "check the path; a recipe is UTF-8 text") from error
+
+    def _walk(self, node: yaml.Node, key_path: KeyPath, around: tuple[yaml.Node, ...]) -> None:
+        """Note the lines of what is in `node`, and refuse what no recipe needs; `around` are the nodes it is in."""
+        line = node.start_mark.line + 1
+        self._lines.setdefault(key_path, line)
+        self._left -= 1
+        if self._left < 0:
+            hint = "an alias counts with all that it stands for; a sweep makes many runs from one"
+            self.refuse(f"holds more than {NODES:,} values", key_path, line=line, hint=hint)
+        if node in around:
+            self.refuse("an alias stands for what it is in", key_path, line=line, hint="write it out")
+        if len(around) > DEPTH:
+            self.refuse(f"is nested more than {DEPTH} levels deep", key_path, line=line, hint="write it flatter")
+        around = (*around, node)
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
+                self._check_key(key, key_path)
                 inner = (*key_path, str(key.value))
-                if inner in self._lines:
-                    self.refuse(f"names {key.value!r} twice", inner, line=key.start_mark.line + 1)
+                if inner in self._lines and inner[-1] != "<<":
+                    what = f"names {key.value!r} twice"
+                    self.refuse(what, inner, line=key.start_mark.line + 1, hint="remove one of the two")
                 self._lines[inner] = key.start_mark.line + 1
-                self._note_lines(value, inner)
+                self._walk(value, inner, around)
         elif isinstance(node, yaml.SequenceNode):
             for i, value in enumerate(node.value):
-                self._note_lines(value, (*key_path, i))
+                self._walk(value, (*key_path, i), around)
+        elif node.tag == _INTEGER and len(node.value) > _DIGITS:
+            self.refuse("is too long a number", key_path, line=line, hint=f"at most {_DIGITS} digits")
+
+    def _check_key(self, key: yaml.Node, key_path: KeyPath) -> None:
+        if key.tag not in (_TEXT, _MERGE):
+            text = key.value if isinstance(key, yaml.ScalarNode) else "a list or a map"
+            hint = "write it in quotes" if isinstance(key, yaml.ScalarNode) else "name it by a word"
+            self.refuse(f"the key {text:.50} is no text", key_path, line=key.start_mark.line + 1, hint=hint)
 
     def refuse(self, what: str, key_path: KeyPath, *, line: int | None = None, hint: str = "") -> NoReturn:
         """Raise UsageError about what stands at `key_path`, with its line."""

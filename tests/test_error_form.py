@@ -11,7 +11,7 @@ from soupkit import errors
 
 PACKAGE = Path(soupkit.__file__).parent
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
-FLOORS = ("checkpoint", "cli", "evaluation", "merging", "publishing", "recipe", "training")
+FLOORS = ("checkpoint", "cli", "evaluation", "merging", "publishing", "recipe", "search", "training")
 
 
 def incomplete(path: Path) -> Iterator[str]:

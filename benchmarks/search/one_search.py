@@ -103,7 +103,7 @@ def searched(
         document = greedy_search(
             refs, Path(directory) / "soup", tasks=[task], evaluation=evaluation, progress=phases,
             search=SearchOptions(stopping="exact" if way == "scored" else way),
-        ).document  # fmt: skip
+        ).document.to_dict()  # fmt: skip
         seconds = now() - started
     trials = document["decisions"][1:]
     rejected = [d["images"] for d in trials if d["decision"] == "rejected"]

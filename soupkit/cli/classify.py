@@ -36,12 +36,14 @@ def classify(
     from rich.text import Text
 
     from soupkit.cli.output import plain_console, print_json
+    from soupkit.cli.progress import terminal_progress
     from soupkit.evaluation.classify import label_images
 
     started = time.perf_counter()
     result = label_images(
-        ref, images, label or [], model=model, preprocess=preprocess, device=device, precision=precision
-    )
+        ref, images, label or [], model=model, preprocess=preprocess, device=device, precision=precision,
+        progress=terminal_progress(),
+    )  # fmt: skip
     if as_json:
         found = [
             {"image": str(path), "probabilities": dict(zip(result.labels, row, strict=True))}

@@ -16,7 +16,6 @@ from soupkit.cli import (
     demo,
     doctor,
     evaluate,
-    greedy_search,
     inspect,
     interpolate,
     merge,
@@ -24,6 +23,7 @@ from soupkit.cli import (
     push,
     report,
     run,
+    search,
     train,
 )
 from soupkit.cli.errors import report as report_error
@@ -36,7 +36,7 @@ _COMMANDS: dict[str, tuple[tuple[Any, Callable[..., None]], ...]] = {
         (demo, demo.demo),
         (train, train.train),
         (merge, merge.merge),
-        (greedy_search, greedy_search.greedy_search),
+        (search, search.search),
         (interpolate, interpolate.interpolate),
         (run, run.run),
     ),
@@ -62,15 +62,18 @@ def register(app: typer.Typer) -> None:
     """Add every command to `app`."""
     for group, commands in _COMMANDS.items():
         for module, command in commands:
-            name = command.__name__.replace("_", "-")
-            add = app.command(name, help=module.HELP, cls=_class_of(module), rich_help_panel=group)
-            add(_reporting(command, name))
+            name, earlier = command.__name__.replace("_", "-"), getattr(module, "EARLIER_NAMES", ())
+            for called in (name, *earlier):
+                kind, hidden = _class_of(module), called in earlier
+                add = app.command(called, help=module.HELP, cls=kind, rich_help_panel=group, hidden=hidden)
+                add(_reporting(command, called))
 
 
 def _class_of(module: Any) -> type[HelpCommand]:
     """Return the class of a command; the help of one with `full_help` lists a table, loaded when the help is shown."""
+    kind = getattr(module, "COMMAND_CLASS", HelpCommand)
     full_help = getattr(module, "full_help", None)
-    return type("Command", (HelpCommand,), {"late_help": staticmethod(full_help)}) if full_help else HelpCommand
+    return type("Command", (kind,), {"late_help": staticmethod(full_help)}) if full_help else kind
 
 
 def _reporting(command: Callable[..., None], name: str) -> Callable[..., None]:

@@ -1,6 +1,5 @@
 """`soupkit demo`: the whole job in miniature, on the handwritten digits that the package ships."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +46,7 @@ def demo(
     from soupkit.evaluation import EvaluationOptions
     from soupkit.evaluation.scores_document import SCORES, read_scores_document
     from soupkit.recipe.run import run_recipe
+    from soupkit.search.document import read_search
     from soupkit.training import TrainOptions
 
     cache = cache_directory(None, no_cache)
@@ -60,14 +60,15 @@ def demo(
         show(result, as_json)
         return
     scores = {Path(score.ref).name: asdict(score) for score in read_scores_document(output / SCORES).scores}
-    search = json.loads((output / "soup" / "greedy" / "search.json").read_text("utf-8"))
+    search = read_search(output / "soup" / "greedy")
+    assert search is not None  # the recipe has just written it
     if as_json:
-        print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search["selected"]})
+        print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search.selected})
     else:
-        _show(scores, search, result)
+        _show(scores, search.selected, result)
 
 
-def _show(scores: dict[str, Any], search: dict[str, Any], result: "RunResult") -> None:
+def _show(scores: dict[str, Any], selected: tuple[str, ...], result: "RunResult") -> None:
     """Say what each model scores, what the search gained, and where everything is."""
     from rich.table import Table
 
@@ -90,8 +91,8 @@ def _show(scores: dict[str, Any], search: dict[str, Any], result: "RunResult") -
     first = max(ingredients, key=ingredients.__getitem__)
     soup = scores["greedy"]["value"]
     gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
-    chosen = ", ".join(Path(ref).name for ref in search["selected"])
-    every = ", all of them" if len(search["selected"]) == len(ingredients) else ""
+    chosen = ", ".join(Path(ref).name for ref in selected)
+    every = ", all of them" if len(selected) == len(ingredients) else ""
     console.print(
         f"the search chose {chosen}{every}: {gained[0]} points against the best ingredient ({first}), {gained[1]} "
         "against the uniform soup",

@@ -1,6 +1,7 @@
 """`soupkit evaluate`: zero-shot scores of any number of checkpoints, in one pass."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,10 +23,9 @@ for byte run once.
     digits                     shipped; splits train, val, test
     wds/vtab/cifar10, CIFAR-10 CLIP_benchmark's name or the one in open_clip's results table, below --data-root
     imagenet-shift             ImageNet, V2, A, R, Sketch and ObjectNet
-    datacomp-38                the literature's 38, as far as they can be scored (all but five)
+    openclip-38, datacomp-38   the literature's 38: those whose data are there, and all or an error
     a folder                   CLIP_benchmark's WebDataset layout, an image folder, or a CSV of path and label
 
-Of the 38, WinoGAViL, iWildCam, FMoW, Dollar Street and GeoDE are not there yet: their metrics are.
 Decoded images and scores are kept in the cache (--cache); what is there is not done again. Several GPUs or machines:
 torchrun --nproc-per-node 8 -m soupkit evaluate ...
 """
@@ -43,6 +43,12 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write the scores in open_clip's columns to FILE.")
+    ] = None,
     output: DocumentFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,9 +58,11 @@ def evaluate(
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
+    from soupkit.evaluation.results_table import write_results_table
     from soupkit.evaluation.scores_document import ScoresDocument
 
     check_file(output)
+    check_file(results, "--csv")
     options = replace(scoring.evaluation, scores=not no_score_cache, compile=compile_tower)
     result = run_evaluate(
         refs or [],
@@ -63,6 +71,7 @@ def evaluate(
         model=scoring.model,
         preprocess=scoring.preprocess,
         options=options,
+        calibration=calibration,
         progress=terminal_progress(),
     )
     if not first_rank():
@@ -70,6 +79,8 @@ def evaluate(
     for note in result.notes:
         say(note)
     document = ScoresDocument.of(result, options.limit).fields()
+    if results is not None:
+        write_results_table(results, result.scores)
     if output is not None:
         write_json(output, "evaluate", document)
     if as_json:

@@ -1,12 +1,15 @@
 """`soupkit interpolate`: the curve between a base and its fine-tune."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from soupkit.cli.options import AsJson, DocumentFile, ReportTask
 from soupkit.cli.scoring import Scoring, scores
+
+if TYPE_CHECKING:
+    from soupkit.search.interpolation_document import InterpolationDocument
 
 HELP = """\
 Score the models between a base and its fine-tune (WiSE-FT): base + alpha (fine-tune - base) for alpha from 0 to 1. With
@@ -65,7 +68,7 @@ def interpolate(
         return
     for note in result.notes:
         say(note)
-    document = {**result.document, "seconds": result.seconds}
+    document = {**result.document.to_dict(), "seconds": result.seconds}
     if output is not None:
         write_json(output, "interpolate", document)
     if plot is not None:
@@ -73,19 +76,20 @@ def interpolate(
     if as_json:
         print_json("interpolate", document)
     else:
-        _show(document)
+        _show(result.document)
 
 
-def _show(document: dict[str, Any]) -> None:
+def _show(document: "InterpolationDocument") -> None:
     from rich.table import Table
 
     from soupkit.cli.output import plain_console
+    from soupkit.cli.search_output import in_percent
 
-    console, points = plain_console(), document["points"]
-    columns = [f"{s['task']}:{s['split']}\n{s['metric']}, %, n = {s['n']:,}" for s in points[0]["scores"]]
+    console, points = plain_console(), document.points
+    columns = [f"{s.task_and_split}\n{s.metric}, %, n = {s.n:,}" for s in points[0].scores]
     table = Table("alpha", *columns, box=None, pad_edge=False)
     for point in points:
-        cells = [f"{100 * s['value']:.2f} ({100 * s['low']:.1f} to {100 * s['high']:.1f})" for s in point["scores"]]
-        table.add_row(f"{point['alpha']:.3g}", *cells, style="bold" if point["alpha"] == document["best_alpha"] else "")
+        cells = [in_percent(s) for s in point.scores]
+        table.add_row(f"{point.alpha:.3g}", *cells, style="bold" if point.alpha == document.best_alpha else "")
     console.print(table)
-    console.print(f"best alpha on {document['task']}: {document['best_alpha']:.3g}")
+    console.print(f"best alpha on {document.task}: {document.best_alpha:.3g}")

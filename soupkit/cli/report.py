@@ -21,7 +21,7 @@ interpolation curve, two models' difference per task. The page needs no network;
 [bold]Inputs[/bold], as many as you like:
 
     DIR      a soup, a search or an interpolation: soup.json, scores.json, search.json, interpolation.json
-    .json    what evaluate -o, greedy-search --json and interpolate --json write
+    .json    what evaluate -o, search --json and interpolate --json write
     .csv     columns name, pretrained and one per task, as open_clip's openclip_results.csv; fractions
     .jsonl   model_name and a number per task, as the *_results.jsonl of model-soups
 

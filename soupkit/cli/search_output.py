@@ -1,29 +1,43 @@
 """What a search found, as a person reads it: the scores that matter, the members, and the images that it took."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from soupkit.search import SearchResult
+    from collections.abc import Sequence
+
+    from soupkit.search.document import SearchDocument, SearchScore
+    from soupkit.search.prepared import SearchPlan
+    from soupkit.search.run_search import SearchResult
 
 
-def show_plan(plan: dict[str, Any]) -> None:
+def result_fields(result: "SearchResult") -> dict[str, Any]:
+    """Return what `--json` prints: the plan of a dry run, or the document without its settings."""
+    said = asdict(result.plan) if result.plan is not None else result.document.to_dict()
+    fields = {k: v for k, v in said.items() if k not in ("schema", "settings")}
+    return {**fields, "status": result.status, "output": str(result.output), "seconds": result.seconds}
+
+
+def show_plan(plan: "SearchPlan") -> None:
     """Print what a dry run says."""
     from soupkit.cli.output import say
 
-    n, images = len(plan["ingredients"]), plan["images"]
-    say(f"would search {n} ingredients by {plan['strategy']} on {', '.join(plan['tasks'])}: {images:,} images")
-    say(f"their own scores: {n * images:,} images at most; each trial: {images:,} at most")
-    if plan["budget"]:
-        say(f"mixtures with weights of their own: {plan['budget']:,} at most")
+    n = len(plan.ingredients)
+    say(f"would search {n} ingredients by {plan.strategy} on {', '.join(plan.tasks)}: {plan.images:,} images")
+    say(f"their own scores: {n * plan.images:,} images at most; each trial: {plan.images:,} at most")
+    if plan.most_trials is not None:
+        say(f"trials: {plan.most_trials:,} at most")
+    if plan.mixtures:
+        say(f"mixtures with weights of their own: {plan.mixtures:,} at most")
 
 
 def show_search(result: "SearchResult") -> None:
     """Print what was found."""
     from soupkit.cli.output import plain_console
 
-    console, found = plain_console(), result.document
-    console.print(_scores(found))
-    for line in (*_members(found), *_experts(found), _cost(found)):
+    console, document = plain_console(), result.document
+    console.print(_scores(document))
+    for line in (*_members(document), *_experts(document), _cost(document)):
         console.print(line, soft_wrap=True)
     if result.status == "written":
         console.print(
@@ -31,63 +45,68 @@ def show_search(result: "SearchResult") -> None:
         )
 
 
-def _scores(found: dict[str, Any]) -> Any:
+def _scores(document: "SearchDocument") -> Any:
     """Return a table of the soup, the best ingredient and the uniform soup on every task."""
     from rich.table import Table
 
     table = Table("model", box=None, pad_edge=False)
     rows: dict[str, list[str]] = {"soup": [], "best ingredient": [], "uniform soup": []}
-    places = {found["best_ingredient"]["ref"]: "best ingredient", "uniform": "uniform soup"}
-    columns = [(found["score"], found["best_ingredient"], found["uniform"])]
-    for task in dict.fromkeys((s["task"], s["split"]) for s in found["report"]):
-        columns.append(tuple(s for s in found["report"] if (s["task"], s["split"]) == task))
+    row_of_ref = {document.best_ingredient.ref: "best ingredient"}
+    columns: list[Sequence[SearchScore]] = [[document.score, document.best_ingredient]]
+    if document.uniform is not None:
+        row_of_ref[document.uniform.ref] = "uniform soup"
+        columns[0] = [*columns[0], document.uniform]
+    for task in dict.fromkeys(s.task_and_split for s in document.report):
+        columns.append([s for s in document.report if s.task_and_split == task])
     for i, scores in enumerate(columns):
-        role = "selects" if i == 0 else "reports"
-        table.add_column(
-            f"{scores[0]['task']}:{scores[0]['split']}, {role}\n{scores[0]['metric']}, %, n = {scores[0]['n']:,}"
-        )
+        first, role = scores[0], "selects" if i == 0 else "reports"
+        table.add_column(f"{first.task_and_split}, {role}\n{first.metric}, %, n = {first.n:,}")
         for row, cells in rows.items():
-            score = next((s for s in scores if places.get(s["ref"], "soup") == row), scores[0])
-            cells.append(f"{100 * score['value']:.2f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})")
+            score = next((s for s in scores if row_of_ref.get(s.ref, "soup") == row), first)
+            cells.append(in_percent(score))
     for row, cells in rows.items():
         table.add_row(row, *cells)
     return table
 
 
-def _members(found: dict[str, Any]) -> list[str]:
+def in_percent(score: "SearchScore") -> str:
+    """Write a score in percent, with its interval where it has one."""
+    if score.low is None or score.high is None:
+        return f"{100 * score.value:.2f}"
+    return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def _members(document: "SearchDocument") -> list[str]:
     """Say who is in the soup, with which shares where they are not equal."""
-    refs, weights = found["selected"], found.get("weights", [1])
+    refs, weights = document.selected, document.weights
     if isinstance(weights, dict):
-        lines = ["the soup, with weights for each block of tensors:"]
-        for pattern, shares in weights.items():
-            lines.append(f"  {pattern}: {_mixture(refs, shares)}")
-        return lines
-    if len(set(weights)) > 1:
+        mixtures = [f"  {pattern}: {_mixture(refs, shares)}" for pattern, shares in weights.items()]
+        return ["the soup, with weights for each block of tensors:", *mixtures]
+    if weights is not None and len(set(weights)) > 1:
         return [f"the soup: {_mixture(refs, weights)}"]
     return [f"the soup, in the order of acceptance: {', '.join(refs)}"]
 
 
-def _mixture(refs: list[str], shares: list[float]) -> str:
+def _mixture(refs: "Sequence[str]", shares: "Sequence[float]") -> str:
     return ", ".join(f"{share:g} {ref}" for ref, share in zip(refs, shares, strict=True) if share)
 
 
-def _experts(found: dict[str, Any]) -> list[str]:
+def _experts(document: "SearchDocument") -> list[str]:
     """Say which tasks belong together, who is best on them, and what the ingredients contribute."""
-    lines = [f"expert on {', '.join(group['tasks'])}: {group['expert']}" for group in found.get("groups", ())]
-    if shapley := found.get("shapley"):
-        shares = ", ".join(f"{s['ref']} {100 * s['share']:.2f}" for s in shapley["shares"])
+    lines = [f"expert on {', '.join(group.tasks)}: {group.expert}" for group in document.groups or ()]
+    if (shapley := document.shapley) is not None:
+        shares = ", ".join(f"{s.ref} {100 * s.share:.2f}" for s in shapley.shares)
         lines.append(
-            f"Shapley shares of the soup's score, in points: {shares} ({shapley['scored']} of {shapley['subsets']} "
+            f"Shapley shares of the soup's score, in points: {shares} ({shapley.scored} of {shapley.subsets} "
             "subsets were scored)"
         )
     return lines
 
 
-def _cost(found: dict[str, Any]) -> str:
-    trials = [d for d in found["decisions"] if d["action"] != "start"]
-    kept = sum(d["decision"] == "accepted" for d in trials)
-    share = found["images_scored"] / found["images_full"] if found["images_full"] else 0.0
+def _cost(document: "SearchDocument") -> str:
+    trials = [d for d in document.decisions if d.action != "start"]
+    scored, full = document.images_scored or 0, document.images_full or 0
     return (
-        f"{len(trials)} trials, {kept} accepted; {found['images_scored']:,} images scored of the "
-        f"{found['images_full']:,} that a full search scores ({100 * share:.0f} %)"
+        f"{len(trials)} trials, {sum(d.accepted for d in trials)} accepted; {scored:,} images scored of the {full:,} "
+        f"that a full search scores ({100 * scored / full if full else 0:.0f} %)"
     )

@@ -22,6 +22,7 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
+from soupkit.progress import SILENT, Progress
 
 Tokenizer = Callable[[list[str]], Tensor]
 _CONFIG_HINT = "weights and open_clip_config.json are not of one model; name the right one with --model"
@@ -96,14 +97,49 @@ class _Unfilled(TorchFunctionMode):
         return function(*arguments, **(named or {}))
 
 
-def build_model(config: Config, device: torch.device, dtype: torch.dtype, *, random: bool = True) -> nn.Module:
+def asked_of_the_hub(config: Config) -> list[str]:
+    """Return the parts of a model that its config describes by a name on the Hub, which open_clip then asks there."""
+    model_cfg = config["model_cfg"]
+    image = model_cfg.get("vision_cfg", {}).get("timm_model_name")
+    text = model_cfg.get("text_cfg", {}).get("hf_model_name")
+    remote = isinstance(image, str) and image.startswith(("hf-hub:", "hf_hub:"))
+    local = not isinstance(text, str) or Path(text).exists()
+    return [f"its image tower {image}"] * remote + [f"its text tower {text}"] * (not local)
+
+
+@contextmanager
+def _no_code_of_others() -> Iterator[None]:
+    """Let transformers refuse a model that needs code of its own. It would ask on the terminal whether to run it."""
+    try:
+        from transformers import dynamic_module_utils
+    except ImportError:  # then no model can ask for it
+        yield
+        return
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = patience
+
+
+def build_model(
+    config: Config, device: torch.device, dtype: torch.dtype, *, random: bool = True, progress: Progress = SILENT
+) -> nn.Module:
     """Build the model of an `open_clip_config.json`, with the random weights that training begins with; without
-    `random` they are whatever lies in memory, to be filled from a checkpoint. Raises ArchitectureError."""
+    `random` they are whatever lies in memory, to be filled from a checkpoint.
+
+    Nothing is downloaded but the descriptions of towers that the config names on the Hub, which is said. No code of
+    others runs. Raises ArchitectureError.
+    """
     import open_clip
 
     text = config["model_cfg"].get("text_cfg", {})
+    for part in asked_of_the_hub(config):
+        progress.note(f"{part} is described on the Hub, which is asked for it")
+    code = _no_code_of_others() if text.get("hf_model_name") else nullcontext()
     try:
-        with _as_local_dir(config) as name, _quiet(), nullcontext() if random else _Unfilled():
+        with _as_local_dir(config) as name, _quiet(), code, nullcontext() if random else _Unfilled():
             model = open_clip.create_model(name, load_weights=False, pretrained_hf=False)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
         what = f"cannot be built by open_clip: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
@@ -143,6 +179,15 @@ def fill_model(model: nn.Module, checkpoint: Checkpoint) -> None:
                 tensor.copy_(checkpoint.read(name))
 
 
+def logit_scale(model: nn.Module, checkpoint: Checkpoint | None = None) -> float:
+    """Return what a zero-shot model multiplies cosines by: that of the weights in `checkpoint`, as exactly as they are
+    stored, or of those in `model`; 1 for a model that has none."""
+    stored = getattr(model, "logit_scale", None)
+    if checkpoint is not None and "logit_scale" in checkpoint.tensors:
+        stored = checkpoint.read("logit_scale")
+    return float(stored.detach().double().exp().reshape(-1)[0]) if isinstance(stored, Tensor) else 1.0
+
+
 def open_tokenizer(config: Config, files: tuple[Path, ...], where: object) -> Tokenizer:
     """Return the tokenizer that the model's config names. Nothing is downloaded.
 
@@ -150,7 +195,8 @@ def open_tokenizer(config: Config, files: tuple[Path, ...], where: object) -> To
     """
     import open_clip
 
-    name = config["model_cfg"].get("text_cfg", {}).get("hf_tokenizer_name")
+    text = config["model_cfg"].get("text_cfg", {})
+    name = text.get("hf_tokenizer_name")
     if name and not files:
         raise CheckpointError(
             f"has the tokenizer {name!r}, whose files are not beside the weights",
@@ -159,7 +205,8 @@ def open_tokenizer(config: Config, files: tuple[Path, ...], where: object) -> To
         )
     try:
         with _as_local_dir(config, files) as model_name:
-            return open_clip.get_tokenizer(model_name)
+            # Said here it counts before the config's own tokenizer_kwargs.
+            return open_clip.get_tokenizer(model_name, **({"trust_remote_code": False} if name else {}))
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(

@@ -16,6 +16,7 @@ from soupkit.errors import ArchitectureError, DataError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
 from soupkit.evaluation.options import precision_dtype
 from soupkit.evaluation.transform import Transform, decode_as_stored, open_transform
+from soupkit.progress import SILENT, Progress
 
 _SCALE = 100.0  # what open_clip's example multiplies cosines by, whatever the model's own logit scale
 
@@ -41,6 +42,7 @@ def label_images(
     preprocess: Path | None = None,
     device: str = "auto",
     precision: str | None = None,
+    progress: Progress = SILENT,
 ) -> Labelled:
     """Compare `images` with `labels` by the checkpoint `ref`.
 
@@ -62,7 +64,7 @@ def label_images(
             raise ArchitectureError("is no model that open_clip builds", ref, "say which it is with --model NAME")
         transform = open_transform(preprocess_of(config), ref)
         tokens = open_tokenizer(config, checkpoint.tokenizer_files, ref)(list(labels)).to(chosen)
-        live = build_model(config, chosen, dtype, random=False)
+        live = build_model(config, chosen, dtype, random=False, progress=progress)
         fill_model(live, checkpoint)
         print_of_weights = fingerprint(checkpoint).value
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (transform.mean, transform.std))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,16 +16,18 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import StorageError
 from soupkit.evaluation import image_pass
-from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
+from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, open_tokenizer, preprocess_of
+from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.kinds import KINDS
+from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Hits, Outcome, score_of
 from soupkit.evaluation.pixel_cache import open_pixels
 from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.prompts import PromptEncoder, tokenize
 from soupkit.evaluation.task import Score, Task
-from soupkit.evaluation.task_runs import TASK_RUNS, Look
+from soupkit.evaluation.task_runs import TASK_RUNS
 from soupkit.evaluation.transform import Transform, open_transform
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
@@ -75,7 +77,7 @@ class Evaluator:
             tokenize(tokenizer, KINDS[task.kind].texts(task, pixels))
             for task, pixels in zip(self.tasks, self.pixels, strict=True)
         ]
-        self.model: nn.Module = build_model(config, self.device, self.dtype, random=False)
+        self.model: nn.Module = build_model(config, self.device, self.dtype, random=False, progress=progress)
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
         self._how = image_pass.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
         self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
@@ -83,6 +85,7 @@ class Evaluator:
         # Whether a model's prompts go over their prefix tree: asked once, of the first weights it encodes with.
         self._uses_tree: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
         self._loaded = False
+        self.scale = 1.0  # what the weights that were loaded multiply cosines by
         if self.device.type == "cuda" and self.options.batch_size is None:
             # Found before anything is scored, so that all models are scored in batches of one size.
             size = transform.size
@@ -116,6 +119,7 @@ class Evaluator:
             self._uses_tree.pop(self.model, None)
         self._loaded = True
         self._how = replace(self._how, subject=checkpoint.ref)
+        self.scale = self._ranks.together(logit_scale, self.model, checkpoint)
 
     def score(
         self, model: nn.Module | None = None, *, ref: str = "", fingerprint: str | None = None,
@@ -127,7 +131,8 @@ class Evaluator:
 
     def outcomes(self, model: nn.Module | None = None, *, progress: Progress = SILENT) -> list[Outcome]:
         """Return what the live model, or `model`, does on every task."""
-        return [self.run(i, [self.text_side(i, model)], model, progress)[0] for i in range(len(self.tasks))]
+        outcomes = [self.run(i, [self.text_side(i, model)], model, progress)[0] for i in range(len(self.tasks))]
+        return [with_chances(outcome, logit_scale(model or self.model)) for outcome in outcomes]
 
     def text_side(self, task: int, model: nn.Module | None = None) -> Tensor:
         """Return what the text tower makes of task number `task`: the classifier, float32 [embed, classes], or for
@@ -159,19 +164,14 @@ class Evaluator:
         """
         live, pixels, kind = model or self.model, self.pixels[task], TASK_RUNS[self.tasks[task].kind]
         rows = self._share(pixels.rows)
-        parts = self._on_all(kind.look, live, text_sides, pixels, rows, progress)
+        keep_logits = any(needs(self.tasks[task], what) for what in ("logits", "chances"))
+
+        def look() -> Any:
+            how = replace(self._how, keep_logits=keep_logits)
+            return kind.look(live, text_sides, pixels, rows, how, progress)
+
+        parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
         return kind.outcomes(parts, text_sides, pixels, self.device)
-
-    def _on_all(
-        self, look: Look[T], live: nn.Module, text_sides: Sequence[Tensor], pixels: Pixels, rows: np.ndarray,
-        progress: Progress,
-    ) -> list[T]:  # fmt: skip
-        """Look at `rows`, which are this rank's own, and return what each of the ranks saw."""
-
-        def work() -> T:
-            return look(live, text_sides, pixels, rows, self._how, progress)
-
-        return self._ranks.gather(self._ranks.together(self._fitting, work, self._halve_images))
 
     @property
     def stride(self) -> int:

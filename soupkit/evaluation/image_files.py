@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import DataError
-from soupkit.evaluation.task import Sample
+from soupkit.evaluation.task import Sample, evenly
 from soupkit.evaluation.text_files import unreadable
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
@@ -52,6 +52,10 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def some(self, limit: int) -> list[int]:
+        """Return the numbers of `limit` samples, evenly spread."""
+        return evenly(len(self), limit)
 
     def read(self, index: int) -> Sample:
         """Return sample `index`. Raises DataError for a file that cannot be read."""

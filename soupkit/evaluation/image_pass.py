@@ -26,7 +26,8 @@ _CAPTIONS = 1024  # captions or images that are compared with all of the others 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """How images go through a model: where, `batch` at a time, in which dtype, normalised by `mean` and `std`, and
-    whether `torch.compile` makes one program of the tower; `subject` is what errors call the model."""
+    whether `torch.compile` makes one program of the tower; `keep_logits` has a classification's cosines kept, on disk;
+    `subject` is what errors call the model."""
 
     device: torch.device
     dtype: torch.dtype
@@ -34,6 +35,7 @@ class Pass:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     compiled: bool = False
+    keep_logits: bool = False
     subject: str = "the model"
 
     def tower(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -107,16 +109,25 @@ def classify(
     classes = classifiers[0].shape[1]
     top = min(_TOP, classes)
     right = torch.zeros(len(classifiers), len(rows), top, dtype=torch.bool, device=how.device)
+    chosen = torch.zeros(len(classifiers), len(rows), dtype=torch.int64, device=how.device)
+    kept = [on_disk(len(rows), classes).numpy() if how.keep_logits else None for _ in classifiers]
     done = 0
     for part, features in image_features(model, pixels, rows, how, progress):
         here = slice(done, done + len(part))
         for i, classifier in enumerate(classifiers):
-            ranked = (features @ classifier).topk(top, dim=1).indices
+            logits = features @ classifier
+            if (all_logits := kept[i]) is not None:
+                all_logits[here] = logits.cpu().numpy()
+            ranked = logits.topk(top, dim=1).indices
             right[i, here] = ranked == labels[here, None]
+            chosen[i, here] = ranked[:, 0]
         done += len(part)
     first = right[:, :, 0].cpu().numpy()
     five = right.any(dim=2).cpu().numpy() if classes >= _TOP else [None] * len(classifiers)
-    return [Hits(first[i], five[i], pixels.labels[rows]) for i in range(len(classifiers))]
+    predicted = chosen.cpu().numpy()
+    groups = pixels.groups[rows] if (pixels.groups >= 0).all() else None
+    labels_of_rows = pixels.labels[rows]
+    return [Hits(first[i], five[i], labels_of_rows, predicted[i], groups, kept[i]) for i in range(len(classifiers))]
 
 
 @torch.inference_mode()

@@ -18,6 +18,15 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
+def exact_bounds(hits: np.ndarray, n: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds of proportions of `hits` in `n`, int64 [k] each, none of which errs in more than `alpha` of all
+    cases (Clopper and Pearson 1934): float64 [k] lower ones, and upper ones."""
+    from scipy.stats import beta
+
+    low, high = beta.ppf(alpha, hits, n - hits + 1), beta.ppf(1 - alpha, hits + 1, n - hits)
+    return np.where(hits == 0, 0.0, low), np.where(hits == n, 1.0, high)
+
+
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     """Return the two-sided p-value of McNemar's exact test (1947) on two models' hits, bool [N] each.
 

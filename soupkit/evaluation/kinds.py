@@ -166,7 +166,42 @@ class Retrieval:
         return len(task.dataset) * 5
 
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), Multilabel(), Retrieval())}
+class Associations(Retrieval):
+    """Each image is a candidate in a game: its group. A model is to find those that go with the game's cue.
+
+    The label is 1 for a right candidate and 0 for the others; the caption is the cue as a prompt.
+    """
+
+    name, suffix, metric, has_classes = "associations", "", "jaccard_score_10_12", False
+    label_hint = "a game is candidate_images, candidates, cue and associations"
+
+    def parse(self, key: str, image: bytes, stored: bytes) -> Sample:
+        """Raise ValueError: games lie in tables, not in shards."""
+        raise ValueError("no game: games lie in tables (Arrow, Parquet), not in shards")
+
+    def check(self, task: Task, pixels: Pixels) -> None:
+        """Raise DataError where no game has all of its images."""
+        every, corrupt = set(pixels.groups.tolist()), set(np.delete(pixels.groups, pixels.rows).tolist())
+        if not every - corrupt:
+            raise DataError("has no game whose images can all be read", task.dataset.place, "get the images again")
+
+    def texts(self, task: Task, pixels: Pixels) -> Iterator[str]:
+        """Return the cue of every game, in the order of the games."""
+        _, first = np.unique(pixels.groups, return_index=True)
+        return (pixels.captions[row][0] for row in first)
+
+    def text_count(self, task: Task) -> int:
+        """Return one cue for eight images, about what the published games have."""
+        return len(task.dataset) // 8
+
+
+def cue_prompt(cue: str) -> str:
+    """Return a game's cue as the prompt that WinoGAViL's authors use: in lower case, after "A" or "An"."""
+    cue = cue.lower()
+    return f"{'An' if cue[:1] in tuple('aeiou') else 'A'} {cue}"
+
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (Classification(), Multilabel(), Retrieval(), Associations())}
 
 
 def kind_of(name: str, where: object) -> Kind:

@@ -15,24 +15,27 @@ from soupkit.extensions import Table
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The value of a metric, a fraction, and its 95 % interval."""
+    """The value of a metric and, where it can be a task's main one, its 95 % interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that says how good a model is on tasks of one `kind`; the higher the better.
+    """A number that says how good a model is on tasks of one `kind`.
+
+    One that may be a task's `main` metric is a fraction, the higher the better, and has an interval.
 
     `compute` takes the kind's outcome (`soupkit.evaluation.outcomes`: Hits of classification, Ranking of multilabel,
-    Retrieval) and returns None where the metric does not exist, such as the top-5 accuracy of four classes.
+    Retrieval, Associations) and returns None where the metric does not exist, such as the top-5 accuracy of four
+    classes.
     `hub_name` is what the Hugging Face Hub calls it in a model's card (empty: the same). A metric that is `standard`
     is reported for every task of its kind, any other where it is a task's main one. `version` is raised when the
     arithmetic changes: scores of another version are not taken from the cache.
 
-    `needs` names what of an outcome it takes beside the hits, which is made only where a metric asks for it: "groups".
+    `needs` names fields of an outcome that are made only where a metric asks for them, such as "groups".
 
     `hit_denominators` makes it a sum of hits, each of which is worth one over a whole number: it takes the classes of
     the images, int64 [N], and returns those numbers, int64 [N]. A search over such a metric ends a trial as soon as
@@ -45,6 +48,7 @@ class Metric:
     summary: str
     hub_name: str = ""
     standard: bool = False
+    main: bool = True
     hit_denominators: Callable[[np.ndarray], np.ndarray] | None = None
     needs: tuple[str, ...] = ()
     version: int = 1
@@ -62,8 +66,11 @@ METRICS = Table(
     option="main_metric.txt",
     modules=(
         "soupkit.evaluation.classification_metrics",
+        "soupkit.evaluation.group_metrics",
+        "soupkit.evaluation.calibration_metrics",
         "soupkit.evaluation.multilabel_metrics",
         "soupkit.evaluation.retrieval_metrics",
+        "soupkit.evaluation.association_metrics",
     ),
 )
 

@@ -19,22 +19,53 @@ class Outcome(Protocol):
     def n(self) -> int:
         """How many images it counts."""
 
+    def has(self, what: str) -> bool:
+        """Whether it holds `what` a metric needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """The probabilities of a classification, for each image: that of the class that came first (`confidence`), the
+    logarithm of that of its own class, and the summed squared errors of all; float64 [N] each.
+
+    `temperature` fits them best, None where none does; `fitted_confidence`, `fitted_log_truth` and `fitted_squares` are
+    those of each half of the images at the temperature of the other.
+    """
+
+    confidence: np.ndarray
+    log_truth: np.ndarray
+    squares: np.ndarray
+    temperature: float | None
+    fitted_confidence: np.ndarray | None
+    fitted_log_truth: np.ndarray | None
+    fitted_squares: np.ndarray | None
+
 
 @dataclass(frozen=True, slots=True)
 class Hits:
     """Classification: whether the right class came first, and among the first five; bool [N] each.
 
-    `top5` is None where there are fewer than five classes. `labels` is int64 [N].
+    `top5` is None where there are fewer than five classes. `labels` is int64 [N]. The rest is None where nobody asked
+    for it: `predicted` int64 [N] is the class that came first, `groups` int64 [N] the group that an image is counted
+    in, `logits` float32 [N, classes] what is yet to be scaled, and `chances` the probabilities that follow.
     """
 
     top1: np.ndarray
     top5: np.ndarray | None
     labels: np.ndarray
+    predicted: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    chances: Chances | None = None
 
     @property
     def n(self) -> int:
         """How many images there are."""
         return len(self.top1)
+
+    def has(self, what: str) -> bool:
+        """Whether it holds `what` a metric needs, the name of a field."""
+        return getattr(self, what) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +79,10 @@ class Ranking:
     def n(self) -> int:
         """How many images there are."""
         return len(self.labels)
+
+    def has(self, what: str) -> bool:
+        """Whether it holds `what` a metric needs, the name of a field."""
+        return getattr(self, what) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +99,28 @@ class Retrieval:
         """How many images there are."""
         return len(self.image_hits)
 
+    def has(self, what: str) -> bool:
+        """Whether it holds `what` a metric needs, the name of a field."""
+        return getattr(self, what) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Associations:
+    """Games of associations: how many candidates each has, int64 [games], and how well the chosen ones agree with the
+    right ones, float64 [games]: the size of the intersection over that of the union (Jaccard)."""
+
+    candidates: np.ndarray
+    jaccard: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """How many games there are."""
+        return len(self.jaccard)
+
+    def has(self, what: str) -> bool:
+        """Whether it holds `what` a metric needs, the name of a field."""
+        return getattr(self, what) is not None
+
 
 def hits_of(outcome: Outcome) -> np.ndarray | None:
     """Return which images a model got right, bool [N], for paired tests; None where that is no property of an image."""
@@ -75,9 +132,11 @@ def score_of(outcome: Outcome, task: Task, ref: str, fingerprint: str | None) ->
 
     Raises DataError where the main metric does not exist for these data, such as the top-5 accuracy of four classes.
     """
-    estimates = {metric.name: metric.compute(outcome) for metric in reported_metrics(task)}
-    main = estimates[task.metric]
-    if main is None:
+    estimates = {
+        metric.name: metric.compute(outcome) for metric in reported_metrics(task) if all(map(outcome.has, metric.needs))
+    }
+    main = estimates.get(task.metric)
+    if main is None or main.low is None or main.high is None:
         raise DataError(
             f"has no {task.metric}, its main metric, on these data",
             f"{task.name}:{task.split}",

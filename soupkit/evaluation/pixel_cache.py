@@ -127,7 +127,7 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
         if not len(dataset):
             raise DataError("holds no images", dataset.place, f"is {task.split} the split that is meant?")
         if limit is not None and limit < len(dataset):
-            dataset = Part(dataset, tuple(np.linspace(0, len(dataset) - 1, limit).round().astype(int).tolist()))
+            dataset = Part(dataset, tuple(dataset.some(limit)))
         height, width = transform.size
         nbytes = len(dataset) * height * width * 3
         journal = partial.path / _SAMPLES

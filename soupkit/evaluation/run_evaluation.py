@@ -14,13 +14,15 @@ import numpy as np
 from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.device import choose_device
 from soupkit.errors import UsageError
+from soupkit.evaluation.calibration_metrics import CALIBRATION
 from soupkit.evaluation.candidates import Candidate, check_headers, open_candidate
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.intervals import mcnemar
+from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.options import EvaluationOptions, default_cache
 from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.score_group import Cell, Group, Results
-from soupkit.evaluation.task import Pair, Score, Task
+from soupkit.evaluation.task import Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
@@ -35,6 +37,7 @@ class Evaluation:
     seconds: float
     timings: dict[str, float]
     notes: tuple[str, ...] = ()
+    reliability: tuple[Reliability, ...] = ()
 
 
 def evaluate(
@@ -45,9 +48,12 @@ def evaluate(
     model: str | None = None,
     preprocess: Path | None = None,
     options: EvaluationOptions | None = None,
+    calibration: bool = False,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Score the checkpoints `refs` on `tasks` (see `open_tasks` for their words).
+
+    With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`.
 
     Candidates that share a tower, byte for byte, run it once. `model` and `preprocess` speak for bare weights. Scores
     that the cache holds are not taken again. Under `torchrun` the ranks share the images of every task.
@@ -66,7 +72,7 @@ def evaluate(
     options = options or EvaluationOptions(cache=default_cache())
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
-        opened = ranks.together(_opened, tasks, data_root)
+        opened = ranks.together(_opened, tasks, data_root, calibration)
         notes = [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
             directory = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
@@ -90,17 +96,27 @@ def evaluate(
         if (0, t) in results.hits and (c, t) in results.hits
     )
     notes += _shared(results, opened)
-    return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes))
+    reliability = tuple(
+        Reliability(score.ref, score.task, score.split, bins)
+        for cell, score in sorted(results.scores.items())
+        if (bins := results.bins.get(cell))
+    )
+    return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes), reliability)
 
 
-def _opened(tasks: Sequence[str | Task], data_root: Path | None) -> list[Task]:
+def _opened(tasks: Sequence[str | Task], data_root: Path | None, calibration: bool) -> list[Task]:
     opened: list[Task] = []
     for task in tasks:
         opened += open_tasks([task], data_root=data_root) if isinstance(task, str) else [task]
     names = [f"{task.name}:{task.split}" for task in opened]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"names {twice[0]} twice", "--task", "name each task once")
-    return opened
+    return [_with_calibration(task) for task in opened] if calibration else opened
+
+
+def _with_calibration(task: Task) -> Task:
+    names = [name for name in CALIBRATION if METRICS[name].kind == task.kind]
+    return replace(task, also=tuple(dict.fromkeys([*task.also, *names])))
 
 
 def _score_all(
@@ -119,9 +135,9 @@ def _score_all(
             # One rank's word counts: the ranks must agree on what is left to do.
             cached = ranks.lead(cache.get, keys[c, t], candidate.ref, task)
             if cached is not None:
-                results.scores[c, t] = cached[0]
-                if cached[1] is not None:
-                    results.hits[c, t] = cached[1]
+                results.scores[c, t], results.bins[c, t] = cached.score, cached.bins
+                if cached.hits is not None:
+                    results.hits[c, t] = cached.hits
     results.spent("open", began)
     missing = frozenset(keys) - frozenset(results.scores)
     for members in _by_architecture(candidates, sorted({c for c, _ in missing})):

@@ -5,15 +5,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
-from soupkit.evaluation.metrics import METRICS, reported_metrics
+from soupkit.evaluation.calibration import reliability_bins
+from soupkit.evaluation.metrics import METRICS, needs, reported_metrics
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Outcome, hits_of
-from soupkit.evaluation.task import Score, Task
+from soupkit.evaluation.task import Bin, Score, Task
 from soupkit.files import write_cached
 
 _VERSION = 2  # of what a score means; raised when the arithmetic of towers changes. Metrics have versions of their own.
@@ -53,6 +54,14 @@ class Images:
     hashes: tuple[str, ...] = ()
 
 
+class Cached(NamedTuple):
+    """What is kept of a score: its hits, bool [N] (None where the task has none), and bins of the confidence."""
+
+    score: Score
+    hits: np.ndarray | None
+    bins: tuple[Bin, ...]
+
+
 class ScoreCache:
     """Scores and hits of files of weights. A directory, or nowhere (None): then nothing is kept."""
 
@@ -64,11 +73,9 @@ class ScoreCache:
         """Return the cache that `options` ask for."""
         return cls(options.cache / "scores" if options.cache is not None and options.scores else None)
 
-    def get(self, key: str, ref: str, task: Task) -> tuple[Score, np.ndarray | None] | None:
-        """Return the score under `key`, as that of `ref`, and its hits (bool [N], None where the task has none).
-
-        None where it lacks a metric of the task, or holds another version of one.
-        """
+    def get(self, key: str, ref: str, task: Task) -> Cached | None:
+        """Return the score under `key`, as that of `ref`; None where it lacks a metric of the task, or holds another
+        version of one."""
         if self._directory is None:
             return None
         try:
@@ -82,9 +89,10 @@ class ScoreCache:
             if any(versions.get(metric.name, 1) != metric.version for metric in reported):
                 return None
             metrics = {metric.name: score.metrics[metric.name] for metric in reported}
+            bins = tuple(Bin(**entry) for entry in entry.get("bins", ())) if needs(task, "chances") else ()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics), hits
+        return Cached(replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics), hits, bins)
 
     def put(self, key: str, score: Score, outcome: Outcome) -> None:
         """Keep `score`. A full disk is no error."""
@@ -93,7 +101,8 @@ class ScoreCache:
         hits = hits_of(outcome)
         packed = None if hits is None else base64.b64encode(np.packbits(hits)).decode()
         versions = {name: METRICS[name].version for name in score.metrics}
-        entry = {"score": asdict(score), "hits": packed, "versions": versions}
+        bins = [asdict(each) for each in reliability_bins(outcome)]
+        entry = {"score": asdict(score), "hits": packed, "versions": versions, "bins": bins}
         write_cached(self._directory / f"{key}.json", json.dumps(entry))
 
     def images(self, content: str, settings: ScoreSettings) -> Images:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from soupkit.evaluation.calibration import reliability_bins, with_chances
 from soupkit.evaluation.candidates import Candidate, by_image_tower
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.outcomes import Outcome, hits_of, score_of
 from soupkit.evaluation.score_cache import Images, ScoreCache
-from soupkit.evaluation.task import Score, Task
+from soupkit.evaluation.task import Bin, Score, Task
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 
@@ -22,10 +23,12 @@ Cell = tuple[int, int]  # the number of a candidate, and that of a task
 
 @dataclass(slots=True)
 class Results:
-    """What an evaluation has so far: scores and hits by candidate and task, images by task, seconds by step."""
+    """What an evaluation has so far: scores, hits and bins of the confidence by candidate and task, images by task,
+    seconds by step."""
 
     scores: dict[Cell, Score] = field(default_factory=dict)
     hits: dict[Cell, np.ndarray] = field(default_factory=dict)
+    bins: dict[Cell, tuple[Bin, ...]] = field(default_factory=dict)
     images: dict[int, Images] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("open", "text", "images"), 0.0))
 
@@ -64,10 +67,11 @@ class Group:
             passes = sum(len(results.images[t].keys) for tower in towers for t in self.tasks if self._asked(tower, t))
             self.progress.start(f"scoring {len(self.candidates)} models on {len(self.tasks)} tasks", passes, "images")
             sides: dict[tuple[str, int], Tensor] = {}
+            scales: dict[int, float] = {}
             for i, tower in enumerate(towers):
-                self._read_texts(evaluator, tower, sides)
+                self._read_texts(evaluator, tower, sides, scales)
                 began = results.spent("text", began)
-                self._look_at_images(evaluator, tower, sides, results)
+                self._look_at_images(evaluator, tower, sides, scales, results)
                 began = results.spent("images", began)
                 # A text tower that no later candidate has is not needed any more: memory stays flat in their number.
                 later = {self.candidates[c].fingerprint.text for others in towers[i + 1 :] for c in others}
@@ -84,19 +88,23 @@ class Group:
             keys, hashes = (tuple(names[row] for row in pixels.rows) for names in (pixels.keys, pixels.hashes))
             results.images[t] = Images(keys, hashes)
 
-    def _read_texts(self, evaluator: Evaluator, tower: Sequence[int], sides: dict[tuple[str, int], Tensor]) -> None:
-        """Add to `sides` what the text towers of these candidates make of the tasks. The live model holds the last of
-        them, whose image tower is that of all."""
+    def _read_texts(
+        self, evaluator: Evaluator, tower: Sequence[int], sides: dict[tuple[str, int], Tensor], scales: dict[int, float]
+    ) -> None:
+        """Add to `sides` what the text towers of these candidates make of the tasks, to `scales` what they multiply
+        cosines by. The live model holds the last of them, whose image tower is that of all."""
         for c in tower:
             evaluator.load(self.candidates[c].checkpoint)
+            scales[c] = evaluator.scale
             text = self.candidates[c].fingerprint.text
             for i, t in enumerate(self.tasks):
                 if (c, t) in self.missing and (text, t) not in sides:
                     sides[text, t] = self.ranks.together(evaluator.text_side, i)
 
     def _look_at_images(
-        self, evaluator: Evaluator, tower: Sequence[int], sides: dict[tuple[str, int], Tensor], results: Results
-    ) -> None:
+        self, evaluator: Evaluator, tower: Sequence[int], sides: dict[tuple[str, int], Tensor],
+        scales: dict[int, float], results: Results,
+    ) -> None:  # fmt: skip
         for i, t in enumerate(self.tasks):
             asked = self._asked(tower, t)
             texts = list(dict.fromkeys(self.candidates[c].fingerprint.text for c in asked))
@@ -105,12 +113,14 @@ class Group:
             outcomes = evaluator.run(i, [sides[text, t] for text in texts], None, self.progress)
             by_text = dict(zip(texts, outcomes, strict=True))
             for c in asked:
-                self._take(c, t, by_text[self.candidates[c].fingerprint.text], results)
+                outcome = with_chances(by_text[self.candidates[c].fingerprint.text], scales[c])
+                self._take(c, t, outcome, results)
 
     def _take(self, c: int, t: int, outcome: Outcome, results: Results) -> None:
         candidate = self.candidates[c]
         results.scores[c, t] = score_of(outcome, self.tasks[t], candidate.ref, candidate.fingerprint.value)
         if (hits := hits_of(outcome)) is not None:
             results.hits[c, t] = hits
+        results.bins[c, t] = reliability_bins(outcome)
         if self.ranks.leads:
             self.cache.put(self.keys[c, t], results.scores[c, t], outcome)

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from soupkit.errors import DataError
-from soupkit.evaluation.task import Number, Pair, Score
+from soupkit.evaluation.task import Number, Pair, Reliability, Score
 from soupkit.files import write_whole
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ _HINT = "`soupkit evaluate -o FILE` writes such a document"
 @dataclass(frozen=True, slots=True)
 class ScoresDocument:
     """Scores of models on tasks, and the first model against every other, image by image. `limit` is how many images of
-    a task counted, None for all; `timings` and `seconds` are those of the command, where it wrote them."""
+    a task counted, None for all; `timings` and `seconds` are those of the command, where it wrote them; `reliability`
+    are the bins of models whose probabilities were asked for."""
 
     scores: Annotated[tuple[Score, ...], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
@@ -30,12 +31,13 @@ class ScoresDocument:
     notes: tuple[str, ...] = ()
     timings: Mapping[str, Number] | None = None
     seconds: Number | None = None
+    reliability: tuple[Reliability, ...] = ()
 
     @classmethod
     def of(cls, result: "Evaluation", limit: int | None, *, timed: bool = True) -> "ScoresDocument":
         """Return the document of an evaluation, with how long it took if it is to be `timed`."""
-        times = (result.timings, result.seconds) if timed else (None, None)
-        return cls(result.scores, result.pairs, limit, result.notes, *times)
+        document = cls(result.scores, result.pairs, limit, result.notes, reliability=result.reliability)
+        return replace(document, timings=result.timings, seconds=result.seconds) if timed else document
 
     def fields(self) -> dict[str, Any]:
         """Return what the document holds beside its schema and command, for JSON."""
@@ -45,8 +47,9 @@ class ScoresDocument:
             "limit": self.limit,
             "notes": list(self.notes),
         }
-        times = {"timings": self.timings, "seconds": self.seconds}
-        return document | {name: value for name, value in times.items() if value is not None}
+        bins = [asdict(of_model) for of_model in self.reliability] or None
+        where_known = {"timings": self.timings, "seconds": self.seconds, "reliability": bins}
+        return document | {name: value for name, value in where_known.items() if value is not None}
 
     def write(self, path: Path) -> None:
         """Write the document to `path`. Raises StorageError."""

@@ -1,8 +1,10 @@
 """The small values that evaluation is made of: a task, its samples, and the score that comes out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
+import numpy as np
 from pydantic import Field
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -42,8 +44,16 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
+    def some(self, limit: int) -> Sequence[int]:
+        """Return the numbers of about `limit` samples, spread over the whole."""
+
     def read(self, index: int) -> Sample:
         """Return sample `index`. Raises DataError. Safe to call from several threads."""
+
+
+def evenly(n: int, limit: int) -> list[int]:
+    """Return `limit` of the numbers below `n`, evenly spread; all of them where there are fewer."""
+    return list(range(n)) if limit >= n else np.linspace(0, n - 1, limit).round().astype(int).tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def some(self, limit: int) -> list[int]:
+        """Return some of these, evenly spread."""
+        return evenly(len(self), limit)
 
     def read(self, index: int) -> Sample:
         """Return sample `index` of these."""
@@ -99,8 +113,8 @@ class Task:
 class Score:
     """What one model reached on one task. Fractions; `low` and `high` bound the 95 % interval of the main metric.
 
-    `n` counts images. `metrics` holds all of the task's metrics; one that does not exist (top-5 of four classes) is
-    None.
+    `n` counts images, or games of associations. `metrics` holds all of the task's metrics; one that does not exist
+    (top-5 of four classes) is None.
     """
 
     ref: str
@@ -113,6 +127,26 @@ class Score:
     low: Fraction
     high: Fraction
     metrics: dict[str, Number | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The images whose likeliest class has a probability in one of equal parts of 0 to 1: how many they are, the mean
+    of that probability, and the share that is right. The last two are 0 where there are none."""
+
+    images: Count
+    confidence: Fraction
+    accuracy: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """What a reliability diagram of one model on one task shows: bins of the confidence, from 0 to 1."""
+
+    ref: str
+    task: str
+    split: str
+    bins: tuple[Bin, ...]
 
 
 @dataclass(frozen=True, slots=True)

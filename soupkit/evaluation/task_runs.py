@@ -1,7 +1,8 @@
 """How models run on tasks of each kind: what the text tower makes, what the image tower sees, and what follows."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import fields
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,23 +11,11 @@ from torch import Tensor, nn
 from soupkit.evaluation import image_pass
 from soupkit.evaluation.classifier import zero_shot_classifier
 from soupkit.evaluation.image_pass import Pass
-from soupkit.evaluation.outcomes import Hits, Outcome, Ranking
+from soupkit.evaluation.outcomes import Associations, Hits, Outcome, Ranking
 from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.prompts import PromptEncoder
 from soupkit.evaluation.task import Task
 from soupkit.progress import Progress
-
-Part_co = TypeVar("Part_co", covariant=True)
-
-
-class Look(Protocol[Part_co]):
-    """One pass of an image tower over the images of one rank."""
-
-    def __call__(
-        self, model: nn.Module, text_sides: Sequence[Tensor], pixels: Pixels, rows: np.ndarray, how: Pass,
-        progress: Progress, /,
-    ) -> Part_co:  # fmt: skip
-        """Return what is seen on `rows`."""
 
 
 class TaskRun(Protocol):
@@ -71,12 +60,11 @@ class _Classification(_ZeroShot):
 
 
 def _joined_hits(parts: Sequence[Hits]) -> Hits:
-    among_five = [part.top5 for part in parts if part.top5 is not None]
-    return Hits(
-        np.concatenate([part.top1 for part in parts]),
-        np.concatenate(among_five) if among_five else None,
-        np.concatenate([part.labels for part in parts]),
-    )
+    if len(parts) == 1:  # its logits are on disk, perhaps larger than memory
+        return parts[0]
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Hits)}
+    whole: dict[str, Any] = {name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()}
+    return Hits(**whole)
 
 
 class _Multilabel(_ZeroShot):
@@ -130,8 +118,48 @@ class _Retrieval:
         return [image_pass.match(images, captions, owner, device) for captions in text_sides]
 
 
+class _Associations(_Retrieval):
+    """Images are compared with the cue of the game that they are candidates of."""
+
+    def look(
+        self, model: nn.Module, text_sides: Sequence[Tensor], pixels: Pixels, rows: np.ndarray, how: Pass,
+        progress: Progress, /,
+    ) -> Tensor:  # fmt: skip
+        """Return the images' features; one that is a candidate in several games goes through the model once."""
+        hashes = np.array([pixels.hashes[row] for row in rows])
+        _, first, own = np.unique(hashes, return_index=True, return_inverse=True)
+        progress.advance(len(rows) - len(first))
+        return image_pass.embed(model, pixels, rows[first], how, progress)[torch.from_numpy(own)]
+
+    def outcomes(
+        self, parts: Sequence[Tensor], text_sides: Sequence[Tensor], pixels: Pixels, device: torch.device
+    ) -> list[Outcome]:
+        """Choose as many candidates of each game as there are right ones: those nearest to the cue."""
+        images = image_pass.joined([part for part in parts if len(part)])
+        games, game_of_each = np.unique(pixels.groups, return_inverse=True)
+        game, right = game_of_each[pixels.rows], pixels.labels[pixels.rows].astype(bool)
+        # A game of which an image cannot be decoded is another game, and is left out.
+        candidates = np.bincount(game, minlength=len(games))
+        whole = np.flatnonzero(candidates == np.bincount(game_of_each))
+        members = np.split(np.argsort(game, kind="stable"), np.cumsum(candidates)[:-1])
+        outcomes: list[Outcome] = []
+        for cues in text_sides:
+            cosines = (images * cues[torch.from_numpy(game)]).sum(dim=1).numpy()
+            scores = [_jaccard(cosines[members[g]], right[members[g]]) for g in whole]
+            outcomes.append(Associations(candidates[whole], np.array(scores)))
+        return outcomes
+
+
+def _jaccard(cosines: np.ndarray, right: np.ndarray) -> float:
+    """Return intersection over union of the right candidates and as many that are nearest to the cue."""
+    chosen = np.zeros(len(right), bool)
+    chosen[np.argsort(cosines, kind="stable")[len(right) - int(right.sum()) :]] = True
+    return float((chosen & right).sum() / (chosen | right).sum())
+
+
 TASK_RUNS: dict[str, TaskRun] = {
     "classification": _Classification(),
     "multilabel": _Multilabel(),
     "retrieval": _Retrieval(),
+    "associations": _Associations(),
 }

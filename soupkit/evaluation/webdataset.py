@@ -23,7 +23,7 @@ from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.kinds import Kind
 from soupkit.evaluation.npy import read_integers
 from soupkit.evaluation.shard_index import Extent, SampleExtents, index_shard
-from soupkit.evaluation.task import Sample
+from soupkit.evaluation.task import Sample, evenly
 from soupkit.evaluation.text_files import read_lines, unreadable
 
 _MOST_SHARDS = 1_000_000
@@ -61,6 +61,10 @@ class WebDatasetFolder:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def some(self, limit: int) -> list[int]:
+        """Return the numbers of `limit` samples, evenly spread."""
+        return evenly(len(self), limit)
 
     @cached_property
     def _samples(self) -> list[tuple[int, SampleExtents]]:

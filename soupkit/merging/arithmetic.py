@@ -4,14 +4,24 @@ Only separate multiplications, additions, subtractions, divisions and square roo
 that a slab's place, its size, the thread and the device leave no trace in the result.
 """
 
-from collections.abc import Sequence
-from math import fsum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# Sums over a tensor are taken over blocks of this many elements, whatever the slab size: part of the result's bits.
-SUM_BLOCK = 1 << 20
+from soupkit.merging.masks import Masks
+from soupkit.merging.selection import DIGITS, Selection
+from soupkit.merging.sums import sums
+
+# Elements that a formula is given at a time. It makes a dozen passes over them: they should stay in a core's cache.
+CPU_RUN = 1 << 17
+CUDA_RUN = 1 << 23
+
+Formula = Callable[[Sequence[Tensor], Any], Tensor]  # of the ingredients' elements and the base's, None without one
+Magnitude = Callable[[Sequence[Tensor]], Tensor]
 
 
 def accumulator_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
@@ -19,34 +29,34 @@ def accumulator_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
     return torch.float32 if all(d.itemsize <= 2 for d in dtypes) else torch.float64
 
 
-class Arithmetic:
-    """Operations on 1-D tensors in an accumulator of fixed dtype, with scratch memory that is used again and again.
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """What a method is called for: `pieces` of tensors, one after the other, each (name, first element, one after the
+    last); where their result may be written to as it is made, 1-D in the output's dtype."""
 
-    What an operation returns lives in scratch memory: it may be changed in place, and is gone after `reset`.
-    """
+    pieces: tuple[tuple[str, int, int], ...]
+    target: Tensor | None = None
+
+
+class Arithmetic(Masks):
+    """Operations on tensors in an accumulator of fixed dtype, with scratch memory that is used again and again."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype = dtype
-        self.device = device
-        self._scratch: list[Tensor] = []
-        self._taken = 0
+        super().__init__(dtype, device)
+        self.run = CPU_RUN if device.type == "cpu" else CUDA_RUN
+        self._all: tuple[tuple[str, int, int], ...] = ()
+        self._target: Tensor | None = None
 
-    def reset(self) -> None:
-        """Take all scratch memory back; earlier results are gone."""
-        self._taken = 0
+    def begin(self, at_hand: AtHand) -> None:
+        """Take all memory back, and say what the next call of a method is for."""
+        self.reset()
+        self.pieces = self._all = at_hand.pieces
+        self._target = at_hand.target
 
-    def take(self, n: int) -> Tensor:
-        """Return memory for `n` elements, with whatever lies there."""
-        if self._taken == len(self._scratch):
-            self._scratch.append(torch.empty(0, dtype=self.dtype, device=self.device))
-        if self._scratch[self._taken].numel() < n:
-            self._scratch[self._taken] = torch.empty(n, dtype=self.dtype, device=self.device)
-        self._taken += 1
-        return self._scratch[self._taken - 1][:n]
-
-    def copy(self, x: Tensor) -> Tensor:
-        """Return `x` in the accumulator's dtype."""
-        return self.take(x.numel()).copy_(x)
+    @property
+    def name(self) -> str:
+        """The name of the tensor at hand; of several, the first one's."""
+        return self._all[0][0]
 
     def sum(self, xs: Sequence[Tensor]) -> Tensor:
         """Return the sum of `xs`, added in their order."""
@@ -79,35 +89,122 @@ class Arithmetic:
         """Return the sum of each product of `xs` and `weights`, added in their order."""
         total = self.copy(xs[0]).mul_(weights[0])
         if len(xs) > 1:
-            product = self.take(total.numel())
+            product = self.take(total.numel()).view(total.shape)
             for x, weight in zip(xs[1:], weights[1:], strict=True):
                 total.add_(product.copy_(x).mul_(weight))
             self.release()
         return total
 
-    def release(self) -> None:
-        """Give the last result's memory back; the ones before it stay."""
-        self._taken -= 1
-
     def difference(self, x: Tensor, y: Tensor) -> Tensor:
         """Return `x - y`, both taken to the accumulator's dtype first."""
         return self.copy(x).sub_(y)
 
+    def task_vectors(self, ingredients: Sequence[Tensor], base: Tensor) -> list[Tensor]:
+        """Return each ingredient's difference from the base."""
+        return [self.difference(x, base) for x in ingredients]
+
+    def zeros(self, n: int) -> Tensor:
+        """Return `n` zeros."""
+        return self.take(n).zero_()
+
+    def by_runs(
+        self, formula: Formula, ingredients: Sequence[Tensor], base: Tensor | None = None, *, row: int = 1
+    ) -> Tensor:
+        """Return `formula(ingredients, base)`, 1-D, which is evaluated a run of elements at a time.
+
+        It must make each element from the same one of its arguments; or each `row` of so many elements from the same
+        row of them. What it returns is rounded to the output's dtype where the caller has a place for the output.
+        """
+        n = ingredients[0].numel()
+        out = self._target
+        if out is None and n > self.run:
+            out = self.take(n)
+        return self._run_by_run(formula, ingredients, base, row, out)
+
+    def evaluated(
+        self, formula: Formula, ingredients: Sequence[Tensor], base: Tensor | None, *, row: int = 1
+    ) -> Tensor:
+        """Return the same in the accumulator's dtype, in memory of its own: for what is only a step of a method."""
+        return self._run_by_run(formula, ingredients, base, row, self.take(ingredients[0].numel()))
+
+    def _run_by_run(
+        self, formula: Formula, ingredients: Sequence[Tensor], base: Tensor | None, row: int, out: Tensor | None
+    ) -> Tensor:
+        flat, origin = [x.reshape(-1) for x in ingredients], base.reshape(-1) if base is not None else None
+        if out is None:
+            return formula(flat, origin)
+        begun, n = self._taken, flat[0].numel()
+        step = max(row, self.run // row * row)
+        for start in range(0, n, step):
+            run = slice(start, min(start + step, n))
+            self._taken = begun
+            self.pieces = _cut(self._all, run.start, run.stop)
+            out[run].copy_(formula([x[run] for x in flat], origin[run] if origin is not None else None))
+        self._taken, self.pieces = begun, self._all
+        return out
+
     def dot(self, x: Tensor, y: Tensor) -> float:
         """Return the dot product, in float64, as a sum of fixed blocks whose inner order is a fixed tree."""
-        return fsum(
-            _tree_sum(a.to(torch.float64, copy=True).mul_(b))
-            for a, b in zip(x.split(SUM_BLOCK), y.split(SUM_BLOCK), strict=True)
-            if a.numel()
-        )
+        return self.total(lambda both: [both[0].mul_(both[1])], [x, y])[0]
+
+    def total(self, terms: Callable[[list[Tensor]], list[Tensor]], tensors: Sequence[Tensor]) -> list[float]:
+        """Return the sum over all elements of each vector that `terms` makes of runs of `tensors` in float64."""
+        flat = [x.reshape(-1) for x in tensors]
+        return sums(terms, flat) if flat[0].numel() else [0.0] * len(terms([x.double() for x in flat]))
+
+    def gram(self, xs: Sequence[Tensor], origin: Tensor | None = None) -> list[list[float]]:
+        """Return the dot products of each two of `xs`, less `origin` where that is given, in float64."""
+        n = len(xs)
+
+        def products(here: list[Tensor]) -> list[Tensor]:
+            vectors = here[:n]
+            if origin is not None:
+                for x in vectors:
+                    x.sub_(here[n])
+            return [vectors[i] * vectors[j] for i in range(n) for j in range(i, n)]
+
+        upper = iter(self.total(products, [*xs, origin] if origin is not None else xs))
+        rows = [[0.0] * n for _ in range(n)]
+        for i in range(n):
+            for j in range(i, n):
+                rows[i][j] = rows[j][i] = next(upper)
+        return rows
+
+    def largest(self, ranks: Sequence[int], magnitude: Magnitude, tensors: Sequence[Tensor]) -> list[float]:
+        """Return the numbers of these `ranks` (1: the largest) among those that `magnitude` makes of `tensors`.
+
+        `magnitude` makes each element, which is not negative, from the same one of its arguments.
+        """
+        selections = [Selection(rank, self.width) for rank in ranks]
+        while not all(s.settled for s in selections):
+            for selection, counts in zip(selections, self.count(selections, magnitude, tensors), strict=True):
+                selection.settle(counts)
+        return [s.value for s in selections]
+
+    def count(
+        self, selections: Sequence[Selection], magnitude: Magnitude, tensors: Sequence[Tensor]
+    ) -> list[np.ndarray]:
+        """Return for each of `selections` the counts of the next digits of what `magnitude` makes of `tensors`."""
+        flat = [x.reshape(-1) for x in tensors]
+        begun, n = self._taken, flat[0].numel()
+        counts = [np.zeros(DIGITS, np.int64) for _ in selections]
+        for start in range(0, n, self.run):
+            self._taken = begun
+            run = slice(start, min(start + self.run, n))
+            self.pieces = _cut(self._all, run.start, run.stop)
+            numbers = magnitude([x[run] for x in flat])
+            for selection, total in zip(selections, counts, strict=True):
+                total += selection.count(numbers)
+        self._taken, self.pieces = begun, self._all
+        return counts
 
 
-def _tree_sum(x: Tensor) -> float:
-    """Sum a 1-D float64 tensor by halving; uses up `x`. Elementwise additions only: the same on every device."""
-    n = 1 << max(0, (x.numel() - 1).bit_length())
-    if n != x.numel():
-        x = torch.cat([x, x.new_zeros(n - x.numel())])
-    while n > 1:
-        n //= 2
-        x = x[:n].add_(x[n : 2 * n])
-    return float(x)
+def _cut(pieces: tuple[tuple[str, int, int], ...], start: int, stop: int) -> tuple[tuple[str, int, int], ...]:
+    """Return elements `start` to `stop` of `pieces`, counted through all of them."""
+    cut, position = [], 0
+    for name, first, end in pieces:
+        low, high = max(start - position, 0), min(stop - position, end - first)
+        if low < high:
+            cut.append((name, first + low, first + high))
+        position += end - first
+    return tuple(cut)

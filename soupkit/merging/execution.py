@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -16,13 +17,14 @@ from soupkit.checkpoint.writer import OutputLayout, TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.files import storage_error
-from soupkit.merging.engine import Engine, choose_workers
+from soupkit.merging.engine import Engine, choose_workers, one_thread_per_operation
 from soupkit.merging.journal import Journal, SlabKey, SlabResult, read_journals
 from soupkit.merging.output_hashes import fingerprints, sha256_of_files, sha256_on_hub
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.slab_worker import SlabWorker
 from soupkit.merging.soup_directory import SOUP_NAME, write_companions
+from soupkit.merging.survey import SharedPass, Survey, of_the_model
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 
@@ -44,7 +46,7 @@ class Execution:
         self.progress = progress
         self.device = choose_device(device, ranks.local)
         self.workers = choose_workers(prepared.sources, self.device, threads, ranks)
-        self.slabs = cut(prepared.tensors, slab_bytes, whole=prepared.method.scope == "tensor")
+        self.slabs = cut(prepared.tensors, slab_bytes)
 
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
         """Merge into the partial directory and rename it. Returns the fingerprints of every source and of the output,
@@ -74,7 +76,9 @@ class Execution:
         try:
             done = ranks.lead(self._begin, partial, writer, fresh=fresh)
             ranks.together(self._join, writer)
-            results = ranks.together(self._work, writer, journal, done)
+            known = self._survey()
+            surveyed = time.perf_counter()
+            results = ranks.together(self._work, writer, journal, done, known)
             worked = time.perf_counter()
             ranks.together(writer.sync)
             synced = time.perf_counter()
@@ -87,7 +91,8 @@ class Execution:
         end = time.perf_counter()
         return prints, {
             "merge": synced - begun,
-            "slabs": worked - begun,
+            "survey": surveyed - begun,
+            "slabs": worked - surveyed,
             "sync": synced - worked,
             "finish": end - synced,
         }
@@ -126,8 +131,16 @@ class Execution:
         if not self.ranks.leads:
             writer.open(create=False)
 
+    def _survey(self) -> dict[str, Any]:
+        """Return what the method has to know of the whole model, on every rank."""
+        prepared, workers = self.prepared, self.workers
+        share = SharedPass(self.ranks, workers.count, workers.forked)
+        has_base = prepared.soup.base is not None
+        with one_thread_per_operation():
+            return of_the_model(Survey(prepared.method, self.slabs, prepared.sources, has_base, self.device, share))
+
     def _work(
-        self, writer: TensorWriter, journal: Journal, done: dict[SlabKey, SlabResult]
+        self, writer: TensorWriter, journal: Journal, done: dict[SlabKey, SlabResult], known: dict[str, Any]
     ) -> dict[SlabKey, SlabResult]:
         prepared = self.prepared
         journal.open()
@@ -141,6 +154,7 @@ class Execution:
                 writer,
                 writers,
                 prepared.method,
+                known,
                 self.device,
                 has_base=prepared.soup.base is not None,
                 allow_nonfinite=prepared.allow_nonfinite,

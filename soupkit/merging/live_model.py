@@ -2,17 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
-from soupkit.merging.arithmetic import Arithmetic
+from soupkit.merging.arithmetic import Arithmetic, AtHand
+from soupkit.merging.calling import call
 from soupkit.merging.parameters import Resolved
-from soupkit.merging.plan import TensorPlan, plan_tensors
+from soupkit.merging.plan import TensorPlan, cut, plan_tensors
 from soupkit.merging.registry import MergeMethod
+from soupkit.merging.survey import Survey, of_the_model
 from soupkit.merging.tensor_runs import Reader, runs
+
+_SLAB_BYTES = 32 << 20  # of a survey's pieces of work
 
 
 @torch.no_grad()
@@ -31,18 +36,20 @@ def fill_by(
     """
     sources = [*ingredients, base] if base is not None else list(ingredients)
     arithmetic: dict[torch.dtype, Arithmetic] = {}
-    for plan in plan_tensors(method, ingredients, base, parameters, None):
+    plans = plan_tensors(method, ingredients, base, parameters, None)
+    known: dict[str, Any] = {}
+    if method.base != "none" or method.surveys:
+        known = of_the_model(Survey(method, cut(plans, _SLAB_BYTES), sources, base is not None, reader.device))
+    for plan in plans:
         if plan.accumulator is None:
             live[plan.name].copy_(ingredients[0].read(plan.name))
             continue
         ops = arithmetic.setdefault(plan.accumulator, Arithmetic(plan.accumulator, reader.device))
         with flattened(live[plan.name]) as target:
-            whole = method.scope == "tensor"
-            for run in runs(sources, plan.name, reader.device, together=len(sources), whole=whole):
-                ops.reset()
+            for run in runs(sources, plan.name, reader.device, together=len(sources), whole=plan.whole):
                 stored = [reader.read(i, source, plan.name, run) for i, source in enumerate(sources)]
-                far = stored.pop() if base is not None else None
-                put(target[run], plan, method.function(ops, stored, far, **plan.parameters))
+                at_hand = AtHand(((plan.name, run.start, run.stop),))
+                put(target[run], plan, call(method, plan, known, ops, stored, at_hand, has_base=base is not None))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ of a tower, or a map from tensor-name patterns to any of these (the first patter
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,7 +14,8 @@ from soupkit.checkpoint.towers import depths
 from soupkit.errors import UsageError
 from soupkit.merging.registry import MergeMethod, Parameter, Value
 
-Resolved = dict[str, Value | tuple[float, ...]]
+# What one tensor gets: a value, one number per ingredient, or None for what is optional and not given.
+Resolved = dict[str, Value | tuple[float, ...] | None]
 
 
 def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Resolved]:
@@ -33,9 +34,11 @@ def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str],
         }
         for name in names
     }
-    if "weight" in method.parameters:
-        for name, values in resolved.items():
-            _check_weights(values, name)
+    for name, values in resolved.items():
+        if method.check is not None:
+            _check(method.check, values, name)
+        if isinstance(values.get("lines"), float):
+            values["lines"] = float(values["lines"]) * depth[name]
     return resolved
 
 
@@ -73,7 +76,7 @@ def _check_patterns(given: Mapping[str, Any], names: Sequence[str]) -> None:
                     )
 
 
-def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, n: int) -> Value | tuple[float, ...]:
+def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, n: int) -> Any:
     """Resolve one value for one tensor; patterns and gradients are peeled off until plain values remain."""
     where = f"parameter {key}"
     if isinstance(given, Mapping):
@@ -86,6 +89,8 @@ def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, 
             if given is not None:
                 return _value(parameter, key, given, name, depth, n)
     if given is None:
+        if parameter.optional:
+            return None
         if parameter.default is None:
             raise UsageError("has no value, and there is no default", f"{where}, tensor {name}", parameter.help)
         given = parameter.default
@@ -143,13 +148,8 @@ def _number(parameter: Parameter, value: Any, where: str) -> float:
     return float(value)
 
 
-def _check_weights(values: Resolved, name: str) -> None:
-    weight = values["weight"]
-    assert isinstance(weight, tuple)
-    # A sum this small against its terms is rounding, and dividing by it would blow the weights up.
-    if values.get("normalize") and abs(sum(weight)) <= 1e-12 * sum(abs(w) for w in weight):
-        raise UsageError(
-            f"the weights {', '.join(f'{w:g}' for w in weight)} sum to zero",
-            f"--weight, tensor {name}",
-            "give weights that can be divided by their sum, or --param normalize=false",
-        )
+def _check(check: Callable[[Mapping[str, Any]], None], values: Resolved, name: str) -> None:
+    try:
+        check(values)
+    except UsageError as error:
+        raise UsageError(error.what, f"{error.where}, tensor {name}", error.hint) from error

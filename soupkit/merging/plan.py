@@ -22,8 +22,8 @@ _COUNTER = "num_batches_tracked"
 class TensorPlan:
     """How one output tensor is made: merged in `accumulator`, or copied from the first ingredient.
 
-    `must_match` says that a copied tensor has to be the same in all ingredients. `inputs` are the stored dtypes, one
-    per ingredient and then the base's.
+    `must_match` says that a copied tensor has to be the same in all ingredients, `whole` that the method sees all of it
+    at once. `inputs` are the stored dtypes, one per ingredient and then the base's.
     """
 
     name: str
@@ -34,6 +34,7 @@ class TensorPlan:
     accumulator: torch.dtype | None
     parameters: Resolved
     must_match: bool
+    whole: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -43,7 +44,14 @@ class TensorPlan:
     @property
     def signature(self) -> tuple[object, ...]:
         """What tensors must share for their elements to be worked on in one run."""
-        return self.dtype, self.inputs, self.accumulator, tuple(sorted(self.parameters.items())), self.must_match
+        return (
+            self.dtype,
+            self.inputs,
+            self.accumulator,
+            tuple(sorted(self.parameters.items())),
+            self.must_match,
+            self.whole,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,9 @@ def plan_tensors(
         if mergeable == {True} and not name.endswith(_COUNTER):
             out = BY_TORCH_NAME[dtype].name if dtype else widest(set(inputs[: len(ingredients)]))
             accumulator = accumulator_dtype([getattr(torch, DTYPES[i].torch_name) for i in inputs])
-            plans.append(TensorPlan(name, out, spec.shape, spec.numel, inputs, accumulator, parameters[name], False))
+            own = parameters[name]
+            whole = method.sees_whole(own)
+            plans.append(TensorPlan(name, out, spec.shape, spec.numel, inputs, accumulator, own, False, whole))
         else:
             _check_copy(name, inputs, ingredients)
             counter = name.endswith(_COUNTER)
@@ -108,11 +118,11 @@ def _check_copy(name: str, inputs: tuple[str, ...], ingredients: Sequence[Checkp
         )
 
 
-def cut(plans: Sequence[TensorPlan], slab_bytes: int, *, whole: bool) -> list[Slab]:
+def cut(plans: Sequence[TensorPlan], slab_bytes: int) -> list[Slab]:
     """Cut the work into slabs of about `slab_bytes` of output.
 
     A tensor is only cut where every source has a chunk of its fingerprint end, so that each chunk is hashed by one
-    worker while its bytes pass. With `whole`, float tensors are not cut at all (methods that see a tensor at a time).
+    worker while its bytes pass. Those that the method sees whole are not cut at all.
     """
     slabs: list[Slab] = []
     run: list[Segment] = []
@@ -125,7 +135,7 @@ def cut(plans: Sequence[TensorPlan], slab_bytes: int, *, whole: bool) -> list[Sl
         run, filled = [], 0
 
     for plan in plans:
-        alone = whole and plan.accumulator is not None
+        alone = plan.whole
         if run and (run[-1].tensor.signature != plan.signature or alone):
             flush()
         for segment in _segments(plan, slab_bytes, alone):

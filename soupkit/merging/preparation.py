@@ -14,7 +14,7 @@ from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
 from soupkit.merging.entry import SoupEntry
-from soupkit.merging.methods import normalized
+from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import METHODS, MergeMethod

@@ -9,7 +9,7 @@ what it needs. Reading the table imports no torch.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -17,6 +17,9 @@ from soupkit.extensions import Table
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# The modules of soupkit.merging.methods, in the table's order.
+FAMILIES = ("averages", "spheres", "task_vectors", "trimmed", "dropped", "matrices")
 
 Scope = Literal["elementwise", "tensor"]
 Base = Literal["none", "optional", "needed"]
@@ -54,11 +57,22 @@ def each(value: float) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class OfTheModel:
+    """Marks an argument that is known of the whole model before its tensors are merged.
+
+    `survey(model)` makes it; `model` is a `soupkit.merging.survey.Survey`, which offers passes over all tensors.
+    """
+
+    survey: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter of a method.
 
-    `kind` is float, int, bool or str; `default` None says that it must be given; `bounds` are a number's, `choices`
-    those of a str; with `per_ingredient` the method gets a tuple of floats, one for each ingredient.
+    `kind` is float, int, bool or str; `default` None says that it must be given, unless it is `optional`; `bounds` are
+    a number's, `choices` those of a str; with `per_ingredient` the method gets a tuple of floats, one for each
+    ingredient.
     """
 
     kind: type[Value]
@@ -67,6 +81,7 @@ class Parameter:
     bounds: Bounds | None = None
     choices: tuple[str, ...] = ()
     per_ingredient: bool = False
+    optional: bool = False
 
     @property
     def shown_default(self) -> str:
@@ -105,9 +120,14 @@ class Paper:
 class MergeMethod:
     """A row of METHODS.
 
-    `function(ops, ingredients, base, **parameters)` gets 1-D tensors in their stored dtypes and returns a 1-D tensor
-    in the accumulator's dtype. With scope "elementwise" these are any run of elements, with "tensor" one whole tensor.
-    `ingredients` is the least and the largest number of them.
+    `function(ops, ingredients, base, **parameters)` gets tensors in their stored dtypes and returns one in the
+    accumulator's dtype. With scope "elementwise" these are any run of elements, 1-D; with "tensor", or where a
+    parameter has the value that `whole_when` names, one whole tensor in its shape. `ingredients` is the least and the
+    largest number of them. `surveys` are those of the arguments that are known of the whole model. A method that
+    `selects` may leave an ingredient's entry out, so that an infinite one would leave no trace. `holds` is how many
+    copies of a whole tensor, in the accumulator's dtype, it holds at most, and `holds_each` how many for each
+    ingredient. `exact` says that its bytes are the same on
+    every machine. `check` raises UsageError for parameters of a tensor that make no sense together.
     """
 
     name: str
@@ -117,6 +137,17 @@ class MergeMethod:
     ingredients: tuple[int, int | None]
     parameters: Mapping[str, Parameter]
     paper: Paper
+    surveys: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    whole_when: Mapping[str, Value] = field(default_factory=dict)
+    selects: bool = False
+    holds: int = 1
+    holds_each: int = 0
+    exact: bool = True
+    check: Callable[[Mapping[str, Any]], None] | None = None
+
+    def sees_whole(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether it has to see a whole tensor, with these `parameters`."""
+        return self.scope == "tensor" or any(parameters.get(k) == v for k, v in self.whole_when.items())
 
     @property
     def summary(self) -> str:
@@ -135,8 +166,26 @@ class MergeMethod:
 
 
 METHODS: Table[MergeMethod] = Table(
-    "merge method", MergeMethod, group="soupkit.methods", option="--method", modules=("soupkit.merging.methods",)
+    "merge method",
+    MergeMethod,
+    group="soupkit.methods",
+    option="--method",
+    modules=tuple(f"soupkit.merging.methods.{family}" for family in FAMILIES),
 )
+# What every method with a base takes: how much of its task vector counts, by depth (LiNeS, Wang et al. 2024,
+# https://arxiv.org/abs/2410.17146).
+LAYER_RULE = {
+    "lines": Parameter(
+        float,
+        None,
+        "scale the merged task vector by lines_alpha + lines x depth in its tower",
+        Bounds(0, 10),
+        optional=True,
+    ),
+    "lines_alpha": Parameter(
+        float, None, "what lines begins with; unless given, by the norms of the model", Bounds(0, 10), optional=True
+    ),
+}
 
 
 def merge_method(
@@ -146,6 +195,12 @@ def merge_method(
     base: Base = "none",
     ingredients: tuple[int, int | None] = (2, None),
     name: str | None = None,
+    whole_when: Mapping[str, Value] | None = None,
+    selects: bool = False,
+    holds: int = 1,
+    holds_each: int = 0,
+    exact: bool = True,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Add a function to METHODS, under its own name unless `name` is given.
 
@@ -155,24 +210,50 @@ def merge_method(
     """
 
     def register(function: MergeFunction) -> MergeFunction:
-        row = MergeMethod(name or function.__name__, function, scope, base, ingredients, parameters_of(function), paper)
+        parameters, surveys = declared_by(function)
+        if base != "none":
+            parameters.update(LAYER_RULE)
+        row = MergeMethod(
+            name or function.__name__,
+            function,
+            scope,
+            base,
+            ingredients,
+            MappingProxyType(parameters),
+            paper,
+            MappingProxyType(surveys),
+            MappingProxyType(dict(whole_when or {})),
+            selects,
+            holds,
+            holds_each,
+            exact,
+            check,
+        )
         METHODS.add(row, module=function.__module__)
         return function
 
     return register
 
 
-def parameters_of(function: MergeFunction) -> Mapping[str, Parameter]:
-    """Return the parameters that `function`'s signature declares, in its order."""
-    keywords = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return MappingProxyType({p.name: _parameter(function, p) for p in keywords})
+def declared_by(function: MergeFunction) -> tuple[dict[str, Parameter], dict[str, Callable[..., Any]]]:
+    """Return the parameters that `function`'s signature declares, and the surveys of what is known of the model."""
+    parameters: dict[str, Parameter] = {}
+    surveys: dict[str, Callable[..., Any]] = {}
+    for declared in inspect.signature(function).parameters.values():
+        if declared.kind is not declared.KEYWORD_ONLY:
+            continue
+        annotation: Any = declared.annotation
+        if isinstance(annotation, str):  # the module's annotations are texts: `from __future__ import annotations`
+            annotation = eval(annotation, getattr(function, "__globals__", {}))
+        kind, *extras = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        if survey := next((e for e in extras if isinstance(e, OfTheModel)), None):
+            surveys[declared.name] = survey.survey
+        else:
+            parameters[declared.name] = _parameter(function, declared, kind, extras)
+    return parameters, surveys
 
 
-def _parameter(function: MergeFunction, declared: inspect.Parameter) -> Parameter:
-    annotation: Any = declared.annotation
-    if isinstance(annotation, str):  # the module's annotations are texts: `from __future__ import annotations`
-        annotation = eval(annotation, getattr(function, "__globals__", {}))
-    kind, *extras = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+def _parameter(function: MergeFunction, declared: inspect.Parameter, kind: Any, extras: Sequence[Any]) -> Parameter:
     bounds = next((e for e in extras if isinstance(e, Bounds)), None)
     text = next((e for e in extras if isinstance(e, str)), "")
     default = None if declared.default is declared.empty else declared.default
@@ -193,7 +274,8 @@ def as_markdown() -> str:
     """Return the table of methods for the docs: what each does, where it is published, its parameters' defaults."""
     lines = ["| method | soup | needs | parameters |", "|---|---|---|---|"]
     for method in METHODS.values():
-        parameters = ", ".join(f"`{n}={p.shown_default}`" for n, p in method.parameters.items())
+        own = {name: p for name, p in method.parameters.items() if name not in LAYER_RULE}
+        parameters = ", ".join(f"`{name}={p.shown_default}`" for name, p in own.items())
         needs = {"needed": "base", "optional": "base, or none", "none": ""}[method.base]
         source = f"[{method.citation}]({method.paper.url})"
         lines.append(f"| `{method.name}` | {method.summary} ({source}) | {needs} | {parameters} |")
@@ -208,7 +290,11 @@ def as_help() -> str:
         base = {"needed": "; needs --base", "optional": "; takes --base", "none": ""}[method.base]
         lines.append(f"    {method.name:<{width}}  {method.summary}{base}")
         for name, p in method.parameters.items():
+            if name in LAYER_RULE:
+                continue
             default = f"={p.shown_default}" if p.default is not None else ""
             choices = f" ({', '.join(p.choices)})" if p.choices else ""
             lines.append(f"    {'':<{width}}    {name}{default}{choices}  {p.help}")
+    lines += ["", "Every method with a base also takes"]
+    lines += [f"    {name:<{width}}  {p.help}" for name, p in LAYER_RULE.items()]
     return "\n".join(lines)

@@ -5,10 +5,11 @@ slots, so that one block is worked on while the other is written, by a thread of
 own stream and three slots: one block is read, one is on the device, one is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from soupkit.checkpoint.fingerprint import ChunkHashes
 from soupkit.checkpoint.finite import all_finite
 from soupkit.checkpoint.writer import PAGE, TensorWriter
 from soupkit.errors import ArchitectureError, CheckpointError
-from soupkit.merging.arithmetic import Arithmetic
+from soupkit.merging.arithmetic import Arithmetic, AtHand
 from soupkit.merging.blocks import CPU_BLOCK, CUDA_BLOCK, block_size, blocks
+from soupkit.merging.calling import call
 from soupkit.merging.journal import SlabResult
 from soupkit.merging.plan import Segment, Slab, TensorPlan
 from soupkit.merging.registry import MergeMethod
@@ -56,6 +58,7 @@ class SlabWorker:
         writer: TensorWriter,
         writers: Executor,
         method: MergeMethod,
+        of_the_model: Mapping[str, Any],
         device: torch.device,
         *,
         has_base: bool,
@@ -65,6 +68,7 @@ class SlabWorker:
         self.writer = writer
         self.writers = writers
         self.method = method
+        self.of_the_model = of_the_model
         self.device = device
         self.has_base = has_base
         self.allow_nonfinite = allow_nonfinite
@@ -77,8 +81,8 @@ class SlabWorker:
     def run(self, slab: Slab) -> SlabResult:
         """Merge one slab. Raises CheckpointError, ArchitectureError or StorageError, each with the tensor's name."""
         plan = slab.segments[0].tensor
-        whole = self.method.scope == "tensor" and plan.accumulator is not None
-        size = max(s.stop - s.start for s in slab.segments) if whole else self.block
+        whole = plan.whole
+        size = plan.numel if whole else self.block
         self._fit(plan, size)
         # With a shorter first block the others begin at a page of the output, and can go past the page cache whole.
         first = size if whole else size - self._page_offset(slab.segments[0]) // plan.itemsize
@@ -178,10 +182,11 @@ class SlabWorker:
         if plan.accumulator not in slot.arithmetic:
             slot.arithmetic[plan.accumulator] = Arithmetic(plan.accumulator, self.device)
         ops = slot.arithmetic[plan.accumulator]
-        ops.reset()
-        ingredients, base = (tensors[:-1], tensors[-1]) if self.has_base else (tensors, None)
-        merged = result.view(getattr(torch, DTYPES[plan.dtype].torch_name))
-        merged.copy_(self.method.function(ops, ingredients, base, **plan.parameters))
+        target = result.view(getattr(torch, DTYPES[plan.dtype].torch_name))
+        at_hand = AtHand(tuple((s.tensor.name, s.start, s.stop) for s in slot.block), target)
+        merged = call(self.method, plan, self.of_the_model, ops, tensors, at_hand, has_base=self.has_base)
+        if merged.data_ptr() != target.data_ptr():
+            target.copy_(merged)
         if self.on_gpu:
             out.copy_(result, non_blocking=True)
             slot.done = torch.cuda.Event()
@@ -234,17 +239,28 @@ class SlabWorker:
             slot.writing.result()
             slot.writing = None
 
+    def _has_nonfinite_input(self, slot: Slot) -> bool:
+        """Whether a source has NaN or infinity in this block, of which a method that selects may leave no trace."""
+        n = sum(s.stop - s.start for s in slot.block)
+        names = slot.block[0].tensor.inputs
+        return not all(
+            all_finite(buffer[: n * DTYPES[name].itemsize].numpy(), name)
+            for buffer, name in zip(slot.host_in, names, strict=True)
+        )
+
     def _check(self, slot: Slot) -> None:
         """Raise CheckpointError for a merged block that is not finite, with the tensor and the ingredient to blame."""
         plan = slot.block[0].tensor
-        if plan.accumulator is None or self.allow_nonfinite or all_finite(slot.out.numpy(), plan.dtype):
+        if plan.accumulator is None or self.allow_nonfinite:
+            return
+        if all_finite(slot.out.numpy(), plan.dtype) and not (self.method.selects and self._has_nonfinite_input(slot)):
             return
         out = slot.out.view(getattr(torch, DTYPES[plan.dtype].torch_name))
         sources, position = self._inputs(slot, slot.host_in), 0
         for segment in slot.block:
             here = slice(position, position + segment.stop - segment.start)
             position = here.stop
-            if bool(torch.isfinite(out[here]).all()):
+            if bool(torch.isfinite(out[here]).all()) and not self.method.selects:
                 continue
             for checkpoint, values in zip(self.sources, sources, strict=True):
                 if not bool(torch.isfinite(values[here]).all()):
@@ -253,6 +269,8 @@ class SlabWorker:
                         f"{checkpoint.ref}, tensor {segment.tensor.name!r}",
                         "leave this ingredient out, or let them through with --allow-nonfinite",
                     )
+            if bool(torch.isfinite(out[here]).all()):
+                continue
             raise CheckpointError(
                 f"is not finite in {DTYPES[plan.dtype].torch_name} when finite weights are merged",
                 f"tensor {segment.tensor.name!r}",

@@ -148,20 +148,20 @@ class _Reckoning:
     def _search(self, entry: SearchEntry) -> StepCost:
         weights, lost = self._all_weights(entry.ingredients)
         n = len(entry.ingredients)
-        trials = most_trials(entry.search, n, entry.orders, entry.budget)
-        if trials is None:
+        options = entry.options()
+        most = options.row.most_trials(n, **options.settled)
+        if most is None:
             lost = (*lost, f"how many trials the strategy {entry.search} makes")
         sizes, missing = self._sizes(entry.task, entry, split="val")
         reported, more = self._sizes(entry.report_task, entry, split="test")
-        if lost or trials is None:
+        if lost or most is None:
             return StepCost(unknown=lost)
-        passes = n + trials
+        passes = n + most.trials
         images, prompts = (passes * a + 3 * b for a, b in zip(_sums(sizes), _sums(reported), strict=True))
         operations = _passes(weights[0], images, prompts)
         # Each is looked at, scored alone and merged; a trial reads the one that it tries, a mixture all.
-        mixtures = entry.budget if entry.search in ("weights", "experts") else 0
         every, largest = sum(w.nbytes for w in weights), max(w.nbytes for w in weights)
-        read = (3 + mixtures) * every + (trials - mixtures) * largest
+        read = (3 + most.mixtures) * every + (most.trials - most.mixtures) * largest
         return StepCost(
             operations=operations, days=self._days(operations), bytes_read=read, bytes_written=weights[0].nbytes,
             images=images, prompts=prompts, unknown=(*missing, *more),
@@ -194,15 +194,6 @@ class _Reckoning:
         if weights is None:
             return StepCost(unknown=(f"the size of {entry.soup}",))
         return StepCost(bytes_read=weights.nbytes, bytes_written=weights.nbytes)
-
-
-def most_trials(strategy: str, n: int, orders: int, budget: int) -> int | None:
-    """Return the most trials that a search among `n` makes after scoring each alone; None where nothing bounds them."""
-    if strategy in ("weights", "experts"):
-        return budget + (n - 1 if strategy == "weights" else 0)  # the greedy soup comes before the mixtures
-    if strategy == "greedy":
-        return orders * (n - 1)
-    return n * (n + 1) // 2 if strategy == "backward" else None
 
 
 def _sums(sizes: Sequence[TaskSize]) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from soupkit.search.entry import SearchEntry
 from soupkit.training.runs import Run, expand_sweeps, runs_of, sweeps_of
 
 _SECTIONS = ("version", "name", "train", "soup", "evaluate", "report", "push")
-_NAME = re.compile(r"[\w-]+")
-_NAME_HINT = "letters, digits, '_' and '-'"
+_NAME = re.compile(r"[\w-]{1,100}")  # it is the name of a directory
+_NAME_HINT = "up to a hundred letters, digits, '_' and '-'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def read_recipe(path: Path) -> Graph:
     document = Document(path)
     data = _sections(document)
     name = data.get("name", path.stem)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        document.refuse("name should be a word", ("name",), hint="letters, digits, '.', '_' and '-'")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
+        document.refuse("name should be a word", ("name",), hint="letters, digits, '_', '-' and, but first, '.'")
     runs = runs_of(document) if "train" in data else []
     data = {**data, **{k: expand_sweeps(data[k], runs) for k in ("soup", "evaluate", "report") if k in data}}
     steps = dict([*_trainings(document, runs), *_soups(document, data.get("soup", {})), *_singles(document, data)])
@@ -97,8 +97,8 @@ def _sections(document: Document) -> dict[str, Any]:
 def _trainings(document: Document, runs: list[Run]) -> Iterator[tuple[str, _Declared]]:
     for run in runs:
         key_path = ("train", run.name)
-        if not _NAME.fullmatch(run.name):
-            document.refuse(f"{run.name!r} is no name for a run", key_path, hint=_NAME_HINT)
+        if not run.name:
+            document.refuse("train should be a map from names to runs", ("train",), hint="give the run a name")
         parent = f"train.{run.parent}" if run.parent is not None else None
         yield f"train.{run.name}", _Declared(TrainStep, run.entry, key_path, parent)
 
@@ -127,7 +127,10 @@ def _singles(document: Document, data: Mapping[str, Any]) -> Iterator[tuple[str,
         section = kind.section
         if section in data:
             key_path = (section,)
-            yield section, _Declared(kind, document.validate(schema, data[section], key_path), key_path)
+            entry = document.validate(schema, data[section], key_path)
+            if isinstance(entry, PushEntry) and entry.folder is not None and ".." in entry.folder.parts:
+                document.refuse("leads out of the run's directory", ("push", "folder"), hint="name it without ..")
+            yield section, _Declared(kind, entry, key_path)
 
 
 def _needs(document: Document, step: str, declared: _Declared, steps: Mapping[str, _Declared]) -> tuple[str, ...]:

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from braceexpand import braceexpand
-
 from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.evaluation.tasks import split_name
+from soupkit.training.data.braces import expand_braces
 from soupkit.training.entry import DataEntry
 
 Stamp = list[Any]  # of one file or folder: a list of [name, bytes] or [path, bytes, time of change in ns]
@@ -59,7 +58,7 @@ class Stamps:
 
 def _expanded(pattern: str) -> Iterator[str]:
     try:
-        yield from braceexpand(pattern)
+        yield from expand_braces(pattern)
     except ValueError:  # the training itself will say so
         yield pattern
 

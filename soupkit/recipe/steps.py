@@ -19,7 +19,8 @@ from soupkit.publishing.reports.report import make_report
 from soupkit.recipe.inputs import Stamp, Stamps
 from soupkit.recipe.references import replace_references
 from soupkit.schema import Entry
-from soupkit.search import SearchEntry, greedy_search
+from soupkit.search import SearchEntry
+from soupkit.search.run_search import run_search
 from soupkit.training import TrainOptions, train
 from soupkit.training.entry import NOT_IDENTITY, TrainEntry
 
@@ -147,8 +148,8 @@ class SearchStep(Step[SearchEntry]):
     def make(self, entry: SearchEntry, output: Path | None, making: Making) -> None:
         """Search."""
         assert output is not None
-        greedy_search(
-            entry.ingredients, output, tasks=entry.task, report_tasks=entry.report_task, search=entry.options(),
+        run_search(
+            entry.ingredients, output, tasks=entry.task, report_tasks=entry.report_task, options=entry.options(),
             evaluation=replace(making.resources.evaluation, limit=entry.limit), data_root=entry.data_root,
             fresh=making.resources.fresh, picture=plot_search, progress=making.progress,
         )  # fmt: skip

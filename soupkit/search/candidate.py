@@ -82,8 +82,30 @@ class ScoredSoup:
         return self.soup.members
 
 
+@dataclass(frozen=True, slots=True)
+class SearchInputs:
+    """What is searched: the `refs` of the ingredients, the names of the `tasks` that select, and of the `tensors`."""
+
+    refs: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+
 class Trials(Protocol):
-    """What a strategy may ask for."""
+    """What a strategy may ask for. Draws are seeded by `seed`."""
+
+    inputs: SearchInputs
+    seed: int
+
+    @property
+    def ingredient_scores(self) -> np.ndarray:
+        """The ingredients' scores on each task that selects, float64 [tasks, ingredients]."""
+
+    def by_members(self) -> dict[frozenset[int], float]:
+        """Return the best score among the soups of the same members, for those that were scored in full."""
+
+    def state(self, **facts: Any) -> None:
+        """Put `facts` into `search.json`, each under its name: numbers, texts, lists and maps of them."""
 
     def expect(self, n: int) -> None:
         """So many more trials are to come, as far as the strategy knows."""

@@ -1,149 +1,193 @@
-"""What a search found, in the words of `search.json`: scores, how honest they are, and why one ingredient won."""
+"""`search.json`: what a search found. The one type of it, for the search that writes it and for all who read it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from soupkit.checkpoint.lineage import compare_weights
-from soupkit.evaluation.outcomes import score_of
-from soupkit.evaluation.task import Score
-from soupkit.files import write_cached
-from soupkit.search.candidate import ScoredSoup, uniform
-from soupkit.search.trials import Decision, SearchTrials
-from soupkit.version import __version__
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-UNIFORM = "uniform"
+from soupkit.errors import DataError
+from soupkit.files import write_whole
+
+SEARCH_NAME = "search.json"
+UNIFORM = "uniform"  # what the uniform soup of all ingredients is called among scores
 
 
-def describe(
-    trials: SearchTrials, order: Sequence[int], found: ScoredSoup, target: Path, print_: str | None
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the document of a search that ended with `found`, and notes for a person that were not said yet."""
-    scorer, pool = trials.scorer, trials.pool
-    best = trials.ingredients[order[0]]
-    shared = _shared(trials)
-    notes = [note for _, note in shared]
-    if mixtures := sum(d.action == "mix" for d in trials.decisions):
-        notes.append(
-            f"{mixtures} mixtures were compared on the images that select, and the best score of many is optimistic"
-            + ("" if len(scorer.evaluator.tasks) > len(scorer.tasks) else ": --report-task says what it is worth")
-        )
-    score = replace(scorer.combined(trials.seen(found.soup)), ref=str(target), fingerprint=print_)
-    of_all = trials.seen(uniform(range(len(pool))))
-    alone = [seen.scored for seen in trials.ingredients]
-    why = _why(trials, order, found)
-    document: dict[str, Any] = {
-        "schema": 1,
-        "soupkit": __version__,
-        "strategy": trials.options.strategy,
-        "stopping": trials.options.stopping if scorer.by_hits else "none",
-        "accept": trials.options.accept,
-        "ingredients": [asdict(scorer.combined(seen)) for seen in trials.ingredients],
-        "decisions": [{**asdict(d), "soup": list(d.soup)} for d in trials.decisions],
-        "selected": [pool.refs[m] for m in found.members],
-        "weights": found.soup.weights,
-        "score": asdict(score),
-        "best_ingredient": asdict(scorer.combined(best)),
-        "uniform": asdict(replace(scorer.combined(of_all), ref=UNIFORM, fingerprint=None)),
-        "images_scored": sum(alone) + sum(d.images_scored for d in trials.decisions),
-        "images_full": sum(1 for n in alone if n) * scorer.n
-        + scorer.n * sum(1 for d in trials.decisions if len(d.soup) > 1 or d.action != "start"),
-        "optimistic": any(n for n, _ in shared),
-        "why": why,
-        "notes": [*trials.doubts, *notes],
-    }
-    if why:
-        notes.append(why)
-    return document, notes
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 
-def _shared(trials: SearchTrials) -> list[tuple[int, str]]:
-    """Return the counts of images that selecting and reporting tasks share, with a sentence each."""
-    evaluator, selecting = trials.scorer.evaluator, len(trials.scorer.tasks)
-    found = []
-    for r in range(selecting, len(evaluator.tasks)):
-        for s in range(selecting):
-            if n := evaluator.shared_images(s, r):
-                one, other = (f"{evaluator.tasks[i].name}:{evaluator.tasks[i].split}" for i in (r, s))
-                found.append((n, f"{one} shares {n} images with {other}, which selects: its score is optimistic"))
-    return found
+class SearchScore(_Part):
+    """What one model reached on one task, or on all that select.
+
+    A fraction with its 95 % interval, unless `unit` is "number": then `value` is what a score of the user's own said.
+    `metrics` are the others of the task, or the values on each of several tasks.
+    """
+
+    ref: str
+    fingerprint: str | None = None
+    task: str
+    split: str = ""
+    metric: str = ""
+    value: FiniteFloat
+    n: int | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    metrics: dict[str, FiniteFloat | None] = Field(default_factory=dict)
+    unit: Literal["fraction", "number"] = "fraction"
+
+    @property
+    def task_and_split(self) -> str:
+        """The task with its split, as one name."""
+        return f"{self.task}:{self.split}" if self.split else self.task
+
+    @model_validator(mode="after")
+    def _is_a_fraction(self) -> "SearchScore":
+        if self.unit == "fraction" and not all(0 <= v <= 1 for v in (self.value, self.low, self.high) if v is not None):
+            raise ValueError("scores are fractions, not percent")
+        return self
 
 
-def _why(trials: SearchTrials, order: Sequence[int], found: ScoredSoup) -> str | None:
-    """Say why the best soup is one ingredient; None where it is not."""
-    if len(found.members) > 1:
-        return None
-    pool, scorer = trials.pool, trials.scorer
-    name = pool.refs[found.members[0]]
-    best = scorer.value(trials.seen(found.soup)) or 0.0
-    pairs: dict[tuple[str, ...], tuple[float, str]] = {}
-    for d in trials.decisions:
-        if len(d.soup) == 2:
-            others = tuple(ref for ref in d.soup if ref != name)
-            pairs[others] = max(pairs.get(others, (-2.0, "")), _outcome(d, trials.options.stopping))
-    tried = [f"with {others[0]}" if len(others) == 1 else " with ".join(others) for others in pairs]
-    shown = [f"{pair}: {text}" for pair, (_, text) in zip(tried, pairs.values(), strict=True)]
-    distances = scorer.ranks.together(lambda: compare_weights(pool.checkpoints, sample=True))
-    far = max((p.distance for p in distances), default=0.0)
-    near = min((p.distance for p in distances), default=0.0)
-    hint = (
-        "they lie too far apart for an average to work: fine-tune them from one checkpoint, with smaller learning rates"
-        if far >= 1
-        else "more ingredients of like quality, fine-tuned from one checkpoint, or smaller learning rates could help, "
-        "and so could --orders, --strategy swap, or more images to select on"
-    )
-    return (
-        f"the best soup is {name} alone ({100 * best:.2f} %): no average with another reached it "
-        f"({'; '.join(shown) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to {far:.2f} apart, "
-        f"relative to their size; {hint}"
-    )
+class Decision(_Part):
+    """One trial.
+
+    `soup` is what was tried, with its `weights` (None: uniform); `ref` is the ingredient it is about, None for a
+    mixture; `value` is None where the trial ended early, after `images` images, of which `images_scored` were not known
+    from an earlier trial; `hits` are those on all of them, or None.
+    """
+
+    n: int
+    action: str = ""
+    ref: str | None = None
+    soup: tuple[str, ...] = ()
+    weights: list[float] | dict[str, list[float]] | None = None
+    value: FiniteFloat | None = None
+    low: FiniteFloat | None = None
+    high: FiniteFloat | None = None
+    hits: int | None = None
+    images_scored: int | None = None
+    images: int | None = None
+    decision: Literal["accepted", "rejected"]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the soup that was tried became the current one."""
+        return self.decision == "accepted"
+
+    @property
+    def shown(self) -> float | None:
+        """The score, or what the images that were scored say of it; None where nothing is known."""
+        if self.value is not None:
+            return self.value
+        return self.hits / self.images if self.hits is not None and self.images else None
 
 
-def _outcome(d: Decision, stopping: str) -> tuple[float, str]:
-    """Return what became of a trial, to be compared with others of the same members, and in words."""
-    if d.value is not None:
-        return d.value, f"{100 * d.value:.2f} %"
-    if stopping == "sequential":
-        return -1.0, f"lower, on the evidence of {d.images:,} images"
-    return -1.0, f"certain to be lower after {d.images:,} images"
+class TaskGroup(_Part):
+    """Tasks that belong together, and the ingredient that is best on them."""
+
+    tasks: list[str]
+    expert: str
 
 
-def reports(
-    trials: SearchTrials, order: Sequence[int], found: ScoredSoup, target: Path, print_: str | None, directory: Path
-) -> list[dict[str, Any]]:
-    """Score the soup, the best ingredient and the uniform soup on the tasks that only report."""
-    scorer, pool = trials.scorer, trials.pool
-    evaluator, selecting = scorer.evaluator, len(scorer.tasks)
-    best = order[0]
-    named = [
-        (found.soup, str(target), print_),
-        (uniform([best]), pool.refs[best], pool.fingerprints[best].value),
-        (uniform(range(len(pool))), UNIFORM, None),
-    ]
-    if found.soup == named[1][0]:
-        del named[1]
-    scores: list[dict[str, Any]] = []
-    for t in range(selecting, len(evaluator.tasks)):
-        task = evaluator.tasks[t]
-        for soup, ref, value in named:
-            path = directory / "scores" / f"report-{t}-{scorer.key(soup)}.json"
-            score = scorer.ranks.lead(lambda p=path: _read(p))  # type: ignore[misc]
-            if score is None:
-                scorer.fill(soup)
-                scorer.progress.start(f"{ref} on {task.name}:{task.split}", len(evaluator.pixels[t].rows), "images")
-                outcome = evaluator.run(t, [evaluator.text_side(t)], None, scorer.progress)[0]
-                scorer.progress.finish()
-                score = asdict(score_of(outcome, task, ref, value))
-                if scorer.ranks.leads:
-                    write_cached(path, json.dumps(score))
-            scores.append({**score, "ref": ref, "fingerprint": value})
-    return scores
+class ShapleyShare(_Part):
+    """What one member contributes to the soup's score."""
+
+    ref: str
+    share: FiniteFloat
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+class ShapleyShares(_Part):
+    """The members' shares; `scored` of the `subsets` of members have a score of their own."""
+
+    shares: list[ShapleyShare]
+    subsets: int
+    scored: int
+
+
+class SearchDocument(_Part):
+    """A search, from its first trial to the soup that it chose.
+
+    `weights` are one per member, or those of each block of tensors. `images_full` are the images that a search with
+    full passes takes. `facts` are what the strategy has to say beyond that, by name.
+    """
+
+    schema_version: int = Field(1, alias="schema")
+    soupkit: str = ""
+    strategy: str
+    stopping: str = ""
+    accept: str = ""
+    ingredients: Annotated[tuple[SearchScore, ...], Field(min_length=1)]
+    decisions: Annotated[tuple[Decision, ...], Field(min_length=1)]
+    selected: tuple[str, ...]
+    weights: list[float] | dict[str, list[float]] | None = None
+    score: SearchScore
+    best_ingredient: SearchScore
+    uniform: SearchScore | None = None
+    images_scored: int | None = None
+    images_full: int | None = None
+    optimistic: bool = False
+    why: str | None = None
+    notes: tuple[str, ...] = ()
+    groups: tuple[TaskGroup, ...] | None = None
+    correlations: list[list[FiniteFloat]] | None = None
+    shapley: ShapleyShares | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    report: tuple[SearchScore, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seconds: float | None = None
+
+    @property
+    def scores(self) -> tuple[SearchScore, ...]:
+        """Every score in it: the ingredients', the soup's, the uniform soup's, and those of the report."""
+        return (*self.ingredients, self.score, *((self.uniform,) if self.uniform is not None else ()), *self.report)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document as JSON holds it; what only some searches say is left out where it is not said."""
+        document = self.model_dump(mode="json", by_alias=True)
+        for key in ("groups", "correlations", "shapley", "facts"):
+            if not document[key]:
+                del document[key]
+        for score in [*document["ingredients"], *document["report"], *(document[k] for k in _SCORES if document[k])]:
+            if score["unit"] == "fraction":
+                del score["unit"]
+        return document
+
+    def write(self, directory: Path) -> None:
+        """Write it into `directory`. Raises StorageError."""
+        write_whole(directory / SEARCH_NAME, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+_SCORES = ("score", "best_ingredient", "uniform")
+
+
+def parse_search(data: Mapping[str, Any], where: object = SEARCH_NAME) -> SearchDocument:
+    """Return `data`, the JSON of a `search.json` of this or an earlier version, as a document.
+
+    Raises DataError that names the first field that is missing or wrong.
+    """
     try:
-        return asdict(Score(**json.loads(path.read_text())))
-    except (OSError, ValueError, TypeError):
+        return SearchDocument.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{field}: {said[:1].lower()}{said[1:]}", where, "`soupkit search` writes it") from error
+
+
+def read_search(directory: Path) -> SearchDocument | None:
+    """Return the document in `directory`; None where there is none. Raises DataError for one that is damaged."""
+    path = directory / SEARCH_NAME
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", path, "`soupkit search` writes it") from error
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not valid JSON: {error}", path, "`soupkit search` writes it") from error
+    if not isinstance(data, dict):
+        raise DataError("is not a JSON object", path, "`soupkit search` writes it")
+    return parse_search(data, path)

@@ -9,13 +9,14 @@ import numpy as np
 import xxhash
 
 from soupkit.errors import StorageError
+from soupkit.files import storage_error
 
 _HEAD = struct.Struct("<IQ")  # how many records follow, and xxh3-64 of them
 _RECORD = np.dtype([("image", "<u4"), ("flags", "u1")])
 RIGHT, AMONG_FIVE = 1, 2
 
 
-class KnownHits:
+class HitsFile:
     """The hits of one soup on `n` images: `known` bool [n], `flags` uint8 [n] (RIGHT, AMONG_FIVE).
 
     A file of blocks, each with its digest: of a block that a killed process left unfinished nothing is believed. What
@@ -33,7 +34,9 @@ class KnownHits:
         except FileNotFoundError:
             data = b""
         except OSError as error:
-            raise StorageError(f"cannot be read: {error.strerror}", path) from error
+            raise StorageError(
+                f"cannot be read: {error.strerror}", path, "check who may read it, or --fresh"
+            ) from error
         self._whole = 0
         while self._whole + _HEAD.size <= len(data):
             count, digest = _HEAD.unpack_from(data, self._whole)
@@ -83,4 +86,4 @@ class KnownHits:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+            raise storage_error(error, self.path, 0) from error

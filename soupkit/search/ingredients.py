@@ -20,7 +20,7 @@ from soupkit.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class Ingredients:
     """Ingredients that can be merged, in the order they were given."""
 
     refs: tuple[str, ...]
@@ -34,7 +34,7 @@ class Pool:
         return len(self.refs)
 
 
-def open_pool(
+def open_ingredients(
     refs: Sequence[str],
     output: Path,
     opened: ExitStack,
@@ -44,37 +44,37 @@ def open_pool(
     keep_going: bool,
     memory: Path | None,
     progress: Progress,
-) -> Pool:
+) -> Ingredients:
     """Open and check the ingredients. `memory` remembers fingerprints of files that did not change.
 
     Raises UsageError for fewer than two, or for two that are the same; what `merge` raises for those that do not fit
     together; CheckpointError for one with NaN or infinity, unless `keep_going` leaves it out.
     """
     if len(set(refs)) < len(refs):
-        raise UsageError("names an ingredient twice", "REF", "give each once")
+        raise UsageError("is given twice", next(r for r in refs if refs.count(r) > 1), "give each ingredient once")
     soup = SoupEntry(ingredients=list(refs), model=model, preprocess=preprocess)
     prepared = prepare(soup, output, opened)
     notes = list(prepared.notes)
     kept: list[int] = []
-    prints: dict[int, Fingerprint] = {}
+    fingerprints: dict[int, Fingerprint] = {}
     for i, checkpoint in enumerate(prepared.sources):
-        looked = look(checkpoint, memory, progress)
-        prints[i] = Fingerprint(looked["value"], looked["image"], looked["text"])
-        if not looked["nonfinite"]:
+        looked_at = look(checkpoint, memory, progress)
+        fingerprints[i] = looked_at.fingerprint
+        if not looked_at.nonfinite:
             kept.append(i)
         elif keep_going:
-            notes.append(f"left out: {refs[i]} has NaN or infinity in {looked['nonfinite']!r}")
+            notes.append(f"left out: {refs[i]} has NaN or infinity in {looked_at.nonfinite!r}")
         else:
             raise CheckpointError(
                 "has non-finite weights (NaN or infinity)",
-                f"{refs[i]}, tensor {looked['nonfinite']!r}",
+                f"{refs[i]}, tensor {looked_at.nonfinite!r}",
                 "leave this ingredient out; --keep-going leaves it out by itself",
             )
     if len(kept) < 2:
-        raise UsageError(f"{len(kept)} ingredient is left", "REF", "a search needs at least two")
+        raise UsageError(f"leaves {len(kept)} to search among", "--keep-going", "a search needs at least two")
     if len(kept) < len(refs):
         prepared = prepare(soup.model_copy(update={"ingredients": [refs[i] for i in kept]}), output, opened)
-    values = [prints[i].value for i in kept]
+    values = [fingerprints[i].value for i in kept]
     for at, value in enumerate(values):
         if (first := values.index(value)) != at:
             raise UsageError(
@@ -82,18 +82,27 @@ def open_pool(
             )
     if prepared.agreement.config is None:
         raise ArchitectureError("is no model that open_clip builds", refs[0], "say which it is with --model NAME")
-    return Pool(
+    return Ingredients(
         tuple(refs[i] for i in kept),
         prepared.sources,
-        tuple(prints[i] for i in kept),
+        tuple(fingerprints[i] for i in kept),
         prepared.agreement.config,
         prepared.tokenizer_files,
         tuple(notes),
     )
 
 
-def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dict[str, str]:
-    """Return the fingerprint's parts and the first tensor that is not finite, "" where all are."""
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """What was found by reading all of a checkpoint: its fingerprint, and the first tensor that is not finite, "" where
+    all are."""
+
+    fingerprint: Fingerprint
+    nonfinite: str
+
+
+def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> LookedAt:
+    """Read all of `checkpoint`, unless `memory` remembers what was found in the same files."""
 
     def compute() -> dict[str, str]:
         value = fingerprint(checkpoint, progress=progress)
@@ -102,7 +111,8 @@ def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> dic
         return {"value": value.value, "image": value.image, "text": value.text, "nonfinite": odd}
 
     paths = [str(path) for path in checkpoint.files]
-    return remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
+    seen = remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
+    return LookedAt(Fingerprint(seen["value"], seen["image"], seen["text"]), seen["nonfinite"])
 
 
 def _is_finite(checkpoint: Checkpoint, name: str, reader: Reader) -> bool:

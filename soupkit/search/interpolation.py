@@ -5,10 +5,9 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from torch import nn
 
@@ -19,7 +18,7 @@ from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions, default_cache
 from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
-from soupkit.evaluation.task import Score, Task
+from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.live_model import fill_by
@@ -28,13 +27,15 @@ from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.search.ingredients import look
+from soupkit.search.interpolation_document import InterpolationDocument, Point
+from soupkit.search.reporting import shown
 
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
     """The curve: `document` is what `interpolation.json` holds."""
 
-    document: dict[str, Any]
+    document: InterpolationDocument
     seconds: float
     notes: tuple[str, ...]
 
@@ -71,34 +72,34 @@ def interpolate(
     evaluation = evaluation or EvaluationOptions(cache=default_cache())
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
-        place = Path(stack.enter_context(TemporaryDirectory(prefix="soupkit-")))
+        temporary = Path(stack.enter_context(TemporaryDirectory(prefix="soupkit-")))
         if evaluation.cache is None:
-            evaluation = replace(evaluation, cache=place, scores=False)
-        prepared = ranks.together(lambda: _prepared(base, refs, place, model, preprocess, stack))
-        choosing = ranks.together(lambda: open_tasks(tasks, data_root=data_root, split="val"))
-        reporting = ranks.together(lambda: open_tasks(report_tasks, data_root=data_root))
-        curve = _curve(prepared, [*choosing, *reporting], points, evaluation, ranks, progress)
-    means = [sum(s.value for s in scores[: len(choosing)]) / len(choosing) for _, scores in curve]
+            evaluation = replace(evaluation, cache=temporary, scores=False)
+        prepared = ranks.together(_prepared, base, refs, temporary, model, preprocess, stack)
+        choosing = ranks.together(open_tasks, tasks, data_root=data_root, split="val")
+        reporting = ranks.together(open_tasks, report_tasks, data_root=data_root)
+        curve = _score_curve(prepared, [*choosing, *reporting], points, evaluation, ranks, progress)
+    means = [sum(s.value for s in point.scores[: len(choosing)]) / len(choosing) for point in curve]
     names = [f"{t.name}:{t.split}" for t in choosing]
-    document = {
-        "base": str(base),
-        "refs": [str(ref) for ref in refs],
-        "points": [{"alpha": alpha, "scores": [asdict(s) for s in scores]} for alpha, scores in curve],
-        "best_alpha": curve[means.index(max(means))][0],
-        "task": names[0] if len(names) == 1 else f"mean of {', '.join(names)}",
-    }
+    document = InterpolationDocument(
+        base=str(base),
+        refs=tuple(str(ref) for ref in refs),
+        points=tuple(curve),
+        best_alpha=curve[means.index(max(means))].alpha,
+        task=names[0] if len(names) == 1 else f"mean of {', '.join(names)}",
+    )
     return Interpolation(document, time.perf_counter() - started, prepared.notes)
 
 
 def _prepared(
     base: str | Path,
     refs: Sequence[str | Path],
-    place: Path,
+    directory: Path,
     model: str | None,
     preprocess: Path | None,
     stack: ExitStack,
 ) -> Prepared:
-    """Open and check the base and its fine-tunes, as for a merge between them; nothing is written to `place`."""
+    """Open and check the base and its fine-tunes, as for a merge between them; nothing is written to `directory`."""
     soup = SoupEntry(
         ingredients=[str(ref) for ref in refs],
         method="interpolate",
@@ -106,24 +107,24 @@ def _prepared(
         model=model,
         preprocess=preprocess,
     )
-    return prepare(soup, place / "none", stack)
+    return prepare(soup, directory / "none", stack)
 
 
-def _curve(
+def _score_curve(
     prepared: Prepared,
     tasks: Sequence[Task],
     points: int,
     evaluation: EvaluationOptions,
     ranks: Ranks,
     progress: Progress,
-) -> list[tuple[float, list[Score]]]:
+) -> list[Point]:
     """Score the models at `points` values of alpha on `tasks`; what the cache knows is not scored again."""
     config, base = prepared.agreement.config, prepared.sources[-1]
     if config is None:
         raise ArchitectureError("is no model that open_clip builds", base.ref, "say which it is with --model NAME")
     assert evaluation.cache is not None
     weights = evaluation.cache / "weights"
-    prints = ranks.together(lambda: [_fingerprint(source, weights, progress) for source in prepared.sources])
+    fingerprints = ranks.together(_fingerprints, prepared.sources, weights, progress)
     cache = ScoreCache.of(evaluation)
     with Evaluator(
         config, tasks, evaluation, tokenizer_files=prepared.tokenizer_files, where=base.ref, progress=progress,
@@ -134,41 +135,47 @@ def _curve(
         images = sum(len(pixels.rows) for pixels in evaluator.pixels)
         progress.start(f"{points} points on {len(tasks)} tasks", points * images, "images")
         reader = Reader(evaluator.device)
-        curve: list[tuple[float, list[Score]]] = []
+        curve: list[Point] = []
         for i in range(points):
             alpha, filled, scores = i / (points - 1), False, []
             for t, task in enumerate(tasks):
-                name = json.dumps(["interpolate", alpha, prints])
+                name = json.dumps(["interpolate", alpha, fingerprints])
                 key = score_key(name, contents[t], task, config, prepared.tokenizer_files, settings)
                 ref = f"alpha={alpha:g}"
-                known = ranks.lead(lambda k=key, r=ref, t=task: cache.get(k, r, t))  # type: ignore[misc]
-                if known is not None:
-                    scores.append(known[0])
-                    progress.advance(known[0].n)
+                cached = ranks.lead(cache.get, key, ref, task)
+                if cached is not None:
+                    scores.append(cached[0])
+                    progress.advance(cached[0].n)
                     continue
                 if not filled:
-                    ranks.together(lambda a=alpha: fill_between(evaluator.model, prepared, a, reader))  # type: ignore[misc]
+                    ranks.together(fill_between, evaluator.model, prepared, alpha, reader)
                     filled = True
                 outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
                 scores.append(score_of(outcome, task, ref, None))
                 if ranks.leads:
                     cache.put(key, scores[-1], outcome)
-            curve.append((alpha, scores))
+            curve.append(Point(alpha=alpha, scores=tuple(map(shown, scores))))
         progress.finish()
     return curve
 
 
-def _fingerprint(source: Checkpoint, memory: Path, progress: Progress) -> str:
-    """Return the fingerprint of weights that are finite. Raises CheckpointError for others."""
-    seen = look(source, memory, progress)
-    if seen["nonfinite"]:
-        raise CheckpointError("has non-finite weights", f"{source.ref}, tensor {seen['nonfinite']!r}")
-    return seen["value"]
+def _fingerprints(sources: Sequence[Checkpoint], memory: Path, progress: Progress) -> list[str]:
+    """Return the fingerprints of weights that are finite. Raises CheckpointError for others."""
+    values = []
+    for source in sources:
+        looked_at = look(source, memory, progress)
+        if looked_at.nonfinite:
+            raise CheckpointError(
+                "has non-finite weights (NaN or infinity)", f"{source.ref}, tensor {looked_at.nonfinite!r}",
+                "choose another checkpoint",
+            )  # fmt: skip
+        values.append(looked_at.fingerprint.value)
+    return values
 
 
 def fill_between(model: nn.Module, prepared: Prepared, alpha: float, reader: Reader) -> None:
     """Write base + alpha (mean - base) into `model`, in one pass, with the arithmetic of `prepared`'s merge method."""
     live, *ingredients, base = model.state_dict(), *prepared.sources
-    if odd := [n for n in (*live, *base) if n not in base.tensors or n not in live]:
-        raise ArchitectureError(f"does not fit its config at {odd[0]!r}", base.ref)
+    if misfits := [n for n in (*live, *base) if n not in base.tensors or n not in live]:
+        raise ArchitectureError(f"does not fit its config at {misfits[0]!r}", base.ref, "say which it is with --model")
     fill_by(prepared.method, live, ingredients, base, {name: {"alpha": alpha} for name in base}, reader)

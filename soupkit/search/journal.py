@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.errors import StorageError
+from soupkit.files import storage_error
+from soupkit.search.subject import different_parts
 
 
 class Journal:
@@ -21,22 +23,24 @@ class Journal:
         self._writes = writes
         self._lines = self._read()
         self._next = 0
-        header = json.loads(json.dumps({"schema": 1, "search": subject}))
         if not self._lines:
-            self._append(header)
+            self._append({"schema": 1, "search": subject})
         else:
-            there = self._lines.pop(0)
-            if there != header:
-                raise StorageError(
-                    _difference(there.get("search"), header["search"]), path, "choose another -o, or --fresh"
-                )
+            self._check(self._lines.pop(0), subject)
         self.done = len(self._lines)
+
+    def _check(self, header: dict[str, Any], subject: dict[str, Any]) -> None:
+        earlier, hint = header.get("search"), "choose another -o, or start anew with --fresh"
+        if not isinstance(earlier, dict):
+            raise StorageError("is no journal of a search", self.path, hint)
+        if different := different_parts(earlier, json.loads(json.dumps(subject))):
+            raise StorageError(f"belongs to another search: other {', '.join(different)}", self.path, hint)
 
     def summary(self) -> str:
         """Say what an earlier run left."""
         decisions = [line for line in self._lines if "decision" in line]
         scored, tried = self.done - len(decisions), len(decisions)
-        text = f"resuming: {_count(scored, 'ingredient')} and {_count(tried, 'trial')} are in the journal"
+        text = f"resuming: {_counted(scored, 'ingredient')} and {_counted(tried, 'trial')} are in the journal"
         if kept := [line for line in decisions if line["decision"] == "accepted"]:
             soup, value = kept[-1]["soup"], kept[-1]["value"]
             text += f"; the soup so far, {100 * value:.2f} %: {', '.join(soup)}"
@@ -49,7 +53,9 @@ class Journal:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StorageError(f"cannot be read: {error.strerror}", self.path) from error
+            raise StorageError(
+                f"cannot be read: {error.strerror}", self.path, "check who may read it, or --fresh"
+            ) from error
         whole = data[: data.rfind(b"\n") + 1]
         if self._writes and len(whole) < len(data):
             os.truncate(self.path, len(whole))
@@ -79,15 +85,8 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StorageError(f"cannot be written: {error.strerror}", self.path) from error
+            raise storage_error(error, self.path, 0) from error
 
 
-def _count(n: int, thing: str) -> str:
+def _counted(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
-
-
-def _difference(there: Any, here: dict[str, Any]) -> str:
-    if not isinstance(there, dict):
-        return "is no journal of a search"
-    odd = [key for key in here if there.get(key) != here[key]]
-    return f"belongs to another search: other {', '.join(odd) or 'settings'}"

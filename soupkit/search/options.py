@@ -1,66 +1,87 @@
-"""How a search decides: the options that every strategy shares and those of some, checked once."""
+"""How a search decides: the options that every strategy shares, and those of the strategy's own, checked once."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from soupkit.errors import UsageError
+from soupkit.search.strategies.table import STRATEGIES, Strategy
 
-STRATEGIES = ("greedy", "backward", "swap", "weights", "experts")
 RULES = ("exact", "none", "sequential")
 ACCEPT = ("ge", "gt")
-_OF_SOME = {"budget": ("weights", "experts"), "blocks": ("weights",), "correlation": ("experts",)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, init=False)
 class SearchOptions:
     """How to search.
 
-    `orders` greedy searches are made, the first by score, the others in random orders drawn from `seed`. `stopping`
-    ends trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score does not fall
-    ("ge") or only one whose score rises ("gt"). `keep_going` leaves ingredients out that are not finite.
-
-    The strategies weights and experts try at most `budget` mixtures. `blocks` are patterns of tensor names that have
-    mixing weights of their own (weights). Tasks whose scores correlate by at least `correlation` share an expert
-    (experts).
+    `stopping` ends trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score
+    does not fall ("ge") or only one whose score rises ("gt"). `seed` is that of random orders and draws. `keep_going`
+    leaves ingredients out that are not finite. `own` are the options of the strategy's own that were given, by name
+    (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
     """
 
-    strategy: str = "greedy"
-    orders: int = 1
-    stopping: str = "exact"
-    error_rate: float = 0.05
-    accept: str = "ge"
-    seed: int = 0
-    keep_going: bool = False
-    budget: int = 100
-    blocks: tuple[str, ...] = ()
-    correlation: float = 0.5
+    strategy: str
+    stopping: str
+    error_rate: float
+    accept: str
+    seed: int
+    keep_going: bool
+    own: Mapping[str, Any]
+
+    def __init__(
+        self,
+        strategy: str = "greedy",
+        *,
+        stopping: str = "exact",
+        error_rate: float = 0.05,
+        accept: str = "ge",
+        seed: int = 0,
+        keep_going: bool = False,
+        **own: Any,
+    ) -> None:
+        values = (strategy, stopping, error_rate, accept, seed, keep_going, own)
+        for field, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def row(self) -> Strategy:
+        """The strategy. Raises UsageError with the nearest names where there is none of this name."""
+        return STRATEGIES.find(self.strategy)
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """Every option of the strategy's own, with its value. Raises UsageError for one that cannot be."""
+        return self.row.settle(self.own)
 
     def check(self) -> None:
         """Raise UsageError for what cannot be."""
-        for value, allowed, option in (
-            (self.strategy, STRATEGIES, "--strategy"),
-            (self.stopping, RULES, "--stopping"),
-            (self.accept, ACCEPT, "--accept"),
-        ):
+        for value, allowed, option in ((self.stopping, RULES, "--stopping"), (self.accept, ACCEPT, "--accept")):
             if value not in allowed:
-                raise UsageError(f"{value!r} is not known", option, f"one of {', '.join(allowed)}")
-        if self.orders < 1:
-            raise UsageError("at least one order is needed", "--orders")
-        if self.orders > 1 and self.strategy != "greedy":
-            raise UsageError(f"the strategy {self.strategy} has no orders", "--orders", "they belong to greedy")
+                raise UsageError(f"{value!r} is no choice", option, f"choose one of {', '.join(allowed)}")
         if not 0 < self.error_rate < 1:
             raise UsageError(f"{self.error_rate} is no error rate", "--error-rate", "between 0 and 1, for example 0.05")
-        if self.blocks and self.strategy != "weights":
-            raise UsageError(f"the strategy {self.strategy} has no blocks", "--block", "they belong to weights")
-        if self.budget < 1:
-            raise UsageError("at least one mixture is needed", "--budget", "for example --budget 100")
-        if not -1 <= self.correlation <= 1:
-            raise UsageError(f"{self.correlation} is no correlation", "--correlation", "between -1 and 1")
+        assert self.settled is not None  # which raises
 
     def deciding(self) -> dict[str, Any]:
         """Return the options that have a say in what is found: a search by others is another search."""
-        found = {name: getattr(self, name) for name in self.__slots__}
-        for name, strategies in _OF_SOME.items():
-            if self.strategy not in strategies:
-                del found[name]
-        return found
+        shared = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "own"}
+        return {**shared, **self.settled}
+
+
+def same_options(one: Any, other: Any) -> bool:
+    """Whether two `deciding()`, as JSON holds them, are of one search.
+
+    Options that the strategy does not have make no difference, and one that is not there has its default: documents of
+    earlier versions name some of the former, and none of those that came later.
+    """
+    return bool(_completed(one) == _completed(other))
+
+
+def _completed(options: Any) -> Any:
+    if not isinstance(options, dict) or options.get("strategy") not in STRATEGIES:
+        return options
+    row = STRATEGIES[options["strategy"]]
+    shared = {field.name: options.get(field.name) for field in fields(SearchOptions) if field.name != "own"}
+    own = {o.name: options.get(o.name, o.default) for o in row.options}
+    return {**shared, **{name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}}

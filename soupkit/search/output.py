@@ -1,14 +1,14 @@
 """Where a search works: `DIR.partial`, taken when it is this search's to take, and put in place when it is over."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.partial import PartialDirectory, partial_path, remove_lock
 from soupkit.errors import StorageError
+from soupkit.search.document import SearchDocument
 from soupkit.search.journal import Journal
-from soupkit.search.prepared import DOCUMENT, Job
+from soupkit.search.prepared import PreparedSearch
 
 Picture = Callable[[dict[str, Any], Path], None]
 
@@ -17,23 +17,23 @@ SOUP = "soup"
 _OURS = {"lock", JOURNAL, SOUP, f"{SOUP}.partial", "hits", "scores"}
 
 
-def check_place(job: Job, *, fresh: bool) -> dict[str, Any] | None:
+def check_output(search: PreparedSearch, *, fresh: bool) -> SearchDocument | None:
     """Return the document of the finished search, if it is there; note what there is to resume. Writes nothing.
 
     Raises StorageError where something else is in the way, at the target or at its partial directory.
     """
-    there = job.existing(fresh=fresh)
-    partial = partial_path(job.target)
-    if there is None and partial.is_dir():
+    finished = search.existing(fresh=fresh)
+    partial = partial_path(search.target)
+    if finished is None and partial.is_dir():
         _refuse_foreign(partial)
         if not fresh:
-            journal = Journal(partial / JOURNAL, job.subject(), writes=False)
+            journal = Journal(partial / JOURNAL, search.subject(), writes=False)
             if journal.done:
-                job.progress.note(journal.summary())
-    return there
+                search.progress.note(journal.summary())
+    return finished
 
 
-def take_place(partial: PartialDirectory, *, fresh: bool) -> None:
+def take_output(partial: PartialDirectory, *, fresh: bool) -> None:
     """Make the directory, which is held, ready to work in; `fresh` forgets what an earlier run left.
 
     Raises StorageError when it holds files of others, or when another run finished meanwhile.
@@ -64,13 +64,10 @@ def _refuse_foreign(directory: Path) -> None:
         )
 
 
-def publish(partial: PartialDirectory, document: dict[str, Any], picture: Picture | None, *, fresh: bool) -> None:
+def publish(partial: PartialDirectory, document: SearchDocument, picture: Picture | None, *, fresh: bool) -> None:
     """Put the document and the picture beside the soup, and all of it in place by one rename. Raises StorageError."""
-    soup, target = partial.path / SOUP, partial.target
-    try:
-        (soup / DOCUMENT).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        if picture is not None:
-            picture(document, soup / "search.png")
-    except OSError as error:
-        raise StorageError(f"cannot be put in place: {error.strerror}", target) from error
+    soup = partial.path / SOUP
+    document.write(soup)
+    if picture is not None:
+        picture(document.to_dict(), soup / "search.png")
     partial.publish(soup, replace=fresh)

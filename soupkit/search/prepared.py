@@ -8,26 +8,45 @@ from typing import Any
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.partial import sweep
 from soupkit.checkpoint.reference import open_checkpoint
-from soupkit.errors import StorageError
-from soupkit.evaluation.evaluator import Evaluator
+from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.task import Task
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
-from soupkit.search.ingredients import Pool
+from soupkit.search.candidate import SearchInputs
+from soupkit.search.document import SearchDocument, read_search
+from soupkit.search.hit_score import is_sum_of_hits
+from soupkit.search.hit_scorer import HitScorer
+from soupkit.search.ingredients import Ingredients
+from soupkit.search.live_soups import LiveSoups
+from soupkit.search.measured import Scorer
 from soupkit.search.options import SearchOptions
-from soupkit.search.scoring import Scorer
-
-DOCUMENT = "search.json"
+from soupkit.search.pass_scorer import PassScorer
+from soupkit.search.subject import different_parts
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SearchPlan:
+    """What a dry run says: the names of what is searched, the images of one trial, and the most trials, None where
+    nothing bounds them; `mixtures` of them have weights of their own."""
+
+    strategy: str
+    stopping: str
+    ingredients: tuple[str, ...]
+    tasks: tuple[str, ...]
+    report_tasks: tuple[str, ...]
+    images: int
+    most_trials: int | None
+    mixtures: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSearch:
     """The ingredients, the tasks with the digests of their contents (the selecting ones first), and how to search."""
 
-    pool: Pool
+    ingredients: Ingredients
     selecting: list[Task]
     reporting: list[Task]
     contents: list[str]
@@ -44,6 +63,12 @@ class Job:
         """Every task, the selecting ones first."""
         return [*self.selecting, *self.reporting]
 
+    @property
+    def inputs(self) -> SearchInputs:
+        """What a strategy is told of the inputs."""
+        tasks = tuple(f"{t.name}:{t.split}" for t in self.selecting)
+        return SearchInputs(self.ingredients.refs, tasks, tuple(self.ingredients.checkpoints[0].tensors))
+
     def subject(self) -> dict[str, Any]:
         """Return what decides the outcome, so that a journal of another search is recognised."""
         described = [
@@ -54,7 +79,7 @@ class Job:
             k: getattr(self.evaluation, k) for k in ("device", "precision", "batch_size", "limit", "skip_corrupt")
         }
         subject = {
-            "ingredients": [p.value for p in self.pool.fingerprints],
+            "ingredients": [f.value for f in self.ingredients.fingerprints],
             "tasks": described[: len(self.selecting)],
             "report tasks": described[len(self.selecting) :],
             "options": self.options.deciding(),
@@ -63,20 +88,22 @@ class Job:
         }
         return json.loads(json.dumps(subject))
 
-    def planned(self) -> dict[str, Any]:
+    def planned(self) -> SearchPlan:
         """Return what a dry run says."""
-        limit = self.evaluation.limit
-        return {
-            "strategy": self.options.strategy,
-            "stopping": self.options.stopping,
-            "ingredients": list(self.pool.refs),
-            "tasks": [f"{t.name}:{t.split}" for t in self.selecting],
-            "report_tasks": [f"{t.name}:{t.split}" for t in self.reporting],
-            "images": sum(len(t.dataset) if limit is None else min(limit, len(t.dataset)) for t in self.selecting),
-            "budget": self.options.deciding().get("budget"),
-        }
+        limit, options = self.evaluation.limit, self.options
+        most = options.row.most_trials(len(self.ingredients), **options.settled)
+        return SearchPlan(
+            options.strategy,
+            options.stopping,
+            self.ingredients.refs,
+            self.inputs.tasks,
+            tuple(f"{t.name}:{t.split}" for t in self.reporting),
+            sum(len(t.dataset) if limit is None else min(limit, len(t.dataset)) for t in self.selecting),
+            most.trials if most is not None else None,
+            most.mixtures if most is not None else 0,
+        )
 
-    def existing(self, *, fresh: bool) -> dict[str, Any] | None:
+    def existing(self, *, fresh: bool) -> SearchDocument | None:
         """Return the document of a finished search for the same; None where the way is free. Raises StorageError."""
         target = self.target
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -90,10 +117,10 @@ class Job:
         if fresh:
             return None
         try:
-            document = json.loads((target / DOCUMENT).read_text("utf-8"))
-        except (OSError, ValueError):
-            document = {}
-        if document.get("settings") != self.subject():
+            document = read_search(target)
+        except DataError:
+            document = None
+        if document is None or different_parts(document.settings, self.subject()):
             raise StorageError("holds another soup", target, "choose another -o, or replace it with --fresh")
         with open_checkpoint(target) as written:
             if fingerprint(written).value != soup.output.fingerprint:
@@ -102,16 +129,17 @@ class Job:
                 )
         return document
 
-    def scorer(self, evaluator: Evaluator, directory: Path) -> Scorer:
+    def scorer(self, live: LiveSoups, directory: Path) -> Scorer:
         """Return what scores soups; it keeps what it learns in `directory`."""
-        settings = ScoreSettings.of(self.evaluation, evaluator.device)
+        if not all(is_sum_of_hits(task) for task in self.selecting):
+            return PassScorer(live, directory)
+        settings = ScoreSettings.of(self.evaluation, live.evaluator.device)
         # A file of weights means the same to `soupkit evaluate`: its tokenizer's files count by what lies beside it.
         keys = [
             [
-                score_key(p.value, content, task, self.pool.config, checkpoint.tokenizer_files, settings)
+                score_key(f.value, content, task, self.ingredients.config, checkpoint.tokenizer_files, settings)
                 for task, content in zip(self.selecting, self.contents, strict=False)
             ]
-            for p, checkpoint in zip(self.pool.fingerprints, self.pool.checkpoints, strict=True)
+            for f, checkpoint in zip(self.ingredients.fingerprints, self.ingredients.checkpoints, strict=True)
         ]
-        cache = ScoreCache.of(self.evaluation)
-        return Scorer(self.pool, evaluator, len(self.selecting), directory, cache, keys, self.ranks, self.progress)
+        return HitScorer(live, directory, ScoreCache.of(self.evaluation), keys)

@@ -37,18 +37,20 @@ class RunningSum:
         self._live = model.state_dict()
         names = ingredients[0].tensors
         for odd in [n for n in self._live if n not in names] + [n for n in names if n not in self._live]:
-            raise ArchitectureError(f"does not fit its config at {odd!r}", ingredients[0].ref)
+            raise ArchitectureError(
+                f"does not fit its config at {odd!r}", ingredients[0].ref, "say which model it is with --model NAME"
+            )
         self.device = next(iter(self._live.values())).device
         self._uniform = METHODS.find("uniform")
         plans = self._plan(range(len(ingredients)))
         self.nbytes = sum(p.numel * p.accumulator.itemsize for p in plans if p.accumulator is not None)
-        self.place = self._choose_place(spare)
+        self.sum_device = self._choose_device(spare)
         self._arithmetic: dict[tuple[torch.dtype, torch.device], Arithmetic] = {}
         self._readers: dict[torch.device, Reader] = {}
         self._members: tuple[int, ...] = ()
         self._sums: dict[str, Tensor] = {}
 
-    def _choose_place(self, spare: int) -> torch.device:
+    def _choose_device(self, spare: int) -> torch.device:
         """Return where the sums are to lie."""
         if self.device.type == "cuda" and torch.cuda.mem_get_info(self.device)[0] > self.nbytes + spare:
             return self.device
@@ -111,8 +113,8 @@ class RunningSum:
             kept = self._sums.pop(plan.name, None)
             if kept is not None and kept.dtype != plan.accumulator:
                 kept = None
-            total = torch.empty(plan.numel, dtype=plan.accumulator, device=self.place) if kept is None else kept
-            ops = self._ops(plan.accumulator, self.place)
+            total = torch.empty(plan.numel, dtype=plan.accumulator, device=self.sum_device) if kept is None else kept
+            ops = self._ops(plan.accumulator, self.sum_device)
             for run in self._runs(plan.name, ops.device):
                 ops.reset()
                 rest = members if kept is None else members[-1:]

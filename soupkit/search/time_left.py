@@ -3,7 +3,7 @@
 import time
 
 
-class Outlook:
+class TimeLeft:
     """Counts trials, and times those that scored images."""
 
     def __init__(self, images: int, after: int) -> None:
@@ -35,7 +35,7 @@ class Outlook:
             self._in_trials += scored if trial else 0
 
     @property
-    def place(self) -> str:
+    def trial(self) -> str:
         """Which trial is at hand, of how many as far as is known: the first is number 1."""
         return f"trial {self._done + 1} of {max(self._expected, self._done + 1)}"
 

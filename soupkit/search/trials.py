@@ -1,131 +1,110 @@
 """The trials of one search: scored, decided, written to the journal; and what they add up to."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import sqrt
 from typing import Any, TypeVar
 
 import numpy as np
 
 from soupkit.evaluation.intervals import wilson
-from soupkit.evaluation.task import Score
-from soupkit.search.candidate import ScoredSoup, Soup, uniform
+from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
+from soupkit.search.document import Decision
+from soupkit.search.ingredients import Ingredients
 from soupkit.search.journal import Journal
+from soupkit.search.live_soups import soup_key
+from soupkit.search.measured import Measured, Scorer, tasks_by_ingredients
+from soupkit.search.narration import Narration
 from soupkit.search.options import SearchOptions
-from soupkit.search.scoring import Measured, Scorer
 from soupkit.search.stopping import Rule, open_rule
-from soupkit.search.time_left import Outlook
 
 T = TypeVar("T")
 
-_TELLING = 0.05  # half an interval beyond which a task says little about fine-tunes of one model
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One trial. `soup` is what was tried, with its `weights` (None: uniform); `ref` is the ingredient it is about,
-    None for a mixture; `value` is None where the trial ended early, after `images` images, of which `images_scored`
-    were not known from an earlier trial; `hits` are those on all of them, or None."""
-
-    n: int
-    action: str
-    ref: str | None
-    soup: tuple[str, ...]
-    weights: list[float] | dict[str, list[float]] | None
-    value: float | None
-    low: float | None
-    high: float | None
-    hits: int | None
-    images_scored: int
-    images: int
-    decision: str
-
 
 class SearchTrials:
-    """Carries out what strategies ask for. `best` is the best soup so far; `after` images are scored in the end."""
+    """Carries out what strategies ask for: scores soups by `scorer`, decides, and notes each decision in `journal`."""
 
-    def __init__(self, scorer: Scorer, journal: Journal, options: SearchOptions, after: int = 0) -> None:
-        self.scorer, self.journal, self.options = scorer, journal, options
-        self.pool = scorer.pool
-        self.ingredients: list[Measured] = []
+    def __init__(
+        self,
+        ingredients: Ingredients,
+        inputs: SearchInputs,
+        scorer: Scorer,
+        journal: Journal,
+        options: SearchOptions,
+        narration: Narration,
+    ) -> None:
+        self.ingredients, self.inputs, self.scorer, self.options = ingredients, inputs, scorer, options
+        self.seed = options.seed
+        self.alone: list[Measured] = []  # the ingredients' own scores
         self.decisions: list[Decision] = []
-        self.best: ScoredSoup | None = None
-        self._seen: dict[Soup, Measured] = {}
+        self.best: ScoredSoup | None = None  # so far
+        self.facts: dict[str, Any] = {}
+        self._journal, self._narration, self._ranks = journal, narration, narration.ranks
+        self._measured: dict[Soup, Measured] = {}
         self._disagreement = np.zeros(scorer.n)
-        self._outlook = Outlook(scorer.n, after)
 
     def score_ingredients(self) -> list[int]:
         """Score every ingredient alone; returns them from the best to the worst, ties as they were given."""
-        scorer = self.scorer
-        scorer.progress.start(f"scoring {len(self.pool)} ingredients", len(self.pool) * scorer.n, "images")
-        for m, ref in enumerate(self.pool.refs):
-            self._outlook.begin(scorer.learned)
-            seen = scorer.individual(m)
-            self._outlook.end(scorer.learned, trial=False)
-            self.ingredients.append(seen)
-            self._seen[uniform([m])] = seen
-            self._record({"ingredient": ref, "value": scorer.value(seen), "hits": seen.count})
-        scorer.progress.finish()
-        hits = [seen.hits for seen in self.ingredients if seen.hits is not None]
+        with self._narration.of_ingredients(len(self.ingredients)):
+            for m, ref in enumerate(self.ingredients.refs):
+                with self._narration.timed(self.scorer, trial=False):
+                    measured = self.scorer.individual(m)
+                self.alone.append(measured)
+                self._measured[uniform([m])] = measured
+                self._record({"ingredient": ref, "value": measured.value, "hits": measured.count})
+        hits = [measured.hits for measured in self.alone if measured.hits is not None]
         if hits:
             right = np.mean(hits, axis=0)
             self._disagreement = np.minimum(right, 1 - right)
-        worth = [_known(seen) for seen in self.ingredients]
-        return sorted(range(len(worth)), key=lambda m: -worth[m])
+        return sorted(range(len(self.alone)), key=lambda m: -self.alone[m].whole_worth)
 
     @property
-    def doubts(self) -> list[str]:
-        """What a person should know before the first trial of the tasks that select."""
-        scorer, found = self.scorer, []
-        if not scorer.by_hits and self.options.stopping != "none":
-            metrics = ", ".join(dict.fromkeys(t.metric for t in scorer.tasks))
-            found.append(f"the score ({metrics}) is no sum of hits: every trial is a full pass")
-        worth = [_known(seen) for seen in self.ingredients]
-        if (half := spread(self.ingredients[worth.index(max(worth))])) > _TELLING:
-            found.append(
-                f"{scorer.n} images select: scores are known to +-{100 * half:.1f} points, too few to tell the "
-                "ingredients apart"
-            )
-        return found
+    def ingredient_scores(self) -> np.ndarray:
+        """The ingredients' scores on each task that selects, float64 [tasks, ingredients]."""
+        return tasks_by_ingredients(self.alone)
 
     def expect(self, n: int) -> None:
         """So many more trials are to come."""
-        self._outlook.expect(n)
+        self._narration.time_left.expect(n)
 
     def agree(self, value: T) -> T:
         """Return the first rank's `value` on every rank."""
-        return self.scorer.ranks.gather(value)[0]
+        return self._ranks.gather(value)[0]
+
+    def state(self, **facts: Any) -> None:
+        """Put `facts` into `search.json`."""
+        self.facts.update(facts)
 
     def start(self, soup: Soup) -> ScoredSoup:
         """Score a soup in full and begin with it."""
-        known = soup in self._seen
-        seen = self.seen(soup, "all ingredients")
-        seen = _without_images(seen) if known else seen
-        self._note("start", soup.members[-1], soup, seen, accepted=True)
-        return self._stands(soup, seen)
+        repeated = soup in self._measured
+        measured = self.measured(soup, "all ingredients")
+        measured = measured.again() if repeated else measured
+        self._decide("start", soup.members[-1], soup, measured, accepted=True)
+        return self._current(soup, measured)
 
     def trial(
         self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
     ) -> ScoredSoup | None:
         """Score a soup as far as the rule needs; what becomes of it if it is accepted, else None."""
         strict = strict or self.options.accept == "gt"
-        brings = candidate if action in ("add", "swap") else None
-        pulls_to = self.ingredients[brings].hits if brings is not None else None
-        rule = self._rule(current, pulls_to, strict=strict) if self.scorer.by_hits else None
-        seen = self._tried(current, soup, action, candidate, rule)
-        accepted = seen.worth is not None and (seen.worth > current.worth if strict else seen.worth >= current.worth)
-        self._note(action, candidate, soup, seen, accepted=accepted)
-        return self._accepted(soup, seen) if accepted else None
+        measured = self._tried(current, soup, action, candidate, self._rule(current, soup, candidate, strict=strict))
+        worth = measured.worth
+        accepted = worth is not None and (worth > current.worth if strict else worth >= current.worth)
+        self._decide(action, candidate, soup, measured, accepted=accepted)
+        return self._accepted(soup, measured) if accepted else None
 
     def measure(self, current: ScoredSoup, soup: Soup, action: str) -> ScoredSoup:
         """Score a soup in full; it is accepted if its score is higher than the current one's."""
-        seen = self._tried(current, soup, action, None, None)
-        accepted = _known(seen) > current.worth
-        self._note(action, None, soup, seen, accepted=accepted)
-        return self._accepted(soup, seen) if accepted else ScoredSoup(soup, _known(seen), seen.hits)
+        measured = self._tried(current, soup, action, None, None)
+        accepted = measured.whole_worth > current.worth
+        self._decide(action, None, soup, measured, accepted=accepted)
+        if accepted:
+            return self._accepted(soup, measured)
+        return ScoredSoup(soup, measured.whole_worth, measured.hits)
 
-    def _rule(self, current: ScoredSoup, pulls_to: np.ndarray | None, *, strict: bool) -> Rule:
-        assert current.hits is not None and self.scorer.metric is not None
+    def _rule(self, current: ScoredSoup, soup: Soup, candidate: int | None, *, strict: bool) -> Rule | None:
+        """Return the rule that may end a trial, None where the score is no sum of hits."""
+        if self.scorer.metric is None or current.hits is None:
+            return None
+        brings = candidate if candidate in soup.members else None  # else the trial takes it away
         return open_rule(
             self.options.stopping,
             current.hits,
@@ -133,129 +112,91 @@ class SearchTrials:
             self.scorer.metric,
             strict=strict,
             error_rate=self.options.error_rate,
-            seed=(self.options.seed, len(self.decisions)),
-            pulls_to=pulls_to,
+            seed=(self.seed, len(self.decisions)),
+            pulls_to=self.alone[brings].hits if brings is not None else None,
         )
 
     def _tried(
         self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, rule: Rule | None
     ) -> Measured:
         """Score a soup for a trial; what is known of it already is not scored again."""
-        self._outlook.begin(self.scorer.learned)
-        if (known := self._seen.get(soup)) is not None:
-            self._outlook.end(self.scorer.learned)
-            return _without_images(known)
-        label = self._label(current, soup, action, candidate)
-        seen = self._scored(soup, label, rule)
-        self._outlook.end(self.scorer.learned)
-        if seen.worth is not None:
-            self._seen[soup] = seen
-        return seen
+        with self._narration.timed(self.scorer):
+            if (measured := self._measured.get(soup)) is not None:
+                return measured.again()
+            ref = self.ingredients.refs[candidate] if candidate is not None else None
+            what = self.options.row.label(action, ref, soup.members)
+            value = self._measured[current.soup].whole_value
+            with self._narration.of_trial(len(current.members), value, what):
+                measured = self.scorer.examine(soup, rule)
+        if measured.worth is not None:
+            self._measured[soup] = measured
+        return measured
 
-    def _label(self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None) -> str:
-        """Say how far the search is: the trial, the soup so far, what is tried, and what is left of it all."""
-        value = current.worth / self.scorer.metric.scale if self.scorer.metric else current.worth
-        words = {"add": "adding ", "remove": "without ", "swap": "with ", "mix": f"a mixture of {len(soup.members)}"}
-        name = self.pool.refs[candidate] if candidate is not None else ""
-        return (
-            f"{self._outlook.place}, soup of {len(current.members)} at {100 * value:.2f} %: {words[action]}{name}"
-            f"{self._outlook.left()}"
-        )
-
-    def _scored(self, soup: Soup, label: str, rule: Rule | None = None) -> Measured:
-        self.scorer.progress.start(label, self.scorer.n, "images")
-        seen = self.scorer.examine(soup, rule) if self.scorer.by_hits else self.scorer.whole(soup)
-        self.scorer.progress.finish()
-        return seen
-
-    def seen(self, soup: Soup, label: str = "") -> Measured:
+    def measured(self, soup: Soup, label: str = "") -> Measured:
         """Return all of a soup's scores, of one that was accepted or of any other."""
-        if soup not in self._seen:
-            self._seen[soup] = self._scored(soup, label or f"soup of {len(soup.members)}")
-        return self._seen[soup]
+        if soup not in self._measured:
+            with self._narration.of_images(label or f"soup of {len(soup.members)}"):
+                self._measured[soup] = self.scorer.examine(soup, None)
+        return self._measured[soup]
 
     def best_so_far(self) -> tuple[Soup, float] | None:
-        """Return the best soup so far with its score as a fraction, or the best ingredient before there is one."""
-        known = [(uniform([m]), _known(seen)) for m, seen in enumerate(self.ingredients)]
+        """Return the best soup so far with its value, or the best ingredient before there is one."""
         if self.best is not None:
-            known = [(self.best.soup, self.best.worth)]
-        if not known:
+            return self.best.soup, self._measured[self.best.soup].whole_value
+        if not self.alone:
             return None
-        soup, worth = max(known, key=lambda pair: pair[1])
-        return soup, worth / self.scorer.metric.scale if self.scorer.metric else worth
+        m = max(range(len(self.alone)), key=lambda m: self.alone[m].whole_worth)
+        return uniform([m]), self.alone[m].whole_value
 
     def by_members(self) -> dict[frozenset[int], float]:
         """Return the best score among the soups of the same members, for those that were scored in full."""
         best: dict[frozenset[int], float] = {}
-        for soup, seen in self._seen.items():
-            value, members = self.scorer.value(seen), frozenset(soup.members)
-            assert value is not None
-            best[members] = max(best.get(members, 0.0), value)
+        for soup, measured in self._measured.items():
+            members, value = frozenset(soup.members), measured.whole_value
+            best[members] = max(best.get(members, value), value)
         return best
 
-    def _accepted(self, soup: Soup, seen: Measured) -> ScoredSoup:
-        if self._outlook.fresh and self.scorer.ranks.leads:
-            names = ", ".join(self.pool.refs[m] for m in soup.members)
-            kind = "soup" if soup.shares is None else "mixture"
-            value = self.scorer.value(seen)
-            assert value is not None
-            self.scorer.progress.note(f"accepted, {100 * value:.2f} %: the {kind} of {names}")
-        return self._stands(soup, seen)
+    def _accepted(self, soup: Soup, measured: Measured) -> ScoredSoup:
+        names = ", ".join(self.ingredients.refs[m] for m in soup.members)
+        kind = "soup" if soup.shares is None else "mixture"
+        self._narration.accepted(measured.whole_value, f"the {kind} of {names}")
+        return self._current(soup, measured)
 
-    def _stands(self, soup: Soup, seen: Measured) -> ScoredSoup:
-        standing = ScoredSoup(soup, _known(seen), seen.hits)
-        if self.best is None or standing.worth >= self.best.worth:
-            self.best = standing
-        return standing
+    def _current(self, soup: Soup, measured: Measured) -> ScoredSoup:
+        current = ScoredSoup(soup, measured.whole_worth, measured.hits)
+        if self.best is None or current.worth >= self.best.worth:
+            self.best = current
+        return current
 
-    def _note(self, action: str, candidate: int | None, soup: Soup, seen: Measured, *, accepted: bool) -> None:
-        low, high = self._interval(seen)
+    def _decide(self, action: str, candidate: int | None, soup: Soup, measured: Measured, *, accepted: bool) -> None:
+        low, high = _interval(measured)
         decision = Decision(
             n=len(self.decisions),
             action=action,
-            ref=self.pool.refs[candidate] if candidate is not None else None,
-            soup=tuple(self.pool.refs[m] for m in soup.members),
+            ref=self.ingredients.refs[candidate] if candidate is not None else None,
+            soup=tuple(self.ingredients.refs[m] for m in soup.members),
             weights=soup.weights if soup.shares is not None else None,
-            value=self.scorer.value(seen),
+            value=measured.value,
             low=low,
             high=high,
-            hits=seen.count if seen.scored == seen.images or seen.worth is not None else None,
-            images_scored=seen.scored,
-            images=seen.images,
+            hits=measured.count if measured.scored == measured.images or measured.worth is None else None,
+            images_scored=measured.scored,
+            images=measured.images,
             decision="accepted" if accepted else "rejected",
         )
-        self._record({**asdict(decision), "bits": f"hits/{self.scorer.key(soup)}"})
+        self._record({**decision.model_dump(mode="json"), "bits": f"hits/{soup_key(self.ingredients, soup)}"})
         self.decisions.append(decision)
 
     def _record(self, line: dict[str, Any]) -> None:
-        self.scorer.ranks.lead(lambda: self.journal.record(line))
-
-    def _interval(self, seen: Measured) -> tuple[float | None, float | None]:
-        """Return the 95 % interval of a score: its task's own, or the root of the tasks' summed squares."""
-        if not seen.scores:
-            return None, None
-        if len(seen.scores) == 1 and seen.scores[0].metric == "acc1":
-            assert seen.count is not None
-            return wilson(seen.count, seen.images)
-        score: Score = self.scorer.combined(seen)
-        return score.low, score.high
+        self._ranks.lead(self._journal.record, line)
 
 
-def _known(seen: Measured) -> int | float:
-    assert seen.worth is not None
-    return seen.worth
-
-
-def _without_images(seen: Measured) -> Measured:
-    """What was seen before, as a trial that scores no image."""
-    return Measured(seen.worth, seen.hits, seen.count, seen.images, 0, seen.scores)
-
-
-def spread(seen: Measured) -> float:
-    """Return half the width of the 95 % interval of a score."""
-    return sqrt(sum(((s.high - s.low) / 2) ** 2 for s in seen.scores)) / len(seen.scores)
-
-
-def tasks_by_ingredients(ingredients: Sequence[Measured]) -> np.ndarray:
-    """Return the ingredients' scores on each selecting task, float64 [tasks, ingredients]."""
-    return np.array([[score.value for score in seen.scores] for seen in ingredients]).T
+def _interval(measured: Measured) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of a score: its task's own, or the root of the tasks' summed squares."""
+    if not measured.scores:
+        return None, None
+    if len(measured.scores) == 1 and measured.scores[0].metric == "acc1":
+        assert measured.count is not None
+        return wilson(measured.count, measured.images)
+    score = measured.combined()
+    return score.low, score.high

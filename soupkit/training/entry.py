@@ -32,8 +32,10 @@ def _listed(value: Any) -> Any:
 
 
 Precision = Literal["fp32", "tf32", "bf16"]
-Count = Annotated[int, BeforeValidator(_count), Field(ge=0)]
-Positive = Annotated[int, BeforeValidator(_count), Field(ge=1)]
+_MOST = 2**63 - 1  # what a checkpoint counts up to
+Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=_MOST)]
+Positive = Annotated[int, BeforeValidator(_count), Field(ge=1, le=_MOST)]
+Seed = Annotated[int, Field(ge=-_MOST, le=_MOST)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -113,7 +115,7 @@ class TrainEntry(Entry):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     snapshots: list[Positive] = []  # noqa: RUF012 - pydantic copies defaults
     nonfinite: Literal["stop", "skip"] = "stop"
-    seed: int = 0
+    seed: Seed = 0
     log_every: Positive | None = None
     checkpoint_every: Positive | None = None
     keep: Positive = 2

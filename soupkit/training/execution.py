@@ -53,7 +53,7 @@ def carry_out(context: RunContext) -> FinishedRun:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or all ranks of a machine would open a context on its first GPU
     entry, ranks = context.entry, context.ranks
-    model, tokenizer = ranks.together(build, entry, context.start, device)
+    model, tokenizer = ranks.together(build, entry, context.start, device, context.progress)
     model = parallelize(
         model, ranks, shard=entry.shard, checkpointing=entry.grad_checkpointing, precision=entry.precision,
         compile=entry.compile,

@@ -83,7 +83,9 @@ def _own_config(entry: TrainEntry) -> dict[str, Any]:
     return {**config, "preprocess_cfg": json.loads(json.dumps({"size": size, **preprocess, **given}))}
 
 
-def build(entry: TrainEntry, start: Start, device: torch.device) -> tuple[nn.Module, Tokenizer]:
+def build(
+    entry: TrainEntry, start: Start, device: torch.device, progress: Progress = SILENT
+) -> tuple[nn.Module, Tokenizer]:
     """Return the model with its first weights, ready to be trained, and its tokenizer.
 
     Parameters are float32. Patch dropout is the run's; the config that is written beside the weights knows none.
@@ -94,7 +96,8 @@ def build(entry: TrainEntry, start: Start, device: torch.device) -> tuple[nn.Mod
     if not entry.patch_dropout:
         vision.pop("patch_dropout")
     torch.manual_seed(seed_of(entry.seed, "init"))
-    model = build_model({**start.config, "model_cfg": {**model_cfg, "vision_cfg": vision}}, device, torch.float32)
+    config = {**start.config, "model_cfg": {**model_cfg, "vision_cfg": vision}}
+    model = build_model(config, device, torch.float32, progress=progress)
     if entry.init is not None:
         with open_checkpoint(entry.init) as parent:
             fill_model(model, parent)

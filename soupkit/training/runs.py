@@ -15,6 +15,9 @@ from soupkit.training.sweep import SweepEntry, changed
 
 # A run or a sweep, and what of it when not its final weights: ${train.x}@ema.
 RUN_REFERENCE = re.compile(r"\$\{train\.([^}@]+)\}(@.+)?")
+_NAME = re.compile(r"[\w-]{1,100}")  # it is the name of a directory
+_NAME_HINT = "up to a hundred letters, digits, '_' and '-'"
+_MOST_NAMES = 100_000  # that `${train.SWEEP}` stands for in one recipe
 # What a run does not take over from the one it starts from.
 _OWN = ("init", "stop_at", "snapshots", "schedule", "continued_from")
 
@@ -92,6 +95,8 @@ def _raw_runs(document: Document) -> dict[str, _Raw]:
     raw: dict[str, _Raw] = {}
     for name, fields in (data["train"] if named else {"": data}).items():
         key_path: KeyPath = ("train", name) if named else ()
+        if named and not _NAME.fullmatch(name):
+            document.refuse(f"{name!r:.100} is no name for a run", key_path, hint=_NAME_HINT)
         if not isinstance(fields, dict):
             document.refuse("a run should be a map of its settings", key_path, hint="docs/training.md lists them")
         raw[name] = _Raw(dict(fields), key_path)
@@ -202,12 +207,17 @@ def select_runs(runs: Sequence[Run], name: str | None) -> list[Run]:
 def expand_sweeps(value: Any, runs: Sequence[Run]) -> Any:
     """Return a recipe's section with `${train.SWEEP}` replaced, in every list, by the references of its runs
     (and `${train.SWEEP}@ema` by those of their averages)."""
-    members = sweeps_of(runs)
+    members, left = sweeps_of(runs), _MOST_NAMES
 
     def expand(item: Any) -> list[Any]:
         reference = RUN_REFERENCE.fullmatch(item) if isinstance(item, str) else None
         if reference is None or reference[1] not in members:
             return [walk(item)]
+        nonlocal left
+        left -= len(members[reference[1]])
+        if left < 0:
+            what = f"references to sweeps stand for more than {_MOST_NAMES:,} runs"
+            raise UsageError(what, item, "name a sweep once in each list")
         return [f"${{train.{name}}}{reference[2] or ''}" for name in members[reference[1]]]
 
     def walk(inner: Any) -> Any:
@@ -241,8 +251,10 @@ def _parse(text: str) -> tuple[str, Any]:
         raise UsageError(f"{text!r} is not key=value", "--set", "write it as lr=1e-3, data.share=0.5 or RUN.lr=1e-3")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"the value of {key} cannot be read: {value}", "--set", "quote it for the shell") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"the value of {key} cannot be read: {value:.100}", "--set", "quote it for the shell"
+        ) from error
 
 
 def _named(raw: dict[str, _Raw], key: str) -> tuple[list[_Raw], str]:

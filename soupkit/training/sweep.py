@@ -17,7 +17,8 @@ from soupkit.errors import UsageError
 from soupkit.schema import Entry
 from soupkit.training.order import seed_of
 
-_NAME = re.compile(r"[\w-]+")
+MOST_RUNS = 10_000  # of one sweep
+_NAME = re.compile(r"[\w-]{1,100}")
 _DRAWS = ("uniform", "log_uniform", "int_uniform", "choice")
 
 
@@ -30,7 +31,7 @@ class SweepEntry(Entry):
     """
 
     variants: dict[str, dict[str, Any]] | list[dict[str, Any]] | None = None
-    count: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1, le=MOST_RUNS)] | None = None
     seed: int = 0
     draw: dict[str, dict[str, Any]] | None = None
 
@@ -101,8 +102,8 @@ def _check(key: str, draw: Any) -> None:
     if not low <= high or (kind == "log_uniform" and low <= 0):
         bound = " and above 0" if kind == "log_uniform" else ""
         raise ValueError(f"{key}: {kind} needs two numbers, the lower one first{bound}")
-    if kind == "int_uniform" and not (low.is_integer() and high.is_integer()):
-        raise ValueError(f"{key}: int_uniform needs whole numbers")
+    if kind == "int_uniform" and not (low.is_integer() and high.is_integer() and max(-low, high) < 2**62):
+        raise ValueError(f"{key}: int_uniform needs whole numbers, below 2^62")
 
 
 def _bounds(key: str, values: Any) -> tuple[float, float]:
@@ -111,8 +112,10 @@ def _bounds(key: str, values: Any) -> tuple[float, float]:
         raise ValueError(f"{key}: give two bounds")
     try:
         low, high = (float(v) for v in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{key}: the bounds should be numbers") from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{key}: the bounds should be finite")
     return low, high
 
 

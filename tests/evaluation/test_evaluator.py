@@ -196,7 +196,7 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
         (["MODEL", "--task", "digits", "-o", "/nowhere/scores.json"], 2, "no directory"),
         (["MODEL", "--task", "digits", "-o", "/tmp"], 2, "is a directory"),
         (["MODEL", "--task", "digits", "--cache", "/dev/null"], 1, "/dev/null"),
-        (["/nowhere", "--task", "digits"], 1, "nothing here"),
+        (["/nowhere", "--task", "digits"], 1, "does not exist"),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(

@@ -9,7 +9,9 @@ import torch
 
 from soupkit.checkpoint import fingerprint, open_checkpoint
 from soupkit.merging import RunOptions, engine, merge
+from soupkit.merging.registry import METHODS as METHODS_OF_THE_TABLE
 from tests.conftest import bytes_of, random_state, save
+from tests.merging.references import CASES, Case
 from tests.processes import on_ranks, start_torchrun
 
 METHODS: list[dict[str, Any]] = [
@@ -63,6 +65,64 @@ def test_fingerprints_taken_while_merging_are_those_of_the_files(trio: list[Path
             assert fingerprint(checkpoint).value == entry["fingerprint"]
     with open_checkpoint(tmp_path / "out") as soup:
         assert fingerprint(soup).value == result.fingerprint
+
+
+@pytest.fixture(scope="module", params=[torch.bfloat16, torch.float64], ids=str)
+def quartet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three ingredients and their base, with a tensor of a bit more than a fingerprint's chunk of float64."""
+    root, made = tmp_path_factory.mktemp("quartet"), []
+    for i in range(4):
+        generator = torch.Generator().manual_seed(i)
+        state = random_state(i, request.param)
+        state["visual.proj"] = torch.randn(1025, 2087, generator=generator).to(request.param)
+        made.append(save(root / f"{i}", state))
+    return made
+
+
+def run_case(case: Case, models: list[Path], output: Path, **options: Any) -> str:
+    base, parameters = (models[-1] if case.base else None), case.parameters
+    result = merge(
+        models[: case.ingredients],
+        output,
+        method=case.method,
+        base=base,
+        parameters=parameters,
+        options=RunOptions(**{"device": "cpu", **options}),
+    )
+    assert result.fingerprint is not None
+    return result.fingerprint
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_method_leaves_a_trace_of_slabs_threads_or_forks(
+    quartet: list[Path], case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints = set()
+    for i, (slab, threads, fork_bytes) in enumerate([(1, 1, 1 << 60), (1 << 30, 3, 1 << 60), (1_000_000, 2, 0)]):
+        monkeypatch.setattr(engine, "FORK_BYTES", fork_bytes)
+        prints.add(run_case(case, quartet, tmp_path / str(i), slab_bytes=slab, threads=threads))
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.method in ("ties", "dare_ties")], ids=str)
+def test_ranks_share_surveys_and_draw_the_same_numbers(quartet: list[Path], case: Case, tmp_path: Path) -> None:
+    alone = run_case(case, quartet, tmp_path / "alone")
+    options = [f"--param={key}={json.dumps(value)}" for key, value in case.parameters.items()]
+    done = on_ranks(
+        2, "merge", *quartet[:3], "--method", case.method, "--base", quartet[3], *options, "-o", tmp_path / "ranks",
+        "--device=cpu", "--slab-size=1kB", "--json",
+    )  # fmt: skip
+    assert [d.returncode for d in done] == [0, 0], [d.stderr for d in done]
+    assert json.loads(done[0].stdout)["fingerprint"] == alone
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [c for c in CASES if METHODS_OF_THE_TABLE[c.method].exact], ids=str)
+def test_cuda_gives_the_bytes_of_the_cpu_for_every_exact_method(
+    quartet: list[Path], case: Case, tmp_path: Path
+) -> None:
+    on_cpu = run_case(case, quartet, tmp_path / "cpu")
+    assert run_case(case, quartet, tmp_path / "cuda", device="cuda", threads=2) == on_cpu
 
 
 @pytest.mark.parametrize("how", METHODS, ids=lambda h: h.get("method", "linear"))

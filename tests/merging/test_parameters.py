@@ -82,7 +82,7 @@ def test_patterns_may_hold_gradients_and_lists() -> None:
         ("interpolate", {"alpha": {"gradient": [0, 3]}}, "not between"),
         ("task_arithmetic", {"scale": [1, 2, 3]}, "3 values for 2 ingredients"),
         ("linear", {}, "no default"),
-        ("linear", {"weight": [1, -1]}, "sum to zero"),
+        ("linear", {"weight": [1, -1]}, "which sum to zero"),
         ("linear", {"weight": [0.1, 0.2], "normalize": 0.5}, "neither true nor false"),
     ],
 )

@@ -53,9 +53,13 @@ def test_tensors_that_cannot_be_averaged_are_named(tmp_path: Path) -> None:
     assert caught.value.where == "tensor 'x'" and caught.value.hint
 
 
-def planned(name: str, dtype: str, numel: int, inputs: tuple[str, ...], **parameters: Any) -> TensorPlan:
+def planned(
+    name: str, dtype: str, numel: int, inputs: tuple[str, ...], whole: bool = False, **parameters: Any
+) -> TensorPlan:
     accumulator = torch.float32 if DTYPES[dtype].is_float else None
-    return TensorPlan(name, dtype, (numel,), numel, inputs, accumulator, parameters, False)
+    return TensorPlan(
+        name, dtype, (numel,), numel, inputs, accumulator, parameters, False, whole and accumulator is not None
+    )
 
 
 tensors = st.lists(
@@ -71,8 +75,8 @@ tensors = st.lists(
 def test_slabs_hold_every_element_once_and_in_order_whatever_their_size(
     wanted: list[tuple[str, int, str]], slab_bytes: int, whole: bool
 ) -> None:
-    plans = [planned(f"t{i}", dtype, n, (dtype, other)) for i, (dtype, n, other) in enumerate(wanted)]
-    slabs = cut(plans, slab_bytes, whole=whole)
+    plans = [planned(f"t{i}", dtype, n, (dtype, other), whole) for i, (dtype, n, other) in enumerate(wanted)]
+    slabs = cut(plans, slab_bytes)
     segments = [s for slab in slabs for s in slab.segments]
     for plan in plans:
         runs = [(s.start, s.stop) for s in segments if s.tensor is plan]
@@ -89,4 +93,4 @@ def test_slabs_hold_every_element_once_and_in_order_whatever_their_size(
 
 def test_tensors_with_other_parameters_are_not_worked_on_in_one_run() -> None:
     plans = [planned(f"t{i}", "F32", prod((8, 8)), ("F32", "F32"), alpha=a) for i, a in enumerate((0.1, 0.1, 0.2))]
-    assert [len(slab.segments) for slab in cut(plans, 1 << 20, whole=False)] == [2, 1]
+    assert [len(slab.segments) for slab in cut(plans, 1 << 20)] == [2, 1]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from soupkit.errors import UsageError
 from soupkit.merging import merge
 from soupkit.merging.papers import SOUPS
-from soupkit.merging.registry import METHODS, Bounds, Paper, as_help, as_markdown, each, merge_method, parameters_of
+from soupkit.merging.registry import METHODS, Bounds, Paper, as_help, as_markdown, declared_by, each, merge_method
 from tests.processes import soupkit
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def with_lifted() -> Iterator[None]:
 
 
 def test_parameters_are_read_from_the_signature_though_its_annotations_are_texts() -> None:
-    parameters = parameters_of(lifted)
+    parameters = declared_by(lifted)[0]
     assert list(parameters) == ["lift", "steps", "signed", "end", "needed"]
     assert [p.kind for p in parameters.values()] == [float, int, bool, str, float]
     assert [p.default for p in parameters.values()] == [0.5, 2, False, "first", None]

@@ -11,7 +11,6 @@ from soupkit.checkpoint import open_checkpoint
 from soupkit.errors import UsageError
 from soupkit.evaluation.known_tasks import SUITES
 from soupkit.evaluation.sizes import task_sizes
-from soupkit.recipe.costs import most_trials
 from soupkit.recipe.run import RunResult, run_recipe
 from soupkit.training.cost import model_cost
 from tests.conftest import TINY_MODEL
@@ -52,13 +51,6 @@ def test_every_task_of_the_suites_has_a_size() -> None:
     assert lost.images is None
     with pytest.raises(UsageError, match="cannot be scored"):
         task_sizes("FMoW")
-
-
-def test_the_most_trials_of_a_search() -> None:
-    assert most_trials("greedy", 5, 1, 100) == 4 and most_trials("greedy", 5, 3, 100) == 12
-    assert most_trials("weights", 5, 1, 100) == 104 and most_trials("experts", 5, 1, 100) == 100
-    assert most_trials("backward", 3, 1, 100) == 6  # all of them, then three without one, then two
-    assert most_trials("swap", 5, 1, 100) is None
 
 
 def planned(tmp_path: Path, sections: dict[str, Any]) -> RunResult:

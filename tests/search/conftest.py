@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from soupkit.evaluation import EvaluationOptions
 from soupkit.progress import Silent
-from soupkit.search import SearchOptions, SearchResult, greedy_search
+from soupkit.search import STRATEGIES, SearchResult
+from soupkit.search import search as run_search
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +59,13 @@ def search(fine_tunes: list[Path], cache: Path, tmp_path: Path) -> Any:
     """Run a search over the fine-tunes on 150 of the digits' validation images."""
 
     def run(name: str = "soup", refs: list[Path] | None = None, **options: Any) -> SearchResult:
-        chosen = {k: options.pop(k) for k in list(options) if hasattr(SearchOptions(), k)}
         evaluation = EvaluationOptions(cache=cache, limit=150, batch_size=16, device="cpu")
         given = {"tasks": ["digits"], "evaluation": evaluation, **options}
-        return greedy_search(refs or fine_tunes, tmp_path / name, search=SearchOptions(**chosen), **given)
+        return run_search(refs or fine_tunes, tmp_path / name, **given)
 
     return run
+
+
+def small(strategy: str) -> dict[str, Any]:
+    """Options with which a strategy tries little: as few mixtures as make a grid and a generation of CMA-ES."""
+    return {o.name: 4 for o in STRATEGIES[strategy].options if o.name == "budget"}

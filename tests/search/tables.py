@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from soupkit.search.candidate import ScoredSoup, Soup, uniform
+from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
 from soupkit.search.hit_score import HitMetric
 from soupkit.search.stopping import open_rule
 
@@ -17,7 +17,7 @@ class Tables:
 
     def __init__(
         self, margins: np.ndarray, metric: HitMetric, rule: str = "none", *, strict: bool = False, step: int = 32,
-        pull: bool = True,
+        pull: bool = True, seed: int = 0,
     ) -> None:  # fmt: skip
         self.pull = pull
         self.margins, self.metric, self.rule, self.strict, self.step = margins, metric, rule, strict, step
@@ -26,6 +26,27 @@ class Tables:
         self.disagreement = np.minimum(share, 1 - share)
         self.images, self.trials = 0, 0
         self.soups: list[Soup] = []
+        self.actions: set[str] = set()
+        self.scored: dict[Soup, int] = {uniform([m]): self.worth(uniform([m])) for m in range(len(margins))}
+        self.first: ScoredSoup | None = None
+        self.facts: dict[str, Any] = {}
+        self.seed = seed
+        refs = tuple(f"ingredient{m}" for m in range(len(margins)))
+        self.inputs = SearchInputs(refs, ("first half", "second half"), ("visual.proj", "text_projection"))
+
+    @property
+    def ingredient_scores(self) -> np.ndarray:
+        return np.stack([half.mean(axis=1) for half in np.array_split(self.alone, 2, axis=1)])
+
+    def by_members(self) -> dict[frozenset[int], float]:
+        best: dict[frozenset[int], float] = {}
+        for soup, worth in self.scored.items():
+            members, value = frozenset(soup.members), worth / self.metric.scale
+            best[members] = max(best.get(members, value), value)
+        return best
+
+    def state(self, **facts: Any) -> None:
+        self.facts |= facts
 
     def expect(self, n: int) -> None:
         assert n >= 0
@@ -42,17 +63,25 @@ class Tables:
         return self.metric.worth(self.hits(soup))
 
     def start(self, soup: Soup) -> ScoredSoup:
-        return ScoredSoup(soup, self.worth(soup), self.hits(soup))
+        begun = self.full(soup)
+        self.first = self.first or begun
+        return begun
+
+    def full(self, soup: Soup) -> ScoredSoup:
+        self.scored[soup] = self.worth(soup)
+        return ScoredSoup(soup, self.scored[soup], self.hits(soup))
 
     def measure(self, current: ScoredSoup, soup: Soup, action: str) -> ScoredSoup:
         self.trials += 1
+        self.actions.add(action)
         self.soups.append(soup)
-        return self.start(soup)
+        return self.full(soup)
 
     def trial(
         self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, *, strict: bool = False
     ) -> ScoredSoup | None:
         hits, strict = self.hits(soup), strict or self.strict
+        self.actions.add(action)
         assert current.hits is not None
         rule = open_rule(
             self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials),
@@ -65,7 +94,7 @@ class Tables:
             if rule.sees(part, hits[part]):
                 return None
         self.soups.append(soup)
-        found = self.start(soup)
+        found = self.full(soup)
         better = found.worth > current.worth if strict else found.worth >= current.worth
         return found if better else None
 

@@ -16,7 +16,9 @@ from soupkit.search import interpolate
 def test_every_point_scores_what_the_merged_model_scores(fine_tunes: list[Path], tmp_path: Path) -> None:
     options = EvaluationOptions(cache=tmp_path / "cache", limit=100, batch_size=16, device="cpu")
     base, far = fine_tunes[0], fine_tunes[5]
-    curve = interpolate(base, [far], tasks=["digits"], report_tasks=["digits"], points=4, evaluation=options).document
+    curve = interpolate(
+        base, [far], tasks=["digits"], report_tasks=["digits"], points=4, evaluation=options
+    ).document.to_dict()
     assert [p["alpha"] for p in curve["points"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
     for i, point in enumerate(curve["points"]):
         soup = tmp_path / f"soup{i}"
@@ -35,7 +37,7 @@ def test_the_same_call_takes_its_scores_from_the_cache(
     first = interpolate(fine_tunes[0], fine_tunes[1:3], tasks=["digits"], points=3, evaluation=options)
     monkeypatch.setattr(Evaluator, "run", None)
     again = interpolate(fine_tunes[0], fine_tunes[1:3], tasks=["digits"], points=3, evaluation=options)
-    assert again.document == first.document
+    assert again.document.to_dict() == first.document.to_dict()
 
 
 def test_what_is_no_curve_is_refused(fine_tunes: list[Path]) -> None:

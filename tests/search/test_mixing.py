@@ -13,12 +13,12 @@ from soupkit.search.strategies.greedy import greedy
 from tests.search.tables import Tables
 
 
-def pool(seed: int, models: int = 6, images: int = 400) -> Tables:
+def pool(seed: int, models: int = 6, images: int = 400, draws: int = 0) -> Tables:
     """Ingredients of very different quality, so that equal weights are not the best ones."""
     generator = np.random.default_rng(seed)
     noise = generator.normal(0, generator.uniform(0.3, 2, (models, 1)), (models, images))
     margins = generator.normal(0.4, 1, images) + noise
-    return Tables(margins, hit_metric(["acc1"], [np.zeros(images, np.int64)]))
+    return Tables(margins, hit_metric(["acc1"], [np.zeros(images, np.int64)]), seed=draws)
 
 
 @settings(max_examples=200, deadline=None)
@@ -42,14 +42,14 @@ def test_a_mixture_has_one_form() -> None:
     assert uniform([1, 2]).weights == [0.5, 0.5] and uniform([1, 2]).parameters == {}
 
 
-@pytest.mark.parametrize("blocks", [("*",), ("visual.*", "*")])
+@pytest.mark.parametrize("blocks", [(), ("visual.*",)])
 def test_the_best_mixture_is_never_below_the_greedy_soup_and_mostly_above(blocks: tuple[str, ...]) -> None:
     above = 0
     for seed in range(12):
-        trials = pool(seed)
+        trials = pool(seed, draws=seed)
         first = greedy(trials, trials.order())
         trials.soups.clear()
-        found = mix(trials, trials.order(), blocks, 60, seed)
+        found = mix(trials, trials.order(), blocks=blocks, budget=60)
         measured = [s for s in trials.soups if s.shares is not None or len(s.members) > 1]
         # Looked up in the table anew, not taken from what the strategy says of it.
         assert trials.worth(found.soup) == max(trials.worth(first.soup), *(trials.worth(s) for s in measured))
@@ -61,11 +61,11 @@ def test_no_more_mixtures_are_tried_than_the_budget_and_the_seed_decides_which()
     found: dict[tuple[int, int], list[Soup]] = {}
     state = np.random.get_state()[1].copy()  # type: ignore[union-attr]
     for budget, seed, again in ((25, 0, 0), (25, 0, 1), (25, 1, 0), (7, 0, 0), (1, 0, 0)):
-        trials = pool(3)
+        trials = pool(3, draws=seed)
         greedy(trials, trials.order())
         own = len(trials.soups)
         trials.soups.clear()
-        mix(trials, trials.order(), ("*",), budget, seed)
+        mix(trials, trials.order(), budget=budget)
         soups = trials.soups[own:]
         assert len(soups) == budget
         assert found.setdefault((budget, seed), soups) == soups, again
@@ -75,7 +75,7 @@ def test_no_more_mixtures_are_tried_than_the_budget_and_the_seed_decides_which()
 
 def test_it_ends_before_its_budget_when_steps_no_longer_matter() -> None:
     trials = pool(5, models=3)
-    found = mix(trials, trials.order(), ("*",), 5000, 0)
+    found = mix(trials, trials.order(), budget=5000)
     assert len(trials.soups) < 4000 and isinstance(found, ScoredSoup)
 
 

@@ -11,8 +11,8 @@ import soupkit
 from soupkit.cli.merge import parse_parameters
 from soupkit.evaluation import EvaluationOptions
 from soupkit.search.candidate import Soup, mixture, uniform
-from soupkit.search.ingredients import Pool
-from soupkit.search.offer import merge_command
+from soupkit.search.ingredients import Ingredients
+from soupkit.search.merge_command import merge_command
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -22,8 +22,10 @@ def test_weights_never_end_below_the_greedy_soup_and_are_what_merge_writes(
     search: Any, fine_tunes: list[Path], cache: Path, tmp_path: Path, blocks: tuple[str, ...]
 ) -> None:
     refs, options = fine_tunes[:4], EvaluationOptions(cache=cache, limit=60, batch_size=20, device="cpu", scores=False)
-    greedy = search("greedy", refs=refs, evaluation=options).document
-    found = search("weights", refs=refs, evaluation=options, strategy="weights", budget=12, blocks=blocks).document
+    greedy = search("greedy", refs=refs, evaluation=options).document.to_dict()
+    found = search(
+        "weights", refs=refs, evaluation=options, strategy="weights", budget=12, blocks=blocks
+    ).document.to_dict()
     soups = [tmp_path / "greedy", tmp_path / "weights"]
     before, after = soupkit.evaluate(soups, ["digits:val"], options=options).scores  # not what the search says
     assert after.value >= before.value and after.value == found["score"]["value"]
@@ -43,7 +45,7 @@ def test_experts_are_grouped_mixed_and_given_their_shares(search: Any, fine_tune
     tasks = ["digits:val", "digits:test", "digits:train"]
     found = search(
         refs=fine_tunes[:4], tasks=tasks, evaluation=options, strategy="experts", correlation=1.0, budget=8
-    ).document
+    ).document.to_dict()
     assert sorted(t for g in found["groups"] for t in g["tasks"]) == sorted(tasks)
     alone = {s["ref"]: s["metrics"] for s in found["ingredients"]}
     for group in found["groups"]:
@@ -62,7 +64,7 @@ def test_experts_are_grouped_mixed_and_given_their_shares(search: Any, fine_tune
 @pytest.mark.parametrize("soup", [uniform([1, 0]), mixture([0, 1], {"*": [0.3, 0.7]}),
                                   mixture([0, 1], {"visual.*": [1, 0], "*": [0.25, 0.75]})])  # fmt: skip
 def test_the_offered_command_says_what_merge_has_to_be_told(soup: Soup) -> None:
-    pool = Pool(("a b", "c"), (), (), {}, (), ())
+    pool = Ingredients(("a b", "c"), (), (), {}, (), ())
     words = shlex.split(merge_command(pool, soup, Path("to here"), "ViT-B-32", None))
     assert words[:4] == ["soupkit", "merge", *(pool.refs[m] for m in soup.members)]
     assert words[-4:] == ["--model", "ViT-B-32", "-o", "to here"]

@@ -19,7 +19,7 @@ WEIGHTS = "open_clip_model.safetensors"
 
 def arguments(refs: list[Path], output: Path, *more: str, batch: int = 16) -> list[str]:
     options = ["--task", "digits", "--batch-size", str(batch), "--limit", "64", "--no-cache", "--device", "cpu"]
-    return ["greedy-search", *map(str, refs), *options, *more, "--json", "-o", str(output)]
+    return ["search", *map(str, refs), *options, *more, "--json", "-o", str(output)]
 
 
 def scored(directory: Path) -> list[tuple[str, bytes]]:

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from soupkit.search.hit_score import hit_metric
 from soupkit.search.stopping import open_rule
-from soupkit.search.strategies.greedy import backward, greedy, random_orders, swap
+from soupkit.search.strategies.greedy import greedy
+from soupkit.search.strategies.table import STRATEGIES
 from tests.search.tables import Tables
+
+SMALL = {"orders": 3, "budget": 12}  # so that many pools can be tried
 
 
 def table(seed: int, models: int, images: tuple[int, ...], metrics: tuple[str, ...], **how: object) -> Tables:
@@ -28,15 +31,16 @@ def table(seed: int, models: int, images: tuple[int, ...], metrics: tuple[str, .
     classes=st.booleans(),
     strict=st.booleans(),
     step=st.integers(1, 40),
-    strategy=st.sampled_from(["greedy", "orders", "backward", "swap"]),
+    strategy=st.sampled_from(list(STRATEGIES)),
 )
 def test_exact_finds_the_soup_of_a_full_search_and_scores_no_more_images(
     seed: int, models: int, images: list[int], classes: bool, strict: bool, step: int, strategy: str
 ) -> None:
     metrics = tuple("mean_per_class_recall" if classes and i % 2 else "acc1" for i in range(len(images)))
-    search = {"greedy": greedy, "orders": lambda t, o: random_orders(t, o, 3, 0), "backward": backward, "swap": swap}
+    row = STRATEGIES[strategy]
+    options = row.settle({o.name: least for o in row.options if (least := SMALL.get(o.name)) is not None})
     pools = [table(seed, models, tuple(images), metrics, rule=r, strict=strict, step=step) for r in ("none", "exact")]
-    found = [search[strategy](pool, pool.order()) for pool in pools]
+    found = [row.run(pool, pool.order(), **options) for pool in pools]
     assert found[0].members == found[1].members
     assert found[0].worth == found[1].worth
     assert pools[0].trials == pools[1].trials

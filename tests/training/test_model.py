@@ -21,7 +21,7 @@ def test_locked_towers_are_not_trained() -> None:
         ({"model": {"embed_dim": 3}}, "no vision_cfg and text_cfg"),
         ({"loss": "siglip"}, "no logit_bias"),
         ({"model": "missing.json"}, "cannot be read"),
-        ({"init": "nowhere"}, "nothing here"),
+        ({"init": "nowhere"}, "does not exist"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_said(fields: dict[str, Any], said: str) -> None:

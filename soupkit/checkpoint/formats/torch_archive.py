@@ -211,20 +211,22 @@ def _parts(tensor: Call, where: str) -> tuple[str, object, int, tuple[int, ...],
             return _checked(_dtype_name(arguments[6]), arguments[:4], arguments[7:8], where)
         else:
             break
-    raise CheckpointError(*_refusal(str(tensor.function), where))
+    what, hint = _refusal(str(tensor.function))
+    raise CheckpointError(what, where, hint)
 
 
-def _refusal(function: str, where: str) -> tuple[str, str, str]:
+def _refusal(function: str) -> tuple[str, str]:
+    """Return what is wrong with a tensor that `function` would build, and what to do about it."""
     name = function.rpartition(".")[2]
     if name in _SHARDED:
         return (
-            f"is one rank's part of a sharded tensor ({name})", where,
+            f"is one rank's part of a sharded tensor ({name})",
             "gather it where it was trained, with torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
             "options=StateDictOptions(full_state_dict=True, cpu_offload=True)), and save that",
         )  # fmt: skip
     kinds = {"_rebuild_sparse_tensor": "a sparse tensor", "_rebuild_qtensor": "a quantized tensor"}
     return (
-        f"is {kinds.get(name, f'a tensor of a kind that soupkit does not read ({name})')}", where,
+        f"is {kinds.get(name, f'a tensor of a kind that soupkit does not read ({name})')}",
         "save it as a plain (strided) tensor: t.to_dense(), or t.dequantize()",
     )  # fmt: skip
 

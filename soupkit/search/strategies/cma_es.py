@@ -12,8 +12,11 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from soupkit.errors import UsageError
-from soupkit.search.candidate import ScoredSoup, Soup, Trials, mixture
-from soupkit.search.strategies.greedy import greedy
+from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, Trials, mixture
+from soupkit.search.strategies.greedy import ADDING, greedy
+from soupkit.search.strategies.table import BUDGET, STRATEGIES, MostTrials, Strategy, StrategyOption
+
+MIXING = {"mix": "a mixture of {n}"}
 
 # Only ranks are told, so nothing that compares scores of different generations may end the search; steps may.
 _OPTIONS = {
@@ -22,7 +25,9 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-def mix(trials: Trials, order: Sequence[int], blocks: Sequence[str], budget: int, seed: int) -> ScoredSoup:
+def mix(
+    trials: Trials, order: Sequence[int], *, budget: int = BUDGET.default, blocks: Sequence[str] = ()
+) -> ScoredSoup:
     """Try `budget` mixtures of the ingredients in `order`, at most, with weights for each of `blocks`.
 
     Returns the first best soup among the greedy one and the mixtures. Every mixture is scored in full: CMA-ES ranks
@@ -30,10 +35,11 @@ def mix(trials: Trials, order: Sequence[int], blocks: Sequence[str], budget: int
     """
     import cma
 
+    blocks = all_blocks(blocks, trials.inputs.tensors)
     best = greedy(trials, order, budget)
     k = len(best.members)
     start = np.tile([1 / k if m in best.members else 0.0 for m in order], len(blocks))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(trials.seed)
     drawn = {"randn": lambda n, size: generator.standard_normal((n, size)), "seed": math.nan}
     evolution = cma.CMAEvolutionStrategy(start, 0.5 / max(k, 2), {**_OPTIONS, **drawn})
     tried = 0
@@ -42,14 +48,14 @@ def mix(trials: Trials, order: Sequence[int], blocks: Sequence[str], budget: int
         ranked: list[tuple[int | float, float]] = []
         for point in points[: budget - tried]:
             soup, distance = meaning(point, order, blocks)
-            found = trials.measure(best, soup, "mix")
-            ranked.append((-found.worth, distance))
-            best = found if found.worth > best.worth else best
+            mixed = trials.measure(best, soup, "mix")
+            ranked.append((-mixed.worth, distance))
+            best = mixed if mixed.worth > best.worth else best
         tried += len(ranked)
         if len(ranked) == len(points):
             # Scores that count hits are often equal: then the point nearer to the simplex counts as the better one.
-            places = {pair: place for place, pair in enumerate(sorted(set(ranked)))}
-            evolution.tell(points, [places[pair] for pair in ranked])
+            ranks = {pair: rank for rank, pair in enumerate(sorted(set(ranked)))}
+            evolution.tell(points, [ranks[pair] for pair in ranked])
     return best
 
 
@@ -89,3 +95,37 @@ def all_blocks(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]
 
 def _first_match(name: str, patterns: Sequence[str]) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def _check(inputs: SearchInputs, *, budget: int, blocks: Sequence[str]) -> None:
+    all_blocks(blocks, inputs.tensors)
+
+
+def most_trials(n: int, *, budget: int, blocks: Sequence[str] = ()) -> MostTrials:
+    """Return the trials of the greedy search that comes first, and of the mixtures."""
+    return MostTrials(n - 1 + budget, mixtures=budget)
+
+
+STRATEGIES.add(
+    Strategy(
+        "weights",
+        mix,
+        "mixing weights by CMA-ES, from the greedy soup: one per ingredient, or per ingredient and --block",
+        options=(
+            BUDGET,
+            StrategyOption(
+                "blocks",
+                str,
+                (),
+                "tensors with weights of their own, such as visual.*",
+                several=True,
+                metavar="PATTERN",
+                flag="--block",
+            ),
+        ),
+        most_trials=most_trials,
+        labels={**ADDING, **MIXING},
+        check=_check,
+    ),
+    module=__name__,
+)

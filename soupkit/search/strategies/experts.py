@@ -10,10 +10,40 @@ from math import comb
 
 import numpy as np
 
-from soupkit.search.candidate import ScoredSoup, Soup, Trials, mixture, uniform
+from soupkit.errors import UsageError
+from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, Trials, mixture, uniform
+from soupkit.search.strategies.cma_es import MIXING
+from soupkit.search.strategies.shapley import known_subsets, shapley_shares
+from soupkit.search.strategies.table import BUDGET, STRATEGIES, MostTrials, Strategy, StrategyOption
 
 _FINEST = 10  # the paper's grid goes in tenths
 _TABLE = 5  # up to so many experts, the uniform soup of every subset is scored in full: 26 soups
+
+
+def experts(
+    trials: Trials, order: Sequence[int], *, budget: int = BUDGET.default, correlation: float = 0.5
+) -> ScoredSoup:
+    """Group the tasks, mix the best ingredient of each group, and state the groups and each member's Shapley share."""
+    values, refs = trials.ingredient_scores, trials.inputs.refs
+    between = correlations(values)
+    groups = trials.agree(group_tasks(between, correlation, most_groups(budget)))
+    chosen = choose_experts(values, groups, order)
+    best = mix_experts(trials, order, chosen, budget)
+    scores = trials.by_members()
+    shares = shapley_shares(best.members, scores)
+    trials.state(
+        groups=[
+            {"tasks": [trials.inputs.tasks[t] for t in group], "expert": refs[expert]}
+            for group, expert in zip(groups, chosen, strict=True)
+        ],
+        correlations=between.tolist(),
+        shapley={
+            "shares": [{"ref": refs[m], "share": shares[m]} for m in best.members],
+            "subsets": 2 ** len(best.members) - 1,
+            "scored": known_subsets(best.members, scores),
+        },
+    )
+    return best
 
 
 def correlations(values: np.ndarray) -> np.ndarray:
@@ -21,9 +51,9 @@ def correlations(values: np.ndarray) -> np.ndarray:
     centred = values - values.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1)
     scale = np.outer(lengths, lengths)
-    found = np.divide(centred @ centred.T, scale, out=np.zeros_like(scale), where=scale > 1e-24)
-    np.fill_diagonal(found, 1.0)
-    return found.clip(-1, 1)
+    correlation = np.divide(centred @ centred.T, scale, out=np.zeros_like(scale), where=scale > 1e-24)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation.clip(-1, 1)
 
 
 def group_tasks(correlation: np.ndarray, least: float, most: int) -> list[list[int]]:
@@ -41,13 +71,13 @@ def group_tasks(correlation: np.ndarray, least: float, most: int) -> list[list[i
     labels = fcluster(tree, 1 - least + 1e-12, criterion="distance")
     if labels.max() > most:
         labels = fcluster(tree, most, criterion="maxclust")
-    found = [np.flatnonzero(labels == label).tolist() for label in sorted(set(labels))]
-    return sorted(found)
+    return sorted(np.flatnonzero(labels == label).tolist() for label in sorted(set(labels)))
 
 
 def choose_experts(values: np.ndarray, groups: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
     """Return the ingredient with the highest mean score on each group, the first of `order` among equal ones."""
-    return [max(order, key=lambda m, g=group: float(values[list(g), m].mean())) for group in groups]  # type: ignore[misc]
+    means = [values[list(group)].mean(axis=0) for group in groups]
+    return [max(order, key=mean.__getitem__) for mean in means]
 
 
 def most_groups(budget: int) -> int:
@@ -74,8 +104,8 @@ def mix_experts(trials: Trials, order: Sequence[int], experts: Sequence[int], bu
     grid = [soup for soup in grid_of(chosen, budget - len(table)) if soup not in table]
     trials.expect(len(table) + len(grid))
     for soup in table:
-        found = trials.measure(best, soup, "mix")
-        best = found if found.worth > best.worth else best
+        scored = trials.measure(best, soup, "mix")
+        best = scored if scored.worth > best.worth else best
     for soup in grid:
         best = trials.trial(best, soup, "mix", None, strict=True) or best
     return best
@@ -105,3 +135,32 @@ def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
     for first in range(total + 1):
         for rest in compositions(total - first, parts - 1):
             yield (first, *rest)
+
+
+def _check(inputs: SearchInputs, *, budget: int, correlation: float) -> None:
+    if len(inputs.tasks) < 2:
+        raise UsageError("names one task, whose expert is one ingredient", "--task", "name several tasks to select on")
+
+
+def most_trials(n: int, *, budget: int, correlation: float) -> MostTrials:
+    """Return the mixtures that are tried: nothing else is."""
+    return MostTrials(budget, mixtures=budget)
+
+
+STRATEGIES.add(
+    Strategy(
+        "experts",
+        experts,
+        "group tasks by how the ingredients' scores on them correlate, mix the best ingredient of each group",
+        options=(
+            BUDGET,
+            StrategyOption(
+                "correlation", float, 0.5, "tasks that correlate so much are a group", low=-1, high=1, metavar="R"
+            ),
+        ),
+        most_trials=most_trials,
+        labels=MIXING,
+        check=_check,
+    ),
+    module=__name__,
+)

@@ -20,8 +20,8 @@ def shapley_shares(members: Collection[int], scores: Mapping[frozenset[int], flo
     n, value = len(members), {frozenset[int](): 0.0}
     for size in range(1, n + 1):
         for some in map(frozenset, combinations(sorted(members), size)):
-            known = scores.get(some)
-            value[some] = known if known is not None else max(value[some - {m}] for m in some)
+            score = scores.get(some)
+            value[some] = score if score is not None else max(value[some - {m}] for m in some)
     return {
         i: fsum((value[some | {i}] - value[some]) / (n * comb(n - 1, len(some))) for some in value if i not in some)
         for i in members
@@ -29,5 +29,5 @@ def shapley_shares(members: Collection[int], scores: Mapping[frozenset[int], flo
 
 
 def known_subsets(members: Collection[int], scores: Mapping[frozenset[int], float]) -> int:
-    """Return of how many subsets of `members`, but nobody, the score is known."""
+    """Return how many non-empty subsets of `members` have a known score."""
     return sum(1 for some in scores if some and some <= frozenset(members))

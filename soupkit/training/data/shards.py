@@ -30,6 +30,8 @@ from soupkit.training.signals import Stop, held_signals, leave_signals_to_parent
 _VERSION = 1
 _BLOCK = 512  # members of a tar begin at multiples of this, so that 32 bits say where in 2 TiB
 _UNKNOWN = -1
+_MOST_SAMPLES = 1 << 40  # of one shard: no disk holds more
+_IMAGE_BYTES, _CAPTION_BYTES = 1 << 28, 1 << 20  # what a sample may take: 256 MiB and 1 MiB
 _NO_FILE = (-1, -1)
 
 
@@ -127,7 +129,7 @@ def _remembered(paths: Sequence[str], manifest: Path | None) -> Table:
 def _stamp(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)  # noqa: PTH116 - hundreds of thousands of them
-    except OSError:
+    except (OSError, ValueError):
         return _NO_FILE
     return status.st_size, status.st_mtime_ns
 
@@ -135,8 +137,9 @@ def _stamp(path: str) -> tuple[int, int]:
 def _sizes(folder: str) -> dict[str, int]:
     try:
         told = json.loads((Path(folder) / "sizes.json").read_text("utf-8"))
-        return {str(name): int(count) for name, count in told.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        counts = {str(name): int(count) for name, count in told.items()}
+        return {name: count for name, count in counts.items() if 0 <= count < _MOST_SAMPLES}
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
@@ -196,17 +199,21 @@ def _scan(path: str, keys: Keys) -> tuple[np.ndarray, str]:
     members: dict[str, dict[str, tuple[int, int]]] = {}
     problem = ""
     try:
+        if not Path(path).is_file():  # a pipe would never end
+            return np.zeros((0, 4), dtype=np.uint32), "is missing, or no file"
         size = Path(path).stat().st_size
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # or it would keep them all
-                if member.isfile() and member.offset_data + member.size <= size:
+                if member.issparse() or max(member.size, member.offset_data // _BLOCK) >= 1 << 32:
+                    problem = "holds a member that is no file of an image or a caption"
+                elif member.isfile() and member.offset_data + member.size <= size:
                     folder, _, name = member.name.rpartition("/")
                     stem, _, suffix = name.partition(".")
                     members.setdefault(f"{folder}/{stem}", {})[suffix.lower()] = (member.offset_data, member.size)
                 elif member.isfile():
                     problem = "is cut short"
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         problem = f"cannot be read: {error}"
     samples = []
     for parts in members.values():
@@ -239,6 +246,12 @@ class ShardReader:
                 "a sizes.json beside it may be of another version of the data: make it again, or remove it",
             )
         block, size, caption_block, caption_size = (int(n) for n in opened.extents[within])
+        if size > _IMAGE_BYTES or caption_size > _CAPTION_BYTES:
+            raise DataError(
+                f"holds a sample of {size:,} and {caption_size:,} bytes",
+                self._table.paths[shard],
+                f"an image has at most {_IMAGE_BYTES >> 20} MiB, a caption {_CAPTION_BYTES >> 20} MiB",
+            )
         caption = opened.read(caption_block * _BLOCK, caption_size)
         return opened.read(block * _BLOCK, size), (caption.decode("utf-8", "replace").strip(),)
 

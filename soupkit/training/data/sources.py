@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache as once
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks, split_name
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
+from soupkit.training.data.braces import MOST, expand_braces
 from soupkit.training.data.shards import Keys, ShardReader, Table, open_table
 from soupkit.training.entry import DataEntry, TrainEntry
 from soupkit.training.signals import Stop
@@ -140,7 +142,7 @@ def _table(entry: DataEntry) -> Source:
             columns = list(table.fieldnames or ())
             complete = entry.csv_image in columns and entry.csv_caption in columns
             rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if complete else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"cannot be read: {error}", path, "check the path; a table is UTF-8 text with a header"
         ) from error
@@ -157,15 +159,15 @@ def _table(entry: DataEntry) -> Source:
 
 
 def _paths(entry: DataEntry) -> list[str]:
-    from braceexpand import braceexpand
-
     patterns = entry.shards if isinstance(entry.shards, list) else [entry.shards or ""]
     try:
-        return [path for pattern in patterns for path in braceexpand(pattern)]
+        paths = list(islice(chain.from_iterable(map(expand_braces, patterns)), MOST + 1))
+        if len(paths) > MOST:
+            raise ValueError(f"the patterns stand for more than {MOST:,} names")
+        return paths
     except ValueError as error:
-        raise DataError(
-            f"its braces cannot be expanded: {error}", str(entry.shards), "as in {0000..0999}.tar"
-        ) from error
+        where = f"{entry.shards!s:.300}"
+        raise DataError(f"its braces cannot be expanded: {error}", where, "as in {0000..0999}.tar") from error
 
 
 def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None) -> Source:

@@ -30,7 +30,7 @@ def test_the_plain_search_finds_the_soup_that_soupkit_finds(tiny_clips: list[Pat
     found = greedy_search(
         refs, tmp_path / "soup", tasks=["digits"], search=SearchOptions(stopping="none"),
         evaluation=EvaluationOptions(cache=tmp_path / "cache", device="cpu"),
-    ).document  # fmt: skip
+    ).document.to_dict()  # fmt: skip
     assert found["selected"] == soup
     assert found["score"]["value"] == hits / len(task.dataset)
     assert set(clock.seconds) == {"load and average", "build", "classifier", "images"}

@@ -5,12 +5,15 @@ import shlex
 from pathlib import Path
 
 from soupkit.search.candidate import Soup
-from soupkit.search.ingredients import Pool
+from soupkit.search.ingredients import Ingredients
+from soupkit.search.narration import percent
 
 
-def merge_command(pool: Pool, soup: Soup, output: Path, model: str | None, preprocess: Path | None) -> str:
+def merge_command(
+    ingredients: Ingredients, soup: Soup, output: Path, model: str | None, preprocess: Path | None
+) -> str:
     """Return the call of `soupkit merge` that writes `soup`, bit for bit, to `output`."""
-    words = ["soupkit", "merge", *(pool.refs[m] for m in soup.members)]
+    words = ["soupkit", "merge", *(ingredients.refs[m] for m in soup.members)]
     weights = soup.weights
     if isinstance(weights, dict):
         words += ["--method", soup.method, "--param", f"weight={json.dumps(weights)}"]
@@ -21,9 +24,12 @@ def merge_command(pool: Pool, soup: Soup, output: Path, model: str | None, prepr
     return shlex.join([*words, "-o", str(output)])
 
 
-def so_far(pool: Pool, soup: Soup, value: float, target: Path, model: str | None, preprocess: Path | None) -> str:
+def so_far(
+    ingredients: Ingredients, soup: Soup, value: float, target: Path, model: str | None, preprocess: Path | None
+) -> str:
     """Say which soup a search would choose if it ended here, and how to have it."""
     if len(soup.members) == 1:
-        return f"the best so far, {100 * value:.2f} %, is {pool.refs[soup.members[0]]} alone"
-    place = target.with_name(f"{target.name}-so-far")
-    return f"the best soup so far, {100 * value:.2f} %: {merge_command(pool, soup, place, model, preprocess)}"
+        return f"the best so far, {percent(value)}, is {ingredients.refs[soup.members[0]]} alone"
+    output = target.with_name(f"{target.name}-so-far")
+    command = merge_command(ingredients, soup, output, model, preprocess)
+    return f"the best soup so far, {percent(value)}: {command}"

@@ -1,0 +1,210 @@
+"""Methods that drop entries of task vectors at random and rescale the rest. Which are dropped follows from `seed`, the
+tensor's name, the ingredient's number and the entry's place, so that the same call always drops the same ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from soupkit.errors import UsageError
+from soupkit.merging.methods.joining import joined
+from soupkit.merging.papers import DARE, DELLA
+from soupkit.merging.registry import Bounds, each, merge_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from soupkit.merging.arithmetic import Arithmetic
+
+_Density = Annotated[Sequence[float], Bounds(0, 1, above=True), "the probability that an entry is kept"]
+_Rescale = Annotated[
+    Literal["probability", "l1", "none"], "kept entries / their probability, or to the tensor's L1 norm (mergekit: l1)"
+]
+_Weight = Annotated[Sequence[float], Bounds(-1e6, 1e6), "of each task vector"]
+_Normalize = Annotated[bool, "divide by the weights of what is added"]
+_Scale = Annotated[float, Bounds(-10, 10), "how much of the result is added"]
+_Seed = Annotated[int, Bounds(0, 2**63 - 1), "of what is dropped"]
+_Epsilon = Annotated[float, Bounds(0, 0.5), "how far from the density the probabilities reach, by the entry's rank"]
+
+_SMALL = 1e-7  # an L1 norm below this is none
+_Pruned = Callable[["Tensor", int], "Tensor"]
+
+
+@merge_method(paper=DARE, base="needed", ingredients=(1, None), selects=True, whole_when={"rescale": "l1"})
+def dare_linear(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    *,
+    density: _Density = each(0.5),
+    rescale: _Rescale = "probability",
+    weight: _Weight = each(1.0),
+    normalize: _Normalize = False,
+    scale: _Scale = 1.0,
+    seed: _Seed = 0,
+) -> "Tensor":
+    """base + the sum of task vectors whose entries are dropped at random."""
+    return _dare(ops, ingredients, base, density, rescale, weight, normalize, scale, seed, elect=False)
+
+
+@merge_method(paper=DARE, base="needed", ingredients=(1, None), selects=True, whole_when={"rescale": "l1"})
+def dare_ties(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    *,
+    density: _Density = each(0.5),
+    rescale: _Rescale = "probability",
+    weight: _Weight = each(1.0),
+    normalize: _Normalize = False,
+    scale: _Scale = 1.0,
+    seed: _Seed = 0,
+) -> "Tensor":
+    """The same, of those that agree with the elected sign."""
+    return _dare(ops, ingredients, base, density, rescale, weight, normalize, scale, seed, elect=True)
+
+
+def _dare(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    density: Sequence[float],
+    rescale: str,
+    weight: Sequence[float],
+    normalize: bool,
+    scale: float,
+    seed: int,
+    *,
+    elect: bool,
+) -> "Tensor":
+    def dropped(vector: "Tensor", i: int) -> "Tensor":
+        if density[i] < 1:
+            ops.keep(vector, ops.random_mask(density[i], seed, i))
+            ops.release()
+            if rescale == "probability":
+                ops.divide(vector, density[i])
+        return vector
+
+    return _merged(ops, ingredients, base, dropped, 1, rescale, weight, normalize, scale, elect=elect)
+
+
+def _check_epsilon(parameters: Mapping[str, Any]) -> None:
+    epsilon = parameters["epsilon"]
+    for density in parameters["density"]:
+        if density < 1 and not (density - epsilon > 0 and density + epsilon < 1):
+            raise UsageError(
+                f"reaches from {density - epsilon:g} to {density + epsilon:g}, which are no probabilities",
+                "parameter epsilon",
+                "choose it so that density - epsilon is above 0 and density + epsilon below 1",
+            )
+
+
+@merge_method(
+    paper=DELLA, scope="tensor", base="needed", ingredients=(1, None), selects=True, holds=2, check=_check_epsilon
+)
+def della(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    *,
+    density: _Density = each(0.5),
+    epsilon: _Epsilon = 0.15,
+    rescale: _Rescale = "probability",
+    weight: _Weight = each(1.0),
+    normalize: _Normalize = True,
+    scale: _Scale = 1.0,
+    seed: _Seed = 0,
+) -> "Tensor":
+    """base + the mean of task vectors whose smaller entries are dropped more often, of the elected sign."""
+    return _della(ops, ingredients, base, density, epsilon, rescale, weight, normalize, scale, seed, elect=True)
+
+
+@merge_method(
+    paper=DELLA, scope="tensor", base="needed", ingredients=(1, None), selects=True, holds=2, check=_check_epsilon
+)
+def della_linear(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    *,
+    density: _Density = each(0.5),
+    epsilon: _Epsilon = 0.15,
+    rescale: _Rescale = "probability",
+    weight: _Weight = each(1.0),
+    normalize: _Normalize = False,
+    scale: _Scale = 1.0,
+    seed: _Seed = 0,
+) -> "Tensor":
+    """base + the sum of task vectors whose smaller entries are dropped more often."""
+    return _della(ops, ingredients, base, density, epsilon, rescale, weight, normalize, scale, seed, elect=False)
+
+
+def _della(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    density: Sequence[float],
+    epsilon: float,
+    rescale: str,
+    weight: Sequence[float],
+    normalize: bool,
+    scale: float,
+    seed: int,
+    *,
+    elect: bool,
+) -> "Tensor":
+    # A row is all that one output is made of: of a convolution, its channels and its window.
+    row = base[0].numel() if base.ndim > 1 and len(base) else base.numel()
+
+    def pruned(vector: "Tensor", i: int) -> "Tensor":
+        if density[i] >= 1:
+            return vector
+        rows = vector.view(-1, row)
+        # Equal magnitudes keep their order: the same ranks on every device. (rows, row)
+        ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1).double()
+        ranks = ranks / (row - 1) if row > 1 else ranks + 0.5
+        probability = ranks.mul_(2 * epsilon).add_(density[i] - epsilon).view(-1)
+        least = probability.mul(2.0**31).to(ops.integer)
+        drawn = ops.random_bits(seed, i).to(ops.integer)
+        ops.release()
+        ops.keep(vector, drawn.sub_(least).bitwise_right_shift_(ops.width - 1))
+        return vector.div_(probability.to(ops.dtype)) if rescale == "probability" else vector
+
+    return _merged(ops, ingredients, base, pruned, max(1, row), rescale, weight, normalize, scale, elect=elect)
+
+
+def _merged(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    pruned: _Pruned,
+    row: int,
+    rescale: str,
+    weight: Sequence[float],
+    normalize: bool,
+    scale: float,
+    *,
+    elect: bool,
+) -> "Tensor":
+    """Join the task vectors that `pruned(vector, ingredient's number)` leaves, which sees whole rows of so many."""
+    factors = [1.0] * len(ingredients)
+    if rescale == "l1":
+        factors = [_l1_factor(ops, x, base, pruned, i, row) for i, x in enumerate(ingredients)]
+
+    def formula(xs: "Sequence[Tensor]", origin: "Tensor") -> "Tensor":
+        vectors = []
+        for i, (x, factor) in enumerate(zip(xs, factors, strict=True)):
+            vectors.append(pruned(ops.difference(x, origin), i).mul_(factor))
+        return ops.add(joined(ops, vectors, weight, elect=elect, normalize=normalize).mul_(scale), origin)
+
+    return ops.by_runs(formula, ingredients, base, row=row)
+
+
+def _l1_factor(ops: "Arithmetic", x: "Tensor", base: "Tensor", pruned: _Pruned, i: int, row: int) -> float:
+    """Return by what the kept entries are multiplied, so that their L1 norm is that of all entries."""
+
+    def formula(xs: "Sequence[Tensor]", origin: "Tensor") -> "Tensor":
+        return pruned(ops.difference(xs[0], origin), i)
+
+    kept = ops.evaluated(formula, [x], base, row=row)
+    before, after = ops.total(lambda here: [here[0].sub_(here[1]).abs_(), here[2].abs_()], [x, base, kept])
+    ops.release()
+    return before / after if before >= _SMALL and after >= _SMALL else 1.0

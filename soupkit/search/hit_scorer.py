@@ -1,0 +1,121 @@
+"""Scores that are sums of hits: image by image, each image of a soup once, so that a trial can end early."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from soupkit.evaluation.outcomes import Hits, score_of
+from soupkit.evaluation.score_cache import ScoreCache
+from soupkit.evaluation.task import Score
+from soupkit.search.candidate import Soup, uniform
+from soupkit.search.hit_score import HitMetric, hit_metric
+from soupkit.search.hits_file import AMONG_FIVE, RIGHT, HitsFile
+from soupkit.search.live_soups import LiveSoups
+from soupkit.search.measured import Measured
+from soupkit.search.stopping import Rule
+
+
+class HitScorer:
+    """Scores soups on the selecting tasks of `live`. What it learns lies in `directory`, a file of hits per soup;
+    ingredients' scores are shared with `soupkit evaluate` through `cache`, under `keys` [ingredient][task]."""
+
+    def __init__(self, live: LiveSoups, directory: Path, cache: ScoreCache, keys: Sequence[Sequence[str]]) -> None:
+        self._live, self._directory, self._cache, self._keys = live, directory, cache, keys
+        pixels = live.evaluator.pixels[: len(live.selecting)]
+        self._rows = [p.rows for p in pixels]
+        self._labels = [p.labels[p.rows] for p in pixels]
+        self._starts = np.concatenate([[0], np.cumsum([len(rows) for rows in self._rows])])
+        self.n = int(self._starts[-1])
+        self.metric: HitMetric = hit_metric([t.metric for t in live.selecting], self._labels)
+        self.scored = 0
+        self._counted: dict[str, np.ndarray] = {}  # by soup: which images this search has seen of it, bool [n]
+
+    def individual(self, m: int) -> Measured:
+        """Score ingredient `m` alone; the cache may know it."""
+        soup, ranks = uniform([m]), self._live.ranks
+        file = self._open(soup)
+        if not file.known.all():
+            cached = ranks.lead(self._from_cache, m)
+            if cached is not None:
+                return cached
+        measured = self._examine(soup, None, file)
+        if ranks.leads:
+            for t, score in enumerate(measured.scores):
+                self._cache.put(self._keys[m][t], score, self._outcome(file, t))
+        return measured
+
+    def _from_cache(self, m: int) -> Measured | None:
+        ref, tasks = self._live.ingredients.refs[m], self._live.selecting
+        entries = [self._cache.get(self._keys[m][t], ref, task) for t, task in enumerate(tasks)]
+        parts = [entry[1] for entry in entries if entry is not None and entry[1] is not None]
+        if len(parts) < len(tasks) or sum(map(len, parts)) != self.n:
+            return None
+        return self._whole(np.concatenate(parts), 0, tuple(entry[0] for entry in entries if entry is not None))
+
+    def examine(self, soup: Soup, rule: Rule | None) -> Measured:
+        """Score `soup` until `rule` rejects it (None: every image)."""
+        return self._examine(soup, rule, self._open(soup))
+
+    def _examine(self, soup: Soup, rule: Rule | None, file: HitsFile) -> Measured:
+        counted = self._counted.setdefault(self._live.key(soup), np.zeros(self.n, dtype=bool))
+        order = np.arange(self.n) if rule is None else rule.order
+        step = self._live.evaluator.stride * self._live.ranks.size
+        count = scored = images = 0
+        rejected = False
+        for start in range(0, self.n, step):
+            part = order[start : start + step]
+            self._score(soup, file, part[~file.known[part]])
+            hits = (file.flags[part] & RIGHT).astype(bool)
+            scored += int((~counted[part]).sum())
+            counted[part] = True
+            count += int(hits.sum())
+            images += len(part)
+            self._live.progress.advance(len(part))
+            if rejected := rule is not None and rule.sees(part, hits):
+                break
+        # The journal is never to say more than what is on disk here.
+        self._live.ranks.together(file.sync)
+        if rejected:
+            return Measured(None, None, None, count, images, scored)
+        return self._whole((file.flags & RIGHT).astype(bool), scored, self._scores(soup, file))
+
+    def _whole(self, hits: np.ndarray, scored: int, scores: tuple[Score, ...]) -> Measured:
+        worth = self.metric.worth(hits)
+        return Measured(worth, worth / self.metric.scale, hits, int(hits.sum()), self.n, scored, scores)
+
+    def _open(self, soup: Soup) -> HitsFile:
+        """Open what is known of a soup: what the first rank's disk says counts on all of them."""
+        ranks = self._live.ranks
+        file = HitsFile(self._directory / "hits" / self._live.key(soup), self.n, writes=ranks.leads)
+        if ranks.size > 1:
+            file.known, file.flags = ranks.gather((file.known, file.flags))[0]
+        return file
+
+    def _score(self, soup: Soup, file: HitsFile, images: np.ndarray) -> None:
+        """Score `images` (int64 [b]), on every rank its share, and note what they are."""
+        if not len(images):
+            return
+        live, ranks = self._live, self._live.ranks
+        live.fill(soup)
+        self.scored += len(images)
+        task_of_image = np.searchsorted(self._starts, images, side="right") - 1
+        for t in np.unique(task_of_image).tolist():
+            of_task = images[task_of_image == t]
+            share = np.array_split(of_task, ranks.size)[ranks.rank]
+            rows = self._rows[t][share - self._starts[t]]
+            hits = ranks.together(live.evaluator.hits, t, rows, live.text_side(t))
+            flags = hits.top1.astype(np.uint8) * RIGHT
+            if hits.top5 is not None:
+                flags |= hits.top5.astype(np.uint8) * AMONG_FIVE
+            ranks.together(file.add, of_task, np.concatenate(ranks.gather(flags)))
+
+    def _outcome(self, file: HitsFile, t: int) -> Hits:
+        flags = file.flags[self._starts[t] : self._starts[t + 1]]
+        has_five = len(self._live.selecting[t].classnames) >= 5
+        five = (flags & AMONG_FIVE).astype(bool) if has_five else None
+        return Hits((flags & RIGHT).astype(bool), five, self._labels[t])
+
+    def _scores(self, soup: Soup, file: HitsFile) -> tuple[Score, ...]:
+        named = self._live.named(soup)
+        return tuple(score_of(self._outcome(file, t), task, *named) for t, task in enumerate(self._live.selecting))

@@ -1,0 +1,58 @@
+"""Scores that are no sums of hits, such as mean average precision: by whole passes over the tasks."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from soupkit.evaluation.outcomes import score_of
+from soupkit.evaluation.task import Score
+from soupkit.files import write_cached
+from soupkit.search.candidate import Soup, uniform
+from soupkit.search.live_soups import LiveSoups
+from soupkit.search.measured import Measured
+from soupkit.search.stopping import Rule
+
+
+class PassScorer:
+    """Scores soups on the selecting tasks of `live`, each by one pass; what they score is kept in `directory`."""
+
+    metric = None
+
+    def __init__(self, live: LiveSoups, directory: Path) -> None:
+        self._live, self._directory = live, directory / "scores"
+        self.n = sum(len(pixels.rows) for pixels in live.evaluator.pixels[: len(live.selecting)])
+        self.scored = 0
+        self._counted: set[str] = set()
+
+    def individual(self, m: int) -> Measured:
+        """Score ingredient `m` alone."""
+        return self.examine(uniform([m]), None)
+
+    def examine(self, soup: Soup, rule: Rule | None) -> Measured:
+        """Score `soup` on every image: no rule can end it earlier."""
+        live, key = self._live, self._live.key(soup)
+        path = self._directory / f"{key}.json"
+        scores = live.ranks.lead(read_scores, path, len(live.selecting))
+        if scores is None:
+            live.fill(soup)
+            self.scored += self.n
+            named, evaluator = live.named(soup), live.evaluator
+            outcomes = [
+                evaluator.run(t, [live.text_side(t)], None, live.progress)[0] for t in range(len(live.selecting))
+            ]
+            scores = tuple(score_of(o, task, *named) for o, task in zip(outcomes, live.selecting, strict=True))
+            if live.ranks.leads:
+                write_cached(path, json.dumps([asdict(score) for score in scores]))
+        scored = 0 if key in self._counted else self.n
+        self._counted.add(key)
+        mean = sum(score.value for score in scores) / len(scores)
+        return Measured(mean, mean, None, None, self.n, scored, scores)
+
+
+def read_scores(path: Path, n: int) -> tuple[Score, ...] | None:
+    """Return the `n` scores in a file of them; None where it does not hold so many."""
+    try:
+        scores = tuple(Score(**entry) for entry in json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return scores if len(scores) == n else None

@@ -1,0 +1,261 @@
+"""`search`: from ingredients and tasks to the best soup that the strategy finds, as a soup directory."""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from soupkit.checkpoint.partial import PartialDirectory
+from soupkit.checkpoint.reference import open_checkpoint
+from soupkit.errors import SoupkitError, UsageError
+from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.options import EvaluationOptions, default_cache
+from soupkit.evaluation.tasks import open_tasks
+from soupkit.merging.run_merge import RunOptions, merge
+from soupkit.progress import SILENT, Progress
+from soupkit.ranks import joined_ranks
+from soupkit.search.candidate import ScoredSoup
+from soupkit.search.document import SearchDocument
+from soupkit.search.ingredients import open_ingredients
+from soupkit.search.journal import Journal
+from soupkit.search.live_soups import LiveSoups
+from soupkit.search.merge_command import so_far
+from soupkit.search.narration import Narration
+from soupkit.search.options import SearchOptions
+from soupkit.search.output import JOURNAL, SOUP, Picture, check_output, is_a_search, publish, take_output
+from soupkit.search.prepared import PreparedSearch, SearchPlan
+from soupkit.search.reporting import describe, doubts
+from soupkit.search.trials import SearchTrials
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What came of a search. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run, which
+    has a `plan` and no document); `document` is what `search.json` holds."""
+
+    status: str
+    output: Path
+    seconds: float
+    notes: tuple[str, ...] = ()
+    search: SearchDocument | None = None
+    plan: SearchPlan | None = None
+
+    @property
+    def document(self) -> SearchDocument:
+        """What `search.json` holds. Raises UsageError for a dry run, which has none."""
+        if self.search is None:
+            raise UsageError("a dry run finds nothing", self.output, "search without dry_run")
+        return self.search
+
+
+def search(
+    refs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    tasks: str | Path | Sequence[str | Path],
+    report_tasks: str | Path | Sequence[str | Path] = (),
+    strategy: str = "greedy",
+    stopping: str = "exact",
+    error_rate: float = 0.05,
+    accept: str = "ge",
+    seed: int = 0,
+    keep_going: bool = False,
+    evaluation: EvaluationOptions | None = None,
+    data_root: str | Path | None = None,
+    model: str | None = None,
+    preprocess: str | Path | None = None,
+    dry_run: bool = False,
+    fresh: bool = False,
+    picture: Picture | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> SearchResult:
+    """Search for the soup of `refs` that scores best on `tasks` (the mean over them), and write it to `output`.
+
+    The tasks select on split `val` unless a split is named; `report_tasks` (split `test` unless named) only report.
+    `strategy` and its own `options` (`orders=3`, `budget=50`, `blocks=["visual.*"]`) are those of
+    `soupkit search --help`; `stopping` to `keep_going` are explained by `SearchOptions`. `picture` draws the document
+    to a path. Interrupted at any moment, the same call goes on, and scores no image again for the same weights.
+
+    Raises UsageError for a call that cannot work; what `merge` raises for ingredients that cannot be averaged, before
+    any scoring; DataError for data that are missing or damaged; StorageError for an output or a journal in the way.
+    """
+    how = SearchOptions(
+        strategy,
+        stopping=stopping,
+        error_rate=error_rate,
+        accept=accept,
+        seed=seed,
+        keep_going=keep_going,
+        **options,
+    )
+    return run_search(
+        refs, output, tasks=_listed(tasks), report_tasks=_listed(report_tasks), options=how, evaluation=evaluation,
+        data_root=Path(data_root) if data_root is not None else None, model=model,
+        preprocess=Path(preprocess) if preprocess is not None else None,
+        dry_run=dry_run, fresh=fresh, picture=picture, progress=progress,
+    )  # fmt: skip
+
+
+def greedy_search(
+    refs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    tasks: Sequence[str],
+    search: SearchOptions | None = None,
+    **arguments: Any,
+) -> SearchResult:
+    """Call `search` with its options as one value: the greedy strategy unless `search` names another."""
+    return run_search(refs, output, tasks=tasks, options=search or SearchOptions(), **arguments)
+
+
+def _listed(tasks: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(tasks)] if isinstance(tasks, str | Path) else [str(task) for task in tasks]
+
+
+def run_search(
+    refs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    tasks: Sequence[str],
+    report_tasks: Sequence[str] = (),
+    options: SearchOptions,
+    evaluation: EvaluationOptions | None = None,
+    data_root: Path | None = None,
+    model: str | None = None,
+    preprocess: Path | None = None,
+    dry_run: bool = False,
+    fresh: bool = False,
+    picture: Picture | None = None,
+    progress: Progress = SILENT,
+) -> SearchResult:
+    """Search as `options` say; everything else is as for `search`, and so is what it raises."""
+    started = time.perf_counter()
+    options.check()
+    evaluation = evaluation or EvaluationOptions(cache=default_cache())
+    if not tasks:
+        raise UsageError("names no task to select on", "--task", "for example --task digits")
+    target = Path(output)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined_ranks())
+        if evaluation.cache is None:
+            temporary = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            evaluation = replace(evaluation, cache=Path(temporary), scores=False)
+        ingredients = ranks.together(
+            open_ingredients, [str(r) for r in refs], target, stack,
+            model=model, preprocess=preprocess, keep_going=options.keep_going,
+            memory=evaluation.cache / "weights" if evaluation.cache else None, progress=progress,
+        )  # fmt: skip
+        selecting = ranks.together(open_tasks, tasks, data_root=data_root, split="val")
+        reporting = ranks.together(open_tasks, report_tasks, data_root=data_root)
+        notes = [*ingredients.notes, *(note for task in (*selecting, *reporting) for note in task.notes)]
+        contents = [ranks.together(content_of, task, evaluation, progress) for task in (*selecting, *reporting)]
+        prepared = PreparedSearch(
+            ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, model, preprocess
+        )
+        options.row.check_inputs(prepared.inputs, options.settled)
+        for note in notes if ranks.leads else ():
+            progress.note(note)
+        finished = ranks.lead(check_output, prepared, fresh=fresh)
+        if finished is not None:
+            if ranks.leads:
+                progress.note(f"{target} is there already, found among the same ingredients by the same search")
+            return SearchResult("unchanged", target, time.perf_counter() - started, tuple(notes), finished)
+        if dry_run:
+            seconds = time.perf_counter() - started
+            return SearchResult("planned", target, seconds, tuple(notes), plan=prepared.planned())
+        try:
+            document, more = _search(prepared, stack, fresh=fresh, picture=picture, started=started)
+        except torch.OutOfMemoryError as error:
+            raise SoupkitError(
+                "has no room left beside the model and the sum of a soup",
+                f"device {evaluation.device}",
+                "use another --device or --precision",
+            ) from error
+        return SearchResult("written", target, time.perf_counter() - started, (*notes, *more), document)
+
+
+def _search(
+    prepared: PreparedSearch, stack: ExitStack, *, fresh: bool, picture: Picture | None, started: float
+) -> tuple[SearchDocument, list[str]]:
+    """Search, write the soup, check it and describe what was found."""
+    ranks, progress = prepared.ranks, prepared.progress
+    partial = PartialDirectory(prepared.target, "search", recognises=is_a_search)
+    ranks.lead(_take, partial, stack, fresh)
+    journal = ranks.together(Journal, partial.path / JOURNAL, prepared.subject(), writes=ranks.leads)
+    live = _open_live(prepared, stack)
+    scorer = ranks.together(prepared.scorer, live, partial.path)
+    # The uniform soup is scored in the end, and three models are on what reports.
+    reporting = live.evaluator.pixels[len(prepared.selecting) :]
+    after = scorer.n + 3 * sum(len(pixels.rows) for pixels in reporting)
+    narration = Narration(progress, ranks, scorer.n, after)
+    trials = SearchTrials(prepared.ingredients, prepared.inputs, scorer, journal, prepared.options, narration)
+    order, chosen = _choose(prepared, trials, live, narration)
+    soup = partial.path / SOUP
+    written = merge(
+        [prepared.ingredients.refs[m] for m in chosen.members], soup,
+        method=chosen.soup.method, parameters=chosen.soup.parameters,
+        model=prepared.model, preprocess=prepared.preprocess, allow_single=True,
+        options=RunOptions(device=prepared.evaluation.device), progress=progress,
+    )  # fmt: skip
+    live.fill(chosen.soup)
+    ranks.together(_check_written, soup, live)
+    document, notes = describe(
+        trials, live, order, chosen, prepared.target, written.fingerprint,
+        directory=partial.path, settings=prepared.subject(),
+    )  # fmt: skip
+    document = document.model_copy(update={"seconds": time.perf_counter() - started})
+    for note in notes:
+        narration.say(note)
+    ranks.lead(publish, partial, document, picture, fresh=fresh)
+    return document, notes
+
+
+def _take(partial: PartialDirectory, stack: ExitStack, fresh: bool) -> None:
+    stack.enter_context(partial)
+    take_output(partial, fresh=fresh)
+
+
+def _open_live(prepared: PreparedSearch, stack: ExitStack) -> LiveSoups:
+    """Open the evaluator on every task, and the soups in its live model."""
+    ingredients, ranks = prepared.ingredients, prepared.ranks
+    evaluator = stack.enter_context(
+        Evaluator(
+            ingredients.config, prepared.tasks, prepared.evaluation, tokenizer_files=ingredients.tokenizer_files,
+            where=ingredients.refs[0], progress=prepared.progress, ranks=ranks,
+        )
+    )  # fmt: skip
+    return ranks.together(LiveSoups, ingredients, evaluator, len(prepared.selecting), ranks, prepared.progress)
+
+
+def _check_written(soup: Path, live: LiveSoups) -> None:
+    """Raise SoupkitError where the file's tensors are not, bit for bit, those in the live model."""
+    with open_checkpoint(soup) as file:
+        if different := live.running_sum.differences(file):
+            raise SoupkitError(
+                "is on disk not what was scored", f"{soup}, tensor {different[0]!r}", "run the same command again"
+            )
+
+
+def _choose(
+    prepared: PreparedSearch, trials: SearchTrials, live: LiveSoups, narration: Narration
+) -> tuple[list[int], ScoredSoup]:
+    """Score the ingredients and search; returns their order and the best soup. Interrupted, the best so far is
+    offered."""
+    options = prepared.options
+    try:
+        order = trials.score_ingredients()
+        for doubt in doubts(trials, live):
+            narration.say(doubt)
+        return order, options.row.run(trials, order, **options.settled)
+    except KeyboardInterrupt:
+        narration.interrupted()
+        if (best := trials.best_so_far()) is not None:
+            narration.say(so_far(prepared.ingredients, *best, prepared.target, prepared.model, prepared.preprocess))
+        raise
