@@ -25,7 +25,8 @@ _TYPES = {int: "INTEGER", float: "NUMBER", Path: "PATH", "integer": "INTEGER", "
 _GROUPS = {
     "What is made": ("--output", "--method", "--weight", "--base", "--param", "--dtype", "--max-shard-size", "--to"),
     "Data and models": (
-        "--task", "--report-task", "--data-root", "--model", "--preprocess", "--limit", "--skip-corrupt", "--recipe",
+        "--task", "--report-task", "--score", "--minimize", "--score-file", "--score-timeout", "--score-retries",
+        "--score-weight", "--data-root", "--model", "--preprocess", "--limit", "--skip-corrupt", "--recipe",
     ),
     "Computing": (
         "--device", "--precision", "--batch-size", "--workers", "--threads", "--slab-size", "--compile", "--world-size",

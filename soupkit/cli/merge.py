@@ -23,11 +23,12 @@ _ENTRY = {
     "--model": "model",
     "--preprocess": "preprocess",
     "--dtype": "dtype",
+    "--to": "to",
 }
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 HELP = """\
-Merge checkpoints into a soup: a directory that open_clip opens as it is.
+Merge checkpoints into a soup: a directory that their own library opens as it is.
 
 [bold]Example[/bold]: the uniform soup of three fine-tunes, and one weighted by hand:
 
@@ -72,6 +73,10 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="D", help="float dtype of the soup \\[default: the ingredients']")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="FORM", help="Form of a CLIP: open_clip or transformers \\[default: the first's]"),
+    ] = None,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, help="Workers \\[default: as many as suit the disk]")
@@ -83,6 +88,9 @@ def merge(
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="FILE", help="Read a soup's entry from a recipe.")
+    ] = None,
+    mergekit: Annotated[
+        Path | None, typer.Option("--mergekit", metavar="FILE", help="Read what to merge from mergekit's YAML.")
     ] = None,
     soup: Annotated[str | None, typer.Option("--soup", metavar="NAME", help="Which soup of the recipe.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
@@ -107,9 +115,10 @@ def merge(
         "--model": model,
         "--preprocess": preprocess,
         "--dtype": dtype,
+        "--to": to,
     }
-    if recipe is not None:
-        asked = _from_recipe(recipe, soup, options)
+    if recipe is not None or mergekit is not None:
+        asked = _from_file(recipe, mergekit, soup, options)
     elif soup is not None:
         raise UsageError("names a soup of a recipe, but no recipe is given", "--soup", "add --recipe FILE")
     else:
@@ -126,14 +135,23 @@ def merge(
     _show(result, as_json)
 
 
-def _from_recipe(path: Path, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe's entry. Options that the entry could hold are refused, so that it is clear what counts."""
-    from soupkit.merging import read_soup
+def _from_file(recipe: Path | None, mergekit: Path | None, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry of a recipe or of a mergekit file. Options that it could hold are refused, so that it is clear
+    what counts; but the model of bare weights, which mergekit knows nothing of."""
+    from soupkit.merging import read_mergekit, read_soup
 
-    if both := [option for option, value in options.items() if value is not None]:
-        raise UsageError("holds what the call says too", f"{path} and {', '.join(both)}", "say it in the recipe alone")
-    entry = read_soup(path, name)
-    return {field: getattr(entry, field) for field in _ENTRY.values()}
+    if recipe is not None and mergekit is not None:
+        raise UsageError("is given beside --recipe", "--mergekit", "give one of them")
+    path = recipe or mergekit
+    assert path is not None
+    about_weights = ("--model", "--preprocess") if mergekit is not None else ()
+    if both := [option for option, value in options.items() if value is not None and option not in about_weights]:
+        raise UsageError("holds what the call says too", f"{path} and {', '.join(both)}", "say it in the file alone")
+    if mergekit is not None and name is not None:
+        raise UsageError("names a soup of a recipe, and a mergekit file holds one", "--soup", "leave it out")
+    entry = read_mergekit(path) if mergekit is not None else read_soup(path, name)
+    told = {_ENTRY[option]: options[option] for option in about_weights}
+    return {field: getattr(entry, field) for field in _ENTRY.values()} | told
 
 
 def _show(result: "MergeResult", as_json: bool) -> None:

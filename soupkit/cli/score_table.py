@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from soupkit.cli.calibration_table import show_calibration
 from soupkit.publishing.short_names import FittedNames, fit_names
 
 if TYPE_CHECKING:
@@ -46,21 +47,6 @@ class Scores:
         """Whether models are compared on a task."""
         return any(key == task for _, key in self.pairs)
 
-    def label(self, task: _TaskKey) -> str:
-        """Return what a task is called: among many, as open_clip's table of results calls it."""
-        from soupkit.evaluation.results_table import column_of
-
-        name, split = task
-        column = column_of(name) if len(self.tasks) > _MOST_COLUMNS and split == "test" else None
-        return column or f"{name}:{split}"
-
-    def averages(self) -> list[str] | None:
-        """Return each model's average over the 38 tasks of the literature; None unless all have been scored on them."""
-        from soupkit.evaluation.results_table import average_of_38
-
-        means = [average_of_38([self.scores[ref, task] for task in self.tasks]) for ref in self.refs]
-        return [f"{100 * mean:.2f}" for mean in means if mean is not None] if None not in means else None
-
     def measured(self, task: _TaskKey) -> str:
         """Say in what and on how many images a task is scored."""
         score = self.scores[self.refs[0], task]
@@ -86,29 +72,26 @@ def show_scores(result: "Evaluation", console: "PlainConsole", *, every_pair: bo
         console.print(table)
     for number, ref in names.legend.items():
         console.print(f"{number}  {ref}", soft_wrap=True)
+    _show_averages(result, names, console)
     console.print(_explained(scores, names.names[refs[0]]), style="dim")
-    if result.reliability:
-        console.print()
-        console.print(_calibration(result, names))
-        console.print(
-            "ECE of 15 bins, NLL in nats, Brier from 0 to 2; T is what the logits are to be divided by, above 1 for a "
-            "model that is too sure; at T: of each half of the images at the temperature of the other",
-            style="dim",
-        )
+    show_calibration(result, names.names, console)
 
 
-def _calibration(result: "Evaluation", names: FittedNames) -> Table:
-    columns = {"ECE": "ece", "NLL": "nll", "Brier": "brier", "T": "temperature",
-               "ECE at T": "ece_at_temperature", "NLL at T": "nll_at_temperature"}  # fmt: skip
-    table = _table()
-    _add_columns(table, ["model", "task", *columns])
-    of_probabilities = {(r.ref, r.task, r.split) for r in result.reliability}
-    for score in result.scores:
-        if (score.ref, score.task, score.split) in of_probabilities:
-            values = [score.metrics.get(name) for name in columns.values()]
-            cells = ["" if value is None else f"{value:.4f}" for value in values]
-            table.add_row(names.names[score.ref], f"{score.task}:{score.split}", *cells)
-    return table
+def _show_averages(result: "Evaluation", names: FittedNames, console: "PlainConsole") -> None:
+    """Print each model's mean over the literature's 38 tasks, where all of them were scored."""
+    from soupkit.evaluation.results_table import average_of_38
+
+    for ref, name in names.names.items():
+        mean = average_of_38([score for score in result.scores if score.ref == ref])
+        if mean is not None:
+            console.print(f"average of 38 tasks: {100 * mean:.2f} %, {name}", soft_wrap=True)
+
+
+def _name_of(task: _TaskKey) -> str:
+    """Return what a task is called: as in open_clip's table of results, or by its own name and split."""
+    from soupkit.evaluation.results_table import column_of
+
+    return (column_of(task[0]) if task[1] == "test" else None) or f"{task[0]}:{task[1]}"
 
 
 def _explained(scores: Scores, first: str) -> str:
@@ -151,7 +134,7 @@ def _models_down(scores: Scores, names: FittedNames) -> Table:
     table = _table()
     heads = ["model"]
     for task in scores.tasks:
-        heads.append(f"{scores.label(task)}\n{scores.measured(task)}")
+        heads.append(f"{task[0]}:{task[1]}\n{scores.measured(task)}")
         heads += ["\np"] if scores.has_pairs(task) else []
     _add_columns(table, heads)
     for ref in scores.refs:
@@ -177,16 +160,13 @@ def _tasks_down(scores: Scores, names: FittedNames) -> Table:
         cells: list[Text | str] = []
         for ref in scores.refs:
             cells += [scores.value(ref, task), *([scores.p(ref, task)] if ref in pairs else [])]
-        table.add_row(scores.label(task), scores.measured(task), *cells)
-    if (averages := scores.averages()) is not None:
-        row = [cell for ref, mean in zip(scores.refs, averages, strict=True) for cell in (mean, *[""] * (ref in pairs))]
-        table.add_row("average of 38", "", *row)
+        table.add_row(_name_of(task), scores.measured(task), *cells)
     return table
 
 
 def _one_task(scores: Scores, task: _TaskKey, names: FittedNames) -> Table:
     table = _table()
-    table.title = Text(f"{scores.label(task)}, {scores.measured(task)}", style="bold")
+    table.title = Text(f"{task[0]}:{task[1]}, {scores.measured(task)}", style="bold")
     table.show_header = scores.has_pairs(task)
     _add_columns(table, ["model", "", *(["p"] if scores.has_pairs(task) else [])])
     for ref in scores.refs:

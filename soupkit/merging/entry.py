@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
@@ -19,7 +19,7 @@ class SoupEntry(Entry):
 
     `weights` has one number per ingredient; `parameters` are the method's, by name, as `--param` gives them. A recipe
     may call them `weight` and `param`, as the command's options are. `dtype` is a torch name, None keeps the
-    ingredients' own.
+    ingredients' own; `to` is the form of a CLIP's soup, None keeps the first ingredient's.
     """
 
     ingredients: list[str]
@@ -30,6 +30,7 @@ class SoupEntry(Entry):
     dtype: str | None = None
     model: str | None = None
     preprocess: Path | None = None
+    to: Literal["open_clip", "transformers"] | None = None
 
     @property
     def method_name(self) -> str:

@@ -7,10 +7,10 @@ of its ingredients once.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, StorageError
@@ -26,15 +26,15 @@ _SPARE = 2 << 30  # bytes of the device's memory that are left to activations
 
 
 class RunningSum:
-    """Fills `model` with soups of `ingredients` and keeps the sum of one of them.
+    """Fills the tensors `live` with soups of `ingredients` and keeps the sum of one of them.
 
-    Sums lie on the model's device where they fit beside `spare` bytes, else in host memory.
+    Sums lie on the tensors' device where they fit beside `spare` bytes, else in host memory.
     """
 
-    def __init__(self, model: nn.Module, ingredients: Sequence[Checkpoint], *, spare: int = _SPARE) -> None:
+    def __init__(self, live: Mapping[str, Tensor], ingredients: Sequence[Checkpoint], *, spare: int = _SPARE) -> None:
         """Raises ArchitectureError where tensors are not the model's, StorageError without memory for the sum."""
         self._ingredients = ingredients
-        self._live = model.state_dict()
+        self._live = live
         names = ingredients[0].tensors
         for odd in [n for n in self._live if n not in names] + [n for n in names if n not in self._live]:
             raise ArchitectureError(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -51,14 +52,6 @@ def run(directory: Path, state: State) -> Path:
     return path
 
 
-def transformers(directory: Path, state: State) -> Path:
-    path = directory / "transformers"
-    path.mkdir()
-    save_file(state, path / "model.safetensors", {"format": "pt"})
-    (path / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
-    return path
-
-
 def deepspeed(directory: Path, state: State) -> Path:
     path = directory / "global_step10"
     path.mkdir()
@@ -73,6 +66,34 @@ def fsdp_local(directory: Path, state: State) -> Path:
     for rank in range(2):
         torch.save({"_flat_param": torch.zeros(3)}, path / f"pytorch_model_fsdp_0_rank{rank}.bin")
     return path
+
+
+def configured(path: Path, state: State, config: dict[str, Any], weights: str = "model.safetensors") -> Path:
+    """Write weights and `config.json`."""
+    path.mkdir(parents=True)
+    save_file(state, path / weights, {"format": "pt"})
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def transformers(directory: Path, state: State) -> Path:
+    return configured(directory / "transformers", state, {"model_type": "vit", "architectures": ["ViTModel"]})
+
+
+def timm(directory: Path, state: State) -> Path:
+    return configured(directory / "timm", state, {"architecture": "vit_tiny", "pretrained_cfg": {"mean": [0.5]}})
+
+
+def diffusers(directory: Path, state: State) -> Path:
+    config = {"_class_name": "UNet2DModel", "sample_size": 8}
+    return configured(directory / "unet", state, config, "diffusion_pytorch_model.safetensors")
+
+
+def diffusers_pipeline(directory: Path, state: State) -> Path:
+    diffusers(directory / "pipeline", state)
+    index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "safety": [None, None]}
+    (directory / "pipeline" / "model_index.json").write_text(json.dumps(index))
+    return directory / "pipeline"
 
 
 def plain(directory: Path, state: State) -> Path:
@@ -97,5 +118,8 @@ SAMPLES: dict[str, Callable[[Path, State], Path]] = {
     "deepspeed": deepspeed,
     "fsdp_local": fsdp_local,
     "transformers": transformers,
+    "timm": timm,
+    "diffusers": diffusers,
+    "diffusers_pipeline": diffusers_pipeline,
     "plain": plain,
 }
