@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from soupkit.evaluation.task import Pair, Score
 
 _ANY_WIDTH = 10_000  # columns
+_MOST_COLUMNS = 4  # tasks; more of them are rows
 _NAME_WIDTHS = (64, 48, 32, 24, 14)
 _TaskKey = tuple[str, str]  # a task and its split
 
@@ -103,7 +104,8 @@ def _fitting(scores: Scores, console: "PlainConsole") -> tuple[FittedNames, list
     names, tables = FittedNames({}, {}), []
     for width in _NAME_WIDTHS:
         names = fit_names(scores.refs, width)
-        for tables in ([_models_down(scores, names)], [_tasks_down(scores, names)]):
+        across = [[_models_down(scores, names)]] if len(scores.tasks) <= _MOST_COLUMNS else []
+        for tables in (*across, [_tasks_down(scores, names)]):
             if _fits(tables, console):
                 return names, tables
     for width in (max(_NAME_WIDTHS[-1], console.width - 24), _NAME_WIDTHS[-1]):
