@@ -248,8 +248,8 @@ class _ModelSoups(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [n, outputs] of `images`."""
-        features = self.model.encode_image(images)
-        return self.classification_head(normalize(features, dim=-1))
+        encode: Any = self.model.encode_image
+        return self.classification_head(normalize(encode(images), dim=-1))
 
 
 def fill_head(model: nn.Module, config: Config, checkpoint: Checkpoint) -> None:

@@ -24,7 +24,7 @@ from tests.docs.pages import ROOT, blocks
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
 RECIPES = {title: dict(blocks(text)) for title, text in SECTIONS if "```toml" in text}
-WEIGHTS = "open_clip_model.safetensors"
+WEIGHTS = "model.safetensors"  # of a plain folder
 
 
 @dataclass(frozen=True)
