@@ -38,6 +38,16 @@ def depths(names: Sequence[str]) -> dict[str, float]:
     return {name: depth(name) for name in names}
 
 
+def is_in_block(name: str) -> bool:
+    """Whether a tensor belongs to one of its tower's blocks."""
+    return _layer(name) is not None
+
+
+def blocks(names: Sequence[str]) -> int:
+    """Return how many blocks the deepest tower has that these tensors are of."""
+    return max((index + 1 for index in map(_layer, names) if index is not None), default=0)
+
+
 def _layer(name: str) -> int | None:
     match = _LAYER.search(name)
     return int(match[1] or match[2]) if match else None

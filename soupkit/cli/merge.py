@@ -89,6 +89,9 @@ def merge(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="FILE", help="Read a soup's entry from a recipe.")
     ] = None,
+    mergekit: Annotated[
+        Path | None, typer.Option("--mergekit", metavar="FILE", help="Read what to merge from mergekit's YAML.")
+    ] = None,
     soup: Annotated[str | None, typer.Option("--soup", metavar="NAME", help="Which soup of the recipe.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the plan; write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; replace a soup that is there.")] = False,
@@ -114,8 +117,8 @@ def merge(
         "--dtype": dtype,
         "--to": to,
     }
-    if recipe is not None:
-        asked = _from_recipe(recipe, soup, options)
+    if recipe is not None or mergekit is not None:
+        asked = _from_file(recipe, mergekit, soup, options)
     elif soup is not None:
         raise UsageError("names a soup of a recipe, but no recipe is given", "--soup", "add --recipe FILE")
     else:
@@ -132,14 +135,23 @@ def merge(
     _show(result, as_json)
 
 
-def _from_recipe(path: Path, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe's entry. Options that the entry could hold are refused, so that it is clear what counts."""
-    from soupkit.merging import read_soup
+def _from_file(recipe: Path | None, mergekit: Path | None, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry of a recipe or of a mergekit file. Options that it could hold are refused, so that it is clear
+    what counts; but the model of bare weights, which mergekit knows nothing of."""
+    from soupkit.merging import read_mergekit, read_soup
 
-    if both := [option for option, value in options.items() if value is not None]:
-        raise UsageError("holds what the call says too", f"{path} and {', '.join(both)}", "say it in the recipe alone")
-    entry = read_soup(path, name)
-    return {field: getattr(entry, field) for field in _ENTRY.values()}
+    if recipe is not None and mergekit is not None:
+        raise UsageError("is given beside --recipe", "--mergekit", "give one of them")
+    path = recipe or mergekit
+    assert path is not None
+    about_weights = ("--model", "--preprocess") if mergekit is not None else ()
+    if both := [option for option, value in options.items() if value is not None and option not in about_weights]:
+        raise UsageError("holds what the call says too", f"{path} and {', '.join(both)}", "say it in the file alone")
+    if mergekit is not None and name is not None:
+        raise UsageError("names a soup of a recipe, and a mergekit file holds one", "--soup", "leave it out")
+    entry = read_mergekit(path) if mergekit is not None else read_soup(path, name)
+    told = {_ENTRY[option]: options[option] for option in about_weights}
+    return {field: getattr(entry, field) for field in _ENTRY.values()} | told
 
 
 def _show(result: "MergeResult", as_json: bool) -> None:
@@ -149,7 +161,7 @@ def _show(result: "MergeResult", as_json: bool) -> None:
     if not first_rank():
         return
     if as_json:
-        words = "method dtype ingredients fingerprint bytes_read bytes_written seconds timings status"
+        words = "method dtype ingredients fingerprint bytes_read bytes_written memory_bytes seconds timings status"
         fields = {word: getattr(result, word) for word in words.split()}
         print_json("merge", {"output": str(result.output), **fields, "notes": list(result.notes)})
         return
@@ -158,6 +170,7 @@ def _show(result: "MergeResult", as_json: bool) -> None:
         say(f"  {share:>8}  {ingredient['ref']}  {ingredient['fingerprint'] or ''}")
     if result.status == "planned":
         say(f"would write a {result.method} soup in {result.dtype} to {result.output}; nothing was written")
+        say(f"its workers would hold {count(result.memory_bytes, 'B')} of weights at most")
     elif result.status == "written":
         amount = f"{count(result.bytes_read, 'B')} read, {count(result.bytes_written, 'B')} written"
         say(f"{result.output}: {result.method}, {result.dtype}, {result.fingerprint}")

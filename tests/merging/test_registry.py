@@ -113,7 +113,7 @@ def test_the_help_of_merge_lists_every_method_and_every_parameter() -> None:
 def test_the_table_in_the_docs_is_that_of_the_program() -> None:
     text = (ROOT / "docs/methods.md").read_text("utf-8")
     shown = re.search(r"<!-- methods -->\n(.*?)<!-- end of methods -->", text, re.DOTALL)
-    assert shown is not None and shown[1] == as_markdown(), "scripts/methods_table.py writes it"
+    assert shown is not None and shown[1] == as_markdown(), "scripts/make_tables.py writes it"
 
 
 def test_a_paper_is_cited_by_its_authors() -> None:
