@@ -23,7 +23,7 @@ from soupkit.evaluation.intervals import mcnemar
 from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.options import EvaluationOptions, default_cache
-from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
+from soupkit.evaluation.score_cache import Images, ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.score_group import Cell, Group, Results
 from soupkit.evaluation.task import Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
@@ -144,6 +144,10 @@ def _score_all(
     settings = ScoreSettings.of(options, choose_device(options.device, ranks.local))
     began = time.perf_counter()
     contents = [ranks.together(content_of, task, options, progress) for task in tasks]
+
+    def keep_images(t: int, images: Images) -> None:
+        cache.put_images(contents[t], settings, images)
+
     keys: dict[Cell, str] = {}
     for t, (task, content) in enumerate(zip(tasks, contents, strict=True)):
         results.images[t] = cache.images(content, settings)
@@ -162,11 +166,8 @@ def _score_all(
         wanted = sorted({t for c, t in missing if c in members})
         Group(
             {c: candidates[c] for c in members}, {t: tasks[t] for t in wanted}, missing, keys,
-            cache, options, ranks, progress,
+            cache, keep_images, options, ranks, progress,
         ).score(results)  # fmt: skip
-    if ranks.leads:
-        for t in {t for _, t in missing}:
-            cache.put_images(contents[t], settings, results.images[t])
     return results
 
 

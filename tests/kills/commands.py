@@ -100,8 +100,13 @@ def _push_folder(root: Path) -> Words:
 
 def _push_over(root: Path) -> Words:
     """Over a repository that was laid out before, and in which the user has files and a link of their own."""
+    import soupkit
+    from soupkit.publishing.hub.push import PushOptions, publish
+
     words = _push_folder(root)
-    shutil.copytree(root / "soup", root / "hub")
+    publish(root / "soup", "me/soup", options=PushOptions(folder=root / "hub", license="mit"))
+    shutil.rmtree(root / "soup")
+    soupkit.merge([root / "clip1", root / "clip2"], root / "soup")
     (root / "hub" / "mine").mkdir()
     (root / "hub" / "mine" / "notes.txt").write_text("mine")
     (root / "hub" / "link").symlink_to("mine/notes.txt")
