@@ -156,7 +156,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json
+    from soupkit.cli.output import finished, first_rank, print_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import result_fields, show_plan, show_search
     from soupkit.publishing.reports.plots import plot_search
@@ -198,6 +198,7 @@ def search(
         show_plan(result.plan)
     else:
         show_search(result)
+        finished("soup", output, "soupkit", "push", output, "ORG/NAME", "--license", "LICENSE", "--dry-run")
 
 
 def _own_options(given: list[str]) -> dict[str, Any]:
