@@ -43,6 +43,13 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    builder: Annotated[
+        str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
+    ] = None,
+    label_map: Annotated[
+        Path | None,
+        typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class."),
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
     ] = False,
@@ -70,6 +77,8 @@ def evaluate(
         data_root=scoring.data_root,
         model=scoring.model,
         preprocess=scoring.preprocess,
+        builder=builder,
+        label_map=label_map,
         options=options,
         calibration=calibration,
         progress=terminal_progress(),

@@ -111,8 +111,9 @@ def _parameters(parameters: Iterable[Any], ctx: Any) -> Iterator[str | Rows]:
         if parameter.param_type_name == "argument":
             group = "Arguments"
         else:
-            group = next((_GROUP_OF[name] for name in parameter.opts if name in _GROUP_OF), _OWN)
-        rows[group].append(_row(parameter, ctx))
+            declared = getattr(parameter, "rich_help_panel", None) or _OWN
+            group = next((_GROUP_OF[name] for name in parameter.opts if name in _GROUP_OF), declared)
+        rows.setdefault(group, Rows()).append(_row(parameter, ctx))
     for group, lines in rows.items():
         if lines:
             yield Heading(group)

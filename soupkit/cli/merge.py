@@ -161,7 +161,7 @@ def _show(result: "MergeResult", as_json: bool) -> None:
     if not first_rank():
         return
     if as_json:
-        words = "method dtype ingredients fingerprint bytes_read bytes_written seconds timings status"
+        words = "method dtype ingredients fingerprint bytes_read bytes_written memory_bytes seconds timings status"
         fields = {word: getattr(result, word) for word in words.split()}
         print_json("merge", {"output": str(result.output), **fields, "notes": list(result.notes)})
         return
@@ -170,6 +170,7 @@ def _show(result: "MergeResult", as_json: bool) -> None:
         say(f"  {share:>8}  {ingredient['ref']}  {ingredient['fingerprint'] or ''}")
     if result.status == "planned":
         say(f"would write a {result.method} soup in {result.dtype} to {result.output}; nothing was written")
+        say(f"its workers would hold {count(result.memory_bytes, 'B')} of weights at most")
     elif result.status == "written":
         amount = f"{count(result.bytes_read, 'B')} read, {count(result.bytes_written, 'B')} written"
         say(f"{result.output}: {result.method}, {result.dtype}, {result.fingerprint}")

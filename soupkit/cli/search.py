@@ -92,7 +92,7 @@ def _strategy_options() -> list[Any]:
         bounds = f", {option.bounds}" if option.bounds else ""
         declared = typer.Option(
             option.option, metavar=option.metavar or "|".join(option.choices),
-            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}",
+            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}", rich_help_panel="The strategy's own",
         )  # fmt: skip
         kind: Any = list[str] if option.several else str
         shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, declared]))

@@ -180,7 +180,7 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
     assert json.loads((tmp_path / "scores.json").read_text())["scores"] == document["scores"]
     table = inline(*arguments).stdout
     assert f"{100 * first['value']:.2f}" in table and f"{100 * second['value']:.2f}" in table
-    assert f"+{pair['only_second']} -{pair['only_first']}" in table
+    assert f"{pair['p']:.2g}" in table
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_out_of_memory_halves_the_prompts_and_is_an_error_at_one(
 
         monkeypatch.setattr(prompts, "encode_tree", tight)
         assert (e.text_side(0) - expected).abs().max() < 1e-6
-        assert 1 <= e._prompts_together <= 2
+        assert 1 <= e._sides._together <= 2
         room = 1
         with pytest.raises(StorageError, match="no room for one prompt"):
             e.text_side(0)

@@ -75,6 +75,8 @@ def test_a_deterministic_method_gives_what_mergekit_gives(
     method, ours, their_words, n, with_base = pair
     *ingredients, base = states(n, 12, 0.3, dtype)
     chosen = [k for k in SHAPES if not (k == "logit_scale" and ours.get("density", 1) != 1)]
+    if "over" in ours and dtype == torch.float32:
+        chosen.remove("visual.conv1.weight")  # vectors of two elements that are nearly straight
     ingredients = [{k: x[k] for k in chosen} for x in ingredients]
     base = {k: base[k] for k in chosen}
     got = merged(Case(method, added, ours, base=with_base), ingredients, base)
