@@ -64,6 +64,11 @@ def _train(root: Path) -> Words:
     return ["train", "run.yaml", "-o", "out", "--device", "cpu", "--workers", 0, "--threads", 1]
 
 
+def _train_on_two_ranks(root: Path) -> Words:
+    (root / "run.yaml").write_text(json.dumps({**RUN, "samples": 48, "shard": True, "ema": None, "snapshots": []}))
+    return ["train", "run.yaml", "-o", "out", "--device", "cpu", "--workers", 0, "--threads", 1]
+
+
 def _train_fresh(root: Path) -> Words:
     words = _train(root)
     (root / "out").mkdir()
@@ -125,6 +130,7 @@ def _report(root: Path) -> Words:
     return ["report", "scores.json", "-o", "report.html", "--png", "figures"]
 
 
+RANKS = {"train on two ranks": 2}
 COMMANDS: dict[str, Callable[[Path], Words]] = {
     "merge": _merge,
     "merge --fresh": _merge_fresh,
@@ -135,6 +141,7 @@ COMMANDS: dict[str, Callable[[Path], Words]] = {
     "search weights": _search("weights"),
     "search experts": _search("experts"),
     "train": _train,
+    "train on two ranks": _train_on_two_ranks,
     "train --fresh": _train_fresh,
     "run": _run,
     "push --folder": _push_folder,

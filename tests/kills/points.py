@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.processes import Started, environment, run_soupkit
+from tests.processes import Started, environment, rank_environments, run_soupkit
 
 _CALLS = ("rename", "replace", "unlink", "remove", "mkdir", "rmdir", "link", "symlink", "truncate", "ftruncate")
 _OF_TWO = ("rename", "replace", "link", "symlink")
@@ -30,9 +31,11 @@ _LOG = "points.txt"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command runs: `root` is all that it may change; beside it lie copies and the log of its calls."""
+    """Where a command runs, in `ranks` processes: `root` is all that it may change; beside it lie copies and the log of
+    its calls."""
 
     root: Path
+    ranks: int = 1
 
     @property
     def log(self) -> Path:
@@ -41,10 +44,11 @@ class Place:
     def copy(self, number: int) -> Path:
         return self.root.with_name(f"before-{number}")
 
-    def environment(self) -> dict[str, str]:
+    def environments(self) -> list[dict[str, str]]:
+        """What each of the processes sees."""
         (self.root / "tmp").mkdir(exist_ok=True)
-        home = {"SOUPKIT_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp")}
-        return {**environment(), **home, "HF_HUB_OFFLINE": "1"}
+        home = {"SOUPKIT_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp"), "HF_HUB_OFFLINE": "1"}
+        return [{**env, **home} for env in ([environment()] if self.ranks == 1 else rank_environments(self.ranks))]
 
 
 def _wrap(root: str, act: Callable[[int, str], None]) -> None:
@@ -137,30 +141,45 @@ def _copy(source: Path, target: Path) -> None:
     raise AssertionError(f"{source} never stood still")
 
 
-def _start(arguments: Sequence[object], place: Place, mode: str, number: int, env: dict[str, str]) -> Started:
-    return Started(_watched, ([str(a) for a in arguments], str(place.root), mode, number), place.root, env)
+def _start(arguments: Sequence[object], place: Place, mode: str = "", number: int = 0) -> list[Started]:
+    """Start the processes of a command; the first one is watched where there is a `mode`."""
+    words = [str(a) for a in arguments]
+    first, *others = place.environments()
+    if mode:
+        leader = Started(_watched, (words, str(place.root), mode, number), place.root, first)
+    else:
+        leader = Started(run_soupkit, (words,), place.root, first)
+    return [leader, *(Started(run_soupkit, (words,), place.root, env) for env in others)]
+
+
+def _wait(processes: list[Started]) -> subprocess.CompletedProcess[str]:
+    """Wait for all of them, and return what came of the first; the others cannot go on without it."""
+    done = processes[0].wait(400)
+    for other in processes[1:]:
+        other.wait(400)
+    return done
 
 
 def every_point(arguments: Sequence[object], place: Place) -> list[str]:
     """Run a command to its end with a copy of its directory before every point; return what the points are."""
     place.log.unlink(missing_ok=True)
-    done = _start(arguments, place, "copy", 0, place.environment()).wait(400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = _wait(_start(arguments, place, "copy"))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return place.log.read_text("utf-8").splitlines() if place.log.exists() else []
 
 
 def kill_at(arguments: Sequence[object], place: Place, number: int) -> bool:
     """Run a command and kill it before point `number`; False where it ended before."""
     place.log.unlink(missing_ok=True)
-    done = _start(arguments, place, "kill", number, place.environment()).wait(400)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+    done = _wait(_start(arguments, place, "kill", number))
+    assert done.returncode in (0, -signal.SIGKILL), f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.returncode != 0
 
 
 def run_again(arguments: Sequence[object], place: Place) -> str:
     """Run a command undisturbed, and return what it says on stderr. AssertionError where it fails."""
-    done = Started(run_soupkit, ([str(a) for a in arguments],), place.root, place.environment()).wait(400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = _wait(_start(arguments, place))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.stderr
 
 
@@ -282,12 +301,12 @@ def check_random(
     length, wanted, failures, tried = time.monotonic() - begun, contents(place.root), [], 0
     for _ in range(kills):
         restore(place, start)
-        running = Started(run_soupkit, ([str(a) for a in arguments],), place.root, place.environment())
+        running = _start(arguments, place)
         moment = moments.uniform(0, length)
-        running.process.join(moment)
-        tried += running.alive
-        running.signal(signal.SIGKILL)
-        running.wait()
+        running[0].process.join(moment)
+        tried += running[0].alive
+        running[0].signal(signal.SIGKILL)
+        _wait(running)
         try:
             run_again(arguments, place)
             wrong = differences(contents(place.root), wanted)
