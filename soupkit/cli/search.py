@@ -33,6 +33,15 @@ the one that a full search finds, for a fraction of the images.
     sequential  also on strong evidence: a candidate as good as the soup is turned away with a chance of --error-rate
     none        every trial sees every image
 
+[bold]A score of your own[/bold]: a command gets the soup's directory, and the last line that it prints is a number, or
+JSON: {"value": 0.8, "hits": \\[0, 1, ...]}. Any checkpoints that can be merged will do:
+
+    soupkit search a b c --score 'python evaluate.py {model}' --score-file evaluate.py -o best
+    soupkit search a b c --score './loss.sh {model}' --minimize --strategy weights -o best
+
+With --task too, the mean over the tasks and --score-weight times the answer are added. An answer is kept: no soup is
+asked about twice, but the first one. What the command prints is in DIR/score-output.
+
 A mixture that CMA-ES asks for is always scored on every image: it is ranked among others.
 
 --task selects, on split val unless one is named, and may be given several times: the mean counts. --report-task only
@@ -83,7 +92,7 @@ def _strategy_options() -> list[Any]:
         bounds = f", {option.bounds}" if option.bounds else ""
         declared = typer.Option(
             option.option, metavar=option.metavar or "|".join(option.choices),
-            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}",
+            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}", rich_help_panel="The strategy's own",
         )  # fmt: skip
         kind: Any = list[str] if option.several else str
         shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, declared]))
@@ -102,6 +111,25 @@ def search(
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
     report_task: ReportTask = None,
+    score: Annotated[
+        str | None, typer.Option("--score", metavar="COMMAND", help="Select by what a command says of {model}.")
+    ] = None,
+    minimize: Annotated[
+        bool, typer.Option("--minimize/--maximize", help="Whether a low or a high answer of --score is good.")
+    ] = False,
+    score_file: Annotated[
+        list[Path] | None,
+        typer.Option("--score-file", metavar="FILE", help="A file that --score depends on."),
+    ] = None,
+    score_timeout: Annotated[
+        float | None, typer.Option("--score-timeout", metavar="SECONDS", help="When a command of --score is stopped.")
+    ] = None,
+    score_retries: Annotated[
+        int, typer.Option("--score-retries", metavar="N", help="How often a command that failed is asked again.")
+    ] = 1,
+    score_weight: Annotated[
+        float, typer.Option("--score-weight", metavar="W", help="How much --score counts beside the mean of --task.")
+    ] = 1.0,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
     strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="How to search.")] = "greedy",
     option: Annotated[
@@ -128,10 +156,11 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json
+    from soupkit.cli.output import finished, first_rank, print_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import result_fields, show_plan, show_search
     from soupkit.publishing.reports.plots import plot_search
+    from soupkit.search.custom_score import CustomScore
     from soupkit.search.options import SearchOptions
     from soupkit.search.run_search import run_search
 
@@ -141,11 +170,16 @@ def search(
         strategy, stopping=stopping, error_rate=error_rate, accept=accept, seed=seed, keep_going=keep_going,
         **_own_options(option or []),
     )  # fmt: skip
+    custom = None
+    if score is not None:
+        files = tuple(score_file or ())
+        custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight)
     result = run_search(
         refs or [],
         output,
         tasks=task or [],
         report_tasks=report_task or [],
+        score=custom,
         options=how,
         evaluation=scoring.evaluation,
         data_root=scoring.data_root,
@@ -164,6 +198,7 @@ def search(
         show_plan(result.plan)
     else:
         show_search(result)
+        finished("soup", output, "soupkit", "push", output, "ORG/NAME", "--license", "LICENSE", "--dry-run")
 
 
 def _own_options(given: list[str]) -> dict[str, Any]:

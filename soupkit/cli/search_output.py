@@ -23,8 +23,11 @@ def show_plan(plan: "SearchPlan") -> None:
     from soupkit.cli.output import say
 
     n = len(plan.ingredients)
-    say(f"would search {n} ingredients by {plan.strategy} on {', '.join(plan.tasks)}: {plan.images:,} images")
-    say(f"their own scores: {n * plan.images:,} images at most; each trial: {plan.images:,} at most")
+    on = [*plan.tasks, *([plan.score] if plan.score is not None else [])]
+    images = f": {plan.images:,} images" if plan.tasks else ""
+    say(f"would search {n} ingredients by {plan.strategy} on {', '.join(on)}{images}")
+    if plan.tasks:
+        say(f"their own scores: {n * plan.images:,} images at most; each trial: {plan.images:,} at most")
     if plan.most_trials is not None:
         say(f"trials: {plan.most_trials:,} at most")
     if plan.mixtures:
@@ -37,7 +40,7 @@ def show_search(result: "SearchResult") -> None:
 
     console, document = plain_console(), result.document
     console.print(_scores(document))
-    for line in (*_members(document), *_experts(document), _cost(document)):
+    for line in (*_members(document), *_experts(document), *_paired(document), _cost(document)):
         console.print(line, soft_wrap=True)
     if result.status == "written":
         console.print(
@@ -60,7 +63,8 @@ def _scores(document: "SearchDocument") -> Any:
         columns.append([s for s in document.report if s.task_and_split == task])
     for i, scores in enumerate(columns):
         first, role = scores[0], "selects" if i == 0 else "reports"
-        table.add_column(f"{first.task_and_split}, {role}\n{first.metric}, %, n = {first.n:,}")
+        unit, images = "%, " if first.unit == "fraction" else "", f"n = {first.n:,}" if first.n is not None else ""
+        table.add_column(f"{first.task_and_split}, {role}\n{first.metric}, {unit}{images}".rstrip(", "))
         for row, cells in rows.items():
             score = next((s for s in scores if row_of_ref.get(s.ref, "soup") == row), first)
             cells.append(in_percent(score))
@@ -70,7 +74,9 @@ def _scores(document: "SearchDocument") -> Any:
 
 
 def in_percent(score: "SearchScore") -> str:
-    """Write a score in percent, with its interval where it has one."""
+    """Write a score in percent, with its interval where it has one; a number of the user's own as it is."""
+    if score.unit == "number":
+        return f"{score.value:.6g}"
     if score.low is None or score.high is None:
         return f"{100 * score.value:.2f}"
     return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
@@ -103,10 +109,23 @@ def _experts(document: "SearchDocument") -> list[str]:
     return lines
 
 
+def _paired(document: "SearchDocument") -> list[str]:
+    """Say on how many images that select the soup and the best ingredient differ."""
+    if (paired := document.paired) is None:
+        return []
+    return [
+        f"against the best ingredient, on the images that select: {paired.only_soup} right that it gets wrong, "
+        f"{paired.only_best_ingredient} wrong that it gets right (p = {paired.p:.2g}, optimistic: they chose the soup)"
+    ]
+
+
 def _cost(document: "SearchDocument") -> str:
     trials = [d for d in document.decisions if d.action != "start"]
     scored, full = document.images_scored or 0, document.images_full or 0
+    said = f"{len(trials)} trials, {sum(d.accepted for d in trials)} accepted"
+    if document.counts != "images":
+        return f"{said}; {scored:,} {document.counts}"
     return (
-        f"{len(trials)} trials, {sum(d.accepted for d in trials)} accepted; {scored:,} images scored of the {full:,} "
-        f"that a full search scores ({100 * scored / full if full else 0:.0f} %)"
+        f"{said}; {scored:,} images scored of the {full:,} that a full search scores "
+        f"({100 * scored / full if full else 0:.0f} %)"
     )

@@ -83,6 +83,15 @@ class Decision(_Part):
         return self.hits / self.images if self.hits is not None and self.images else None
 
 
+class Paired(_Part):
+    """The soup and the best ingredient on the images that select: how many each alone gets right, and the p-value of
+    McNemar's exact test, which is optimistic because these images chose the soup."""
+
+    only_soup: int
+    only_best_ingredient: int
+    p: FiniteFloat
+
+
 class TaskGroup(_Part):
     """Tasks that belong together, and the ingredient that is best on them."""
 
@@ -109,7 +118,8 @@ class SearchDocument(_Part):
     """A search, from its first trial to the soup that it chose.
 
     `weights` are one per member, or those of each block of tensors. `images_full` are the images that a search with
-    full passes takes. `facts` are what the strategy has to say beyond that, by name.
+    full passes takes; of a score of the user's own both count `answers`, as `counts` says. `facts` are what the
+    strategy has to say beyond that, by name.
     """
 
     schema_version: int = Field(1, alias="schema")
@@ -124,8 +134,10 @@ class SearchDocument(_Part):
     score: SearchScore
     best_ingredient: SearchScore
     uniform: SearchScore | None = None
+    counts: str = "images"
     images_scored: int | None = None
     images_full: int | None = None
+    paired: Paired | None = None
     optimistic: bool = False
     why: str | None = None
     notes: tuple[str, ...] = ()
@@ -145,9 +157,11 @@ class SearchDocument(_Part):
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON holds it; what only some searches say is left out where it is not said."""
         document = self.model_dump(mode="json", by_alias=True)
-        for key in ("groups", "correlations", "shapley", "facts"):
+        for key in ("paired", "groups", "correlations", "shapley", "facts"):
             if not document[key]:
                 del document[key]
+        if self.counts == "images":
+            del document["counts"]
         for score in [*document["ingredients"], *document["report"], *(document[k] for k in _SCORES if document[k])]:
             if score["unit"] == "fraction":
                 del score["unit"]

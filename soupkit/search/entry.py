@@ -7,6 +7,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from soupkit.errors import UsageError
 from soupkit.schema import Entry, refusal
+from soupkit.search.custom_score import MODEL, CustomScore
 from soupkit.search.options import SearchOptions
 from soupkit.search.strategies.table import STRATEGIES, StrategyOption, own_options
 
@@ -14,13 +15,19 @@ from soupkit.search.strategies.table import STRATEGIES, StrategyOption, own_opti
 class CommonEntry(Entry):
     """What an entry says with every strategy.
 
-    `search` is the strategy; `task` and `report_task` are one task or a list of them; `option` holds what strategies of
-    other packages can be told.
+    `search` is the strategy; `task` and `report_task` are one task or a list of them; `score` is a command that selects
+    instead of tasks, or beside them; `option` holds what strategies of other packages can be told.
     """
 
     ingredients: list[str]
     search: str = "greedy"
-    task: list[str]
+    task: list[str] = Field(default_factory=list)
+    score: str | None = None
+    minimize: bool = False
+    score_file: list[str] = Field(default_factory=list)
+    score_timeout: float | None = Field(None, gt=0)
+    score_retries: int = Field(1, ge=0)
+    score_weight: float = Field(1.0, gt=0)
     report_task: list[str] = Field(default_factory=list)
     stopping: Literal["exact", "none", "sequential"] = "exact"
     error_rate: float = Field(0.05, gt=0, lt=1)
@@ -46,6 +53,13 @@ class CommonEntry(Entry):
             **self.option,
         )
 
+    def custom_score(self) -> CustomScore | None:
+        """Return the score of the user's own, None where tasks alone select."""
+        if self.score is None:
+            return None
+        files = tuple(Path(path) for path in self.score_file)
+        return CustomScore(self.score, self.minimize, files, self.score_timeout, self.score_retries, self.score_weight)
+
     @field_validator("search")
     @classmethod
     def _is_in_the_table(cls, name: str) -> str:
@@ -59,8 +73,21 @@ class CommonEntry(Entry):
     def _one_is_a_list_of_one(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        lists = {"task", "report_task", *(option.key for option, _ in own_options().values() if option.several)}
+        lists = {
+            "task",
+            "report_task",
+            "score_file",
+            *(option.key for option, _ in own_options().values() if option.several),
+        }
         return {k: [v] if k in lists and isinstance(v, str) else v for k, v in data.items()}
+
+    @model_validator(mode="after")
+    def _something_selects(self) -> "CommonEntry":
+        if not self.task and self.score is None:
+            raise refusal(UsageError("names neither a task nor a score to select on", "", "task: digits"))
+        if self.score is not None and MODEL not in self.score:
+            raise refusal(UsageError("score does not say where {model} goes", "", "score: python evaluate.py {model}"))
+        return self
 
     @model_validator(mode="after")
     def _the_strategy_takes_its_options(self) -> "CommonEntry":

@@ -11,14 +11,13 @@ from math import lcm
 
 import numpy as np
 
+from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.task import Task
-
-_SUMS = ("acc1", "mean_per_class_recall")
 
 
 def is_sum_of_hits(task: Task) -> bool:
     """Whether the main metric of `task` is a weighted sum of hits."""
-    return task.kind == "classification" and task.metric in _SUMS
+    return METRICS[task.metric].sums_hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,12 @@ class HitMetric:
 
 
 def hit_metric(metrics: Sequence[str], labels: Sequence[np.ndarray]) -> HitMetric:
-    """Return the mean over tasks of their metrics ("acc1" or "mean_per_class_recall"), from labels (int64 [n])."""
+    """Return the mean over tasks of their `metrics`, names of sums of hits, from the images' `labels` (int64 [n])."""
     denominators = []
     for metric, classes in zip(metrics, labels, strict=True):
-        if metric == "acc1":
-            denominators.append(np.full(len(classes), len(classes), np.int64))
-        else:
-            totals = np.bincount(classes)
-            denominators.append(totals[classes].astype(np.int64) * int((totals > 0).sum()))
+        row = METRICS[metric]
+        assert row.hit_denominators is not None
+        denominators.append(row.hit_denominators(classes))
     every = np.concatenate(denominators) * len(metrics)
     distinct, kinds = np.unique(every, return_inverse=True)
     scale = lcm(*map(int, distinct))

@@ -9,16 +9,21 @@ from soupkit.evaluation.outcomes import Hits, score_of
 from soupkit.evaluation.score_cache import ScoreCache
 from soupkit.evaluation.task import Score
 from soupkit.search.candidate import Soup, uniform
+from soupkit.search.document import SearchScore
 from soupkit.search.hit_score import HitMetric, hit_metric
 from soupkit.search.hits_file import AMONG_FIVE, RIGHT, HitsFile
 from soupkit.search.live_soups import LiveSoups
-from soupkit.search.measured import Measured
+from soupkit.search.measured import Measured, Unit, shown
+from soupkit.search.names import HITS
 from soupkit.search.stopping import Rule
 
 
 class HitScorer:
     """Scores soups on the selecting tasks of `live`. What it learns lies in `directory`, a file of hits per soup;
     ingredients' scores are shared with `soupkit evaluate` through `cache`, under `keys` [ingredient][task]."""
+
+    counts, stops = "images", True
+    unit: Unit = "fraction"
 
     def __init__(self, live: LiveSoups, directory: Path, cache: ScoreCache, keys: Sequence[Sequence[str]]) -> None:
         self._live, self._directory, self._cache, self._keys = live, directory, cache, keys
@@ -41,7 +46,7 @@ class HitScorer:
                 return cached
         measured = self._examine(soup, None, file)
         if ranks.leads:
-            for t, score in enumerate(measured.scores):
+            for t, score in enumerate(self._task_scores(soup, file)):
                 self._cache.put(self._keys[m][t], score, self._outcome(file, t))
         return measured
 
@@ -51,7 +56,8 @@ class HitScorer:
         parts = [entry[1] for entry in entries if entry is not None and entry[1] is not None]
         if len(parts) < len(tasks) or sum(map(len, parts)) != self.n:
             return None
-        return self._whole(np.concatenate(parts), 0, tuple(entry[0] for entry in entries if entry is not None))
+        scores = tuple(shown(entry[0]) for entry in entries if entry is not None)
+        return self._whole(np.concatenate(parts), 0, scores)
 
     def examine(self, soup: Soup, rule: Rule | None) -> Measured:
         """Score `soup` until `rule` rejects it (None: every image)."""
@@ -78,16 +84,16 @@ class HitScorer:
         self._live.ranks.together(file.sync)
         if rejected:
             return Measured(None, None, None, count, images, scored)
-        return self._whole((file.flags & RIGHT).astype(bool), scored, self._scores(soup, file))
+        return self._whole((file.flags & RIGHT).astype(bool), scored, tuple(map(shown, self._task_scores(soup, file))))
 
-    def _whole(self, hits: np.ndarray, scored: int, scores: tuple[Score, ...]) -> Measured:
+    def _whole(self, hits: np.ndarray, scored: int, scores: tuple[SearchScore, ...]) -> Measured:
         worth = self.metric.worth(hits)
         return Measured(worth, worth / self.metric.scale, hits, int(hits.sum()), self.n, scored, scores)
 
     def _open(self, soup: Soup) -> HitsFile:
         """Open what is known of a soup: what the first rank's disk says counts on all of them."""
         ranks = self._live.ranks
-        file = HitsFile(self._directory / "hits" / self._live.key(soup), self.n, writes=ranks.leads)
+        file = HitsFile(self._directory / HITS / self._live.key(soup), self.n, writes=ranks.leads)
         if ranks.size > 1:
             file.known, file.flags = ranks.gather((file.known, file.flags))[0]
         return file
@@ -116,6 +122,6 @@ class HitScorer:
         five = (flags & AMONG_FIVE).astype(bool) if has_five else None
         return Hits((flags & RIGHT).astype(bool), five, self._labels[t])
 
-    def _scores(self, soup: Soup, file: HitsFile) -> tuple[Score, ...]:
+    def _task_scores(self, soup: Soup, file: HitsFile) -> tuple[Score, ...]:
         named = self._live.named(soup)
         return tuple(score_of(self._outcome(file, t), task, *named) for t, task in enumerate(self._live.selecting))

@@ -11,7 +11,7 @@ from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.finite import all_finite
-from soupkit.errors import ArchitectureError, CheckpointError, UsageError
+from soupkit.errors import CheckpointError, UsageError
 from soupkit.evaluation.content_digest import remembered
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.preparation import prepare
@@ -21,12 +21,13 @@ from soupkit.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """Ingredients that can be merged, in the order they were given."""
+    """Ingredients that can be merged, in the order they were given; `config` is None where open_clip knows no model of
+    theirs."""
 
     refs: tuple[str, ...]
     checkpoints: tuple[Checkpoint, ...]
     fingerprints: tuple[Fingerprint, ...]
-    config: Config
+    config: Config | None
     tokenizer_files: tuple[Path, ...]
     notes: tuple[str, ...]
 
@@ -80,8 +81,6 @@ def open_ingredients(
             raise UsageError(
                 f"has the same weights as {refs[kept[first]]}", refs[kept[at]], "give each ingredient once"
             )
-    if prepared.agreement.config is None:
-        raise ArchitectureError("is no model that open_clip builds", refs[0], "say which it is with --model NAME")
     return Ingredients(
         tuple(refs[i] for i in kept),
         prepared.sources,

@@ -28,7 +28,7 @@ from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.search.ingredients import look
 from soupkit.search.interpolation_document import InterpolationDocument, Point
-from soupkit.search.reporting import shown
+from soupkit.search.measured import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from soupkit.errors import StorageError
 from soupkit.files import storage_error
+from soupkit.search.measured import Unit
+from soupkit.search.narration import in_words
 from soupkit.search.subject import different_parts
 
 
@@ -36,14 +38,14 @@ class Journal:
         if different := different_parts(earlier, json.loads(json.dumps(subject))):
             raise StorageError(f"belongs to another search: other {', '.join(different)}", self.path, hint)
 
-    def summary(self) -> str:
+    def summary(self, unit: Unit) -> str:
         """Say what an earlier run left."""
         decisions = [line for line in self._lines if "decision" in line]
         scored, tried = self.done - len(decisions), len(decisions)
         text = f"resuming: {_counted(scored, 'ingredient')} and {_counted(tried, 'trial')} are in the journal"
         if kept := [line for line in decisions if line["decision"] == "accepted"]:
             soup, value = kept[-1]["soup"], kept[-1]["value"]
-            text += f"; the soup so far, {100 * value:.2f} %: {', '.join(soup)}"
+            text += f"; the soup so far, {in_words(value, unit)}: {', '.join(soup)}"
         return text
 
     def _read(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 import xxhash
 from torch import Tensor
 
+from soupkit.checkpoint.architecture import Config
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.task import Task
 from soupkit.progress import Progress
@@ -21,13 +22,15 @@ class LiveSoups:
     """
 
     def __init__(
-        self, ingredients: Ingredients, evaluator: Evaluator, selecting: int, ranks: Ranks, progress: Progress
-    ) -> None:
+        self, ingredients: Ingredients, config: Config, evaluator: Evaluator, selecting: int, ranks: Ranks,
+        progress: Progress,
+    ) -> None:  # fmt: skip
         """Raises ArchitectureError for tensors that are not the model's, StorageError without memory for the sum."""
-        self.ingredients, self.evaluator, self.ranks, self.progress = ingredients, evaluator, ranks, progress
+        self.ingredients, self.config, self.evaluator = ingredients, config, evaluator
+        self.ranks, self.progress = ranks, progress
         self.selecting: tuple[Task, ...] = evaluator.tasks[:selecting]
         self.reporting: tuple[Task, ...] = evaluator.tasks[selecting:]
-        self.running_sum = RunningSum(evaluator.model, ingredients.checkpoints)
+        self.running_sum = RunningSum(evaluator.model.state_dict(), ingredients.checkpoints)
         self._soup: Soup | None = None
         self._text_sides: dict[int, Tensor] = {}
 

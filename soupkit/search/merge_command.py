@@ -6,7 +6,6 @@ from pathlib import Path
 
 from soupkit.search.candidate import Soup
 from soupkit.search.ingredients import Ingredients
-from soupkit.search.narration import percent
 
 
 def merge_command(
@@ -25,11 +24,11 @@ def merge_command(
 
 
 def so_far(
-    ingredients: Ingredients, soup: Soup, value: float, target: Path, model: str | None, preprocess: Path | None
+    ingredients: Ingredients, soup: Soup, value: str, target: Path, model: str | None, preprocess: Path | None
 ) -> str:
-    """Say which soup a search would choose if it ended here, and how to have it."""
+    """Say which soup a search would choose if it ended here, with its `value` in words, and how to have it."""
     if len(soup.members) == 1:
-        return f"the best so far, {percent(value)}, is {ingredients.refs[soup.members[0]]} alone"
+        return f"the best so far, {value}, is {ingredients.refs[soup.members[0]]} alone"
     output = target.with_name(f"{target.name}-so-far")
     command = merge_command(ingredients, soup, output, model, preprocess)
-    return f"the best soup so far, {percent(value)}: {command}"
+    return f"the best soup so far, {value}: {command}"

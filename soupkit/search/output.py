@@ -1,5 +1,6 @@
 """Where a search works: `DIR.partial`, taken when it is this search's to take, and put in place when it is over."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,10 @@ from soupkit.checkpoint.partial import PartialDirectory, partial_path, remove_lo
 from soupkit.errors import StorageError
 from soupkit.search.document import SearchDocument
 from soupkit.search.journal import Journal
+from soupkit.search.names import JOURNAL, OURS, OUTPUT_OF_SCORE, SOUP
 from soupkit.search.prepared import PreparedSearch
 
 Picture = Callable[[dict[str, Any], Path], None]
-
-JOURNAL = "journal.jsonl"
-SOUP = "soup"
-_OURS = {"lock", JOURNAL, SOUP, f"{SOUP}.partial", "hits", "scores"}
 
 
 def check_output(search: PreparedSearch, *, fresh: bool) -> SearchDocument | None:
@@ -29,7 +27,7 @@ def check_output(search: PreparedSearch, *, fresh: bool) -> SearchDocument | Non
         if not fresh:
             journal = Journal(partial / JOURNAL, search.subject(), writes=False)
             if journal.done:
-                search.progress.note(journal.summary())
+                search.progress.note(journal.summary("fraction" if search.score is None else "number"))
     return finished
 
 
@@ -58,7 +56,7 @@ def is_a_search(directory: Path) -> bool:
 
 
 def _refuse_foreign(directory: Path) -> None:
-    if foreign := sorted(path.name for path in directory.iterdir() if path.name not in _OURS):
+    if foreign := sorted(path.name for path in directory.iterdir() if path.name not in OURS):
         raise StorageError(
             f"holds {foreign[0]!r}, which no search wrote", directory, "move it away, or choose another -o"
         )
@@ -66,8 +64,10 @@ def _refuse_foreign(directory: Path) -> None:
 
 def publish(partial: PartialDirectory, document: SearchDocument, picture: Picture | None, *, fresh: bool) -> None:
     """Put the document and the picture beside the soup, and all of it in place by one rename. Raises StorageError."""
-    soup = partial.path / SOUP
+    soup, printed = partial.path / SOUP, partial.path / OUTPUT_OF_SCORE
+    if printed.is_dir():
+        shutil.copytree(printed, soup / OUTPUT_OF_SCORE, dirs_exist_ok=True)
     document.write(soup)
-    if picture is not None:
+    if picture is not None and document.score.unit == "fraction":  # pictures are in percent
         picture(document.to_dict(), soup / "search.png")
     partial.publish(soup, replace=fresh)

@@ -9,17 +9,19 @@ from soupkit.evaluation.task import Score
 from soupkit.files import write_cached
 from soupkit.search.candidate import Soup, uniform
 from soupkit.search.live_soups import LiveSoups
-from soupkit.search.measured import Measured
+from soupkit.search.measured import Measured, Unit, shown
+from soupkit.search.names import SCORES
 from soupkit.search.stopping import Rule
 
 
 class PassScorer:
     """Scores soups on the selecting tasks of `live`, each by one pass; what they score is kept in `directory`."""
 
-    metric = None
+    counts, stops, metric = "images", False, None
+    unit: Unit = "fraction"
 
     def __init__(self, live: LiveSoups, directory: Path) -> None:
-        self._live, self._directory = live, directory / "scores"
+        self._live, self._directory = live, directory / SCORES
         self.n = sum(len(pixels.rows) for pixels in live.evaluator.pixels[: len(live.selecting)])
         self.scored = 0
         self._counted: set[str] = set()
@@ -46,7 +48,7 @@ class PassScorer:
         scored = 0 if key in self._counted else self.n
         self._counted.add(key)
         mean = sum(score.value for score in scores) / len(scores)
-        return Measured(mean, mean, None, None, self.n, scored, scores)
+        return Measured(mean, mean, None, None, self.n, scored, tuple(map(shown, scores)))
 
 
 def read_scores(path: Path, n: int) -> tuple[Score, ...] | None:

@@ -10,27 +10,23 @@ from soupkit.checkpoint.partial import sweep
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.options import EvaluationOptions
-from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.task import Task
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 from soupkit.search.candidate import SearchInputs
+from soupkit.search.custom_score import CustomScore
+from soupkit.search.custom_scorer import NAME
 from soupkit.search.document import SearchDocument, read_search
-from soupkit.search.hit_score import is_sum_of_hits
-from soupkit.search.hit_scorer import HitScorer
 from soupkit.search.ingredients import Ingredients
-from soupkit.search.live_soups import LiveSoups
-from soupkit.search.measured import Scorer
 from soupkit.search.options import SearchOptions
-from soupkit.search.pass_scorer import PassScorer
 from soupkit.search.subject import different_parts
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """What a dry run says: the names of what is searched, the images of one trial, and the most trials, None where
-    nothing bounds them; `mixtures` of them have weights of their own."""
+    """What a dry run says: the names of what is searched, the images of one trial, the score of the user's own, and the
+    most trials, None where nothing bounds them; `mixtures` of them have weights of their own."""
 
     strategy: str
     stopping: str
@@ -38,6 +34,7 @@ class SearchPlan:
     tasks: tuple[str, ...]
     report_tasks: tuple[str, ...]
     images: int
+    score: str | None
     most_trials: int | None
     mixtures: int
 
@@ -57,6 +54,7 @@ class PreparedSearch:
     target: Path
     model: str | None
     preprocess: Path | None
+    score: CustomScore | None = None
 
     @property
     def tasks(self) -> list[Task]:
@@ -66,8 +64,8 @@ class PreparedSearch:
     @property
     def inputs(self) -> SearchInputs:
         """What a strategy is told of the inputs."""
-        tasks = tuple(f"{t.name}:{t.split}" for t in self.selecting)
-        return SearchInputs(self.ingredients.refs, tasks, tuple(self.ingredients.checkpoints[0].tensors))
+        tasks = [f"{t.name}:{t.split}" for t in self.selecting] + ([NAME] if self.score is not None else [])
+        return SearchInputs(self.ingredients.refs, tuple(tasks), tuple(self.ingredients.checkpoints[0].tensors))
 
     def subject(self) -> dict[str, Any]:
         """Return what decides the outcome, so that a journal of another search is recognised."""
@@ -86,6 +84,8 @@ class PreparedSearch:
             "evaluation": evaluation,
             "ranks": self.ranks.size,
         }
+        if self.score is not None:
+            subject["score"] = self.score.described(self.options.seed)
         return json.loads(json.dumps(subject))
 
     def planned(self) -> SearchPlan:
@@ -99,6 +99,7 @@ class PreparedSearch:
             self.inputs.tasks,
             tuple(f"{t.name}:{t.split}" for t in self.reporting),
             sum(len(t.dataset) if limit is None else min(limit, len(t.dataset)) for t in self.selecting),
+            self.score.name if self.score is not None else None,
             most.trials if most is not None else None,
             most.mixtures if most is not None else 0,
         )
@@ -128,18 +129,3 @@ class PreparedSearch:
                     "holds this soup, but not the weights that were written", target, "make it anew with --fresh"
                 )
         return document
-
-    def scorer(self, live: LiveSoups, directory: Path) -> Scorer:
-        """Return what scores soups; it keeps what it learns in `directory`."""
-        if not all(is_sum_of_hits(task) for task in self.selecting):
-            return PassScorer(live, directory)
-        settings = ScoreSettings.of(self.evaluation, live.evaluator.device)
-        # A file of weights means the same to `soupkit evaluate`: its tokenizer's files count by what lies beside it.
-        keys = [
-            [
-                score_key(f.value, content, task, self.ingredients.config, checkpoint.tokenizer_files, settings)
-                for task, content in zip(self.selecting, self.contents, strict=False)
-            ]
-            for f, checkpoint in zip(self.ingredients.fingerprints, self.ingredients.checkpoints, strict=True)
-        ]
-        return HitScorer(live, directory, ScoreCache.of(self.evaluation), keys)

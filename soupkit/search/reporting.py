@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.lineage import compare_weights
+from soupkit.evaluation.intervals import mcnemar
 from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.task import Score
 from soupkit.files import write_cached
+from soupkit.ranks import Ranks
 from soupkit.search.candidate import ScoredSoup, Soup, uniform
-from soupkit.search.document import UNIFORM, Decision, SearchDocument, SearchScore
+from soupkit.search.document import UNIFORM, Decision, Paired, SearchDocument, SearchScore
 from soupkit.search.live_soups import LiveSoups
-from soupkit.search.narration import percent
+from soupkit.search.measured import Measured, shown
+from soupkit.search.names import SCORES
+from soupkit.search.narration import in_words
 from soupkit.search.pass_scorer import read_scores
 from soupkit.search.trials import SearchTrials
 from soupkit.version import __version__
@@ -21,24 +26,24 @@ from soupkit.version import __version__
 _TELLING = 0.05  # half an interval beyond which a task says little about fine-tunes of one model
 
 
-def doubts(trials: SearchTrials, live: LiveSoups) -> list[str]:
-    """Return what a person should know of the tasks that select before the first trial."""
+def doubts(trials: SearchTrials) -> list[str]:
+    """Return what a person should know of the score that selects before the first trial."""
     said = []
-    if trials.scorer.metric is None and trials.options.stopping != "none":
-        metrics = ", ".join(dict.fromkeys(t.metric for t in live.selecting))
-        said.append(f"the score ({metrics}) is no sum of hits: every trial is a full pass")
     best = max(trials.alone, key=lambda measured: measured.whole_worth)
-    if (half := best.half_interval) > _TELLING:
+    if trials.scorer.counts == "images" and not trials.scorer.stops and trials.options.stopping != "none":
+        metrics = ", ".join(dict.fromkeys(score.metric for score in best.scores))
+        said.append(f"the score ({metrics}) is no sum of hits: every trial is a full pass")
+    if (half := best.half_interval) is not None and half > _TELLING:
         said.append(
-            f"{trials.scorer.n} images select: scores are known to +-{100 * half:.1f} points, too few to tell the "
-            "ingredients apart"
+            f"{sum(score.n or 0 for score in best.scores)} images select: scores are known to +-{100 * half:.1f} "
+            "points, too few to tell the ingredients apart"
         )
     return said
 
 
 def describe(
-    trials: SearchTrials, live: LiveSoups, order: Sequence[int], chosen: ScoredSoup, output: Path,
-    fingerprint: str | None, *, directory: Path, settings: dict[str, Any],
+    trials: SearchTrials, live: LiveSoups | None, order: Sequence[int], chosen: ScoredSoup, output: Path,
+    fingerprint: str | None, *, directory: Path, settings: dict[str, Any], ranks: Ranks,
 ) -> tuple[SearchDocument, list[str]]:  # fmt: skip
     """Return the document of a search that ended with `chosen`, written for `output`, but for its seconds; and notes
     for a person that were not said yet.
@@ -46,35 +51,38 @@ def describe(
     What reports is scored here; `directory` keeps those scores for a run that starts again.
     """
     scorer, ingredients = trials.scorer, trials.ingredients
-    shared = list(_shared_images(live))
+    shared = list(_shared_images(live)) if live is not None else []
     notes = [note for _, note in shared]
     if mixtures := sum(d.ref is None for d in trials.decisions):
         notes.append(
-            f"{mixtures} mixtures were compared on the images that select, and the best score of many is optimistic"
-            + ("" if live.reporting else ": --report-task says what it is worth")
+            f"{mixtures} mixtures were compared on the {scorer.counts} that select, and the best score of many is "
+            f"optimistic{'' if live is not None and live.reporting else ': --report-task says what it is worth'}"
         )
     all_of_them = uniform(range(len(ingredients)))
     whole_trials = sum(1 for d in trials.decisions if len(d.soup) > 1 or d.action != "start")
-    why = _why_alone(trials, live, chosen)
+    why = _why_alone(trials, ranks, chosen)
+    best, soup = trials.alone[order[0]], trials.measured(chosen.soup)
     document = SearchDocument(
         soupkit=__version__,
         strategy=trials.options.strategy,
-        stopping=trials.options.stopping if scorer.metric is not None else "none",
+        stopping=trials.options.stopping if scorer.stops else "none",
         accept=trials.options.accept,
-        ingredients=tuple(shown(measured.combined()) for measured in trials.alone),
+        ingredients=tuple(measured.combined() for measured in trials.alone),
         decisions=tuple(trials.decisions),
         selected=tuple(ingredients.refs[m] for m in chosen.members),
         weights=chosen.soup.weights,
-        score=shown(trials.measured(chosen.soup).combined(), str(output), fingerprint),
-        best_ingredient=shown(trials.alone[order[0]].combined()),
-        uniform=shown(trials.measured(all_of_them).combined(), UNIFORM, None),
+        score=_renamed(soup.combined(), str(output), fingerprint),
+        best_ingredient=best.combined(),
+        uniform=_renamed(trials.measured(all_of_them).combined(), UNIFORM, None),
+        counts=scorer.counts,
         images_scored=sum(m.scored for m in trials.alone) + sum(d.images_scored or 0 for d in trials.decisions),
         images_full=scorer.n * (sum(1 for m in trials.alone if m.scored) + whole_trials),
+        paired=_paired(soup, best) if chosen.soup != uniform(order[:1]) else None,
         optimistic=any(n for n, _ in shared),
         why=why,
-        notes=(*doubts(trials, live), *notes),
+        notes=(*doubts(trials), *notes),
         **_declared(trials.facts),
-        report=tuple(_reported(trials, live, order, chosen, output, fingerprint, directory)),
+        report=() if live is None else tuple(_reported(live, order, chosen.soup, output, fingerprint, directory)),
         settings=settings,
     )
     return document, [*notes, *([why] if why else [])]
@@ -89,11 +97,17 @@ def _declared(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shown(score: Score, *named: str | None) -> SearchScore:
-    """Return a score as the document holds it, under another name and fingerprint where they are given."""
-    if named:
-        score = replace(score, ref=str(named[0]), fingerprint=named[1])
-    return SearchScore.model_validate(asdict(score))
+def _renamed(score: SearchScore, ref: str, fingerprint: str | None) -> SearchScore:
+    """Return a score as that of something else: of a soup that now has a place, or of the uniform soup."""
+    return score.model_copy(update={"ref": ref, "fingerprint": fingerprint})
+
+
+def _paired(soup: Measured, best: Measured) -> Paired | None:
+    """Compare the soup with the best ingredient image by image, where the hits of both are known."""
+    if soup.hits is None or best.hits is None:
+        return None
+    only_soup, only_best = int((soup.hits & ~best.hits).sum()), int((best.hits & ~soup.hits).sum())
+    return Paired(only_soup=only_soup, only_best_ingredient=only_best, p=mcnemar(soup.hits, best.hits))
 
 
 def _shared_images(live: LiveSoups) -> Iterator[tuple[int, str]]:
@@ -106,7 +120,7 @@ def _shared_images(live: LiveSoups) -> Iterator[tuple[int, str]]:
                 yield n, f"{one} shares {n} images with {other}, which selects: its score is optimistic"
 
 
-def _why_alone(trials: SearchTrials, live: LiveSoups, chosen: ScoredSoup) -> str | None:
+def _why_alone(trials: SearchTrials, ranks: Ranks, chosen: ScoredSoup) -> str | None:
     """Say why the best soup is one ingredient; None where it is not."""
     if len(chosen.members) > 1:
         return None
@@ -115,10 +129,10 @@ def _why_alone(trials: SearchTrials, live: LiveSoups, chosen: ScoredSoup) -> str
     for d in trials.decisions:
         if len(d.soup) == 2:
             others = tuple(ref for ref in d.soup if ref != name)
-            pairs[others] = max(pairs.get(others, (-2.0, "")), _outcome(d, trials.options.stopping))
+            pairs[others] = max(pairs.get(others, (-inf, "")), _outcome(d, trials))
     tried = [f"with {others[0]}" if len(others) == 1 else " with ".join(others) for others in pairs]
     outcomes = [f"{pair}: {text}" for pair, (_, text) in zip(tried, pairs.values(), strict=True)]
-    distances = live.ranks.together(compare_weights, trials.ingredients.checkpoints, sample=True)
+    distances = ranks.together(compare_weights, trials.ingredients.checkpoints, sample=True)
     far = max((p.distance for p in distances), default=0.0)
     near = min((p.distance for p in distances), default=0.0)
     if far >= 1:
@@ -131,36 +145,36 @@ def _why_alone(trials: SearchTrials, live: LiveSoups, chosen: ScoredSoup) -> str
             "more ingredients of like quality, fine-tuned from one checkpoint, or smaller learning rates could help, "
             "and so could --orders, --strategy swap, or more images to select on"
         )
+    value = in_words(trials.measured(chosen.soup).whole_value, trials.scorer.unit)
     return (
-        f"the best soup is {name} alone ({percent(trials.measured(chosen.soup).whole_value)}): no average with another "
-        f"reached it ({'; '.join(outcomes) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to "
+        f"the best soup is {name} alone ({value}): no average with another reached it "
+        f"({'; '.join(outcomes) or 'no pair was tried'}). The ingredients' weights are {near:.2f} to "
         f"{far:.2f} apart, relative to their size; {hint}"
     )
 
 
-def _outcome(d: Decision, stopping: str) -> tuple[float, str]:
+def _outcome(d: Decision, trials: SearchTrials) -> tuple[float, str]:
     """Return what became of a trial, to be compared with others of the same members, and in words."""
     if d.value is not None:
-        return d.value, percent(d.value)
-    if stopping == "sequential":
+        return d.value, in_words(d.value, trials.scorer.unit)
+    if trials.options.stopping == "sequential":
         return -1.0, f"lower, on the evidence of {d.images:,} images"
     return -1.0, f"certain to be lower after {d.images:,} images"
 
 
 def _reported(
-    trials: SearchTrials, live: LiveSoups, order: Sequence[int], chosen: ScoredSoup, output: Path,
-    fingerprint: str | None, directory: Path,
-) -> Iterator[SearchScore]:  # fmt: skip
+    live: LiveSoups, order: Sequence[int], chosen: Soup, output: Path, fingerprint: str | None, directory: Path
+) -> Iterator[SearchScore]:
     """Yield the scores of the soup, the best ingredient and the uniform soup on the tasks that only report."""
-    ingredients, best = trials.ingredients, uniform(order[:1])
-    soups: list[tuple[Soup, str, str | None]] = [(chosen.soup, str(output), fingerprint)]
-    if chosen.soup != best:
+    best = uniform(order[:1])
+    soups: list[tuple[Soup, str, str | None]] = [(chosen, str(output), fingerprint)]
+    if chosen != best:
         soups.append((best, *live.named(best)))
-    soups.append((uniform(range(len(ingredients))), UNIFORM, None))
+    soups.append((uniform(range(len(live.ingredients))), UNIFORM, None))
     for t in range(len(live.selecting), len(live.evaluator.tasks)):
-        for soup, *named in soups:
-            path = directory / "scores" / f"report-{t}-{live.key(soup)}.json"
-            yield shown(_report_score(live, t, soup, str(named[0]), path), *named)
+        for soup, ref, value in soups:
+            path = directory / SCORES / f"report-{t}-{live.key(soup)}.json"
+            yield _renamed(shown(_report_score(live, t, soup, ref, path)), ref, value)
 
 
 def _report_score(live: LiveSoups, t: int, soup: Soup, ref: str, path: Path) -> Score:

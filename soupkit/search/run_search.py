@@ -1,7 +1,7 @@
 """`search`: from ingredients and tasks to the best soup that the strategy finds, as a soup directory."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 
 from soupkit.checkpoint.partial import PartialDirectory
 from soupkit.checkpoint.reference import open_checkpoint
-from soupkit.errors import SoupkitError, UsageError
+from soupkit.errors import ArchitectureError, SoupkitError, UsageError
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions, default_cache
@@ -21,16 +21,20 @@ from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
 from soupkit.search.candidate import ScoredSoup
+from soupkit.search.custom_score import CustomScore
 from soupkit.search.document import SearchDocument
 from soupkit.search.ingredients import open_ingredients
 from soupkit.search.journal import Journal
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.merge_command import so_far
+from soupkit.search.names import JOURNAL, SOUP
 from soupkit.search.narration import Narration
 from soupkit.search.options import SearchOptions
-from soupkit.search.output import JOURNAL, SOUP, Picture, check_output, is_a_search, publish, take_output
+from soupkit.search.output import Picture, check_output, is_a_search, publish, take_output
 from soupkit.search.prepared import PreparedSearch, SearchPlan
 from soupkit.search.reporting import describe, doubts
+from soupkit.search.score_function import check_function
+from soupkit.search.scorers import open_scorer, open_shower
 from soupkit.search.trials import SearchTrials
 
 
@@ -58,8 +62,15 @@ def search(
     refs: Sequence[str | Path],
     output: str | Path,
     *,
-    tasks: str | Path | Sequence[str | Path],
+    tasks: str | Path | Sequence[str | Path] = (),
     report_tasks: str | Path | Sequence[str | Path] = (),
+    score: str | Callable[..., Any] | None = None,
+    minimize: bool = False,
+    score_files: Sequence[str | Path] = (),
+    score_timeout: float | None = None,
+    score_retries: int = 1,
+    score_weight: float = 1.0,
+    build: Callable[[], Any] | None = None,
     strategy: str = "greedy",
     stopping: str = "exact",
     error_rate: float = 0.05,
@@ -79,6 +90,11 @@ def search(
     """Search for the soup of `refs` that scores best on `tasks` (the mean over them), and write it to `output`.
 
     The tasks select on split `val` unless a split is named; `report_tasks` (split `test` unless named) only report.
+    `score` selects instead of tasks, or beside them: a command for the shell with `{model}` in it, or a function of a
+    soup's directory (a `Path`), of its weights (annotated as `Mapping[str, Tensor]`) or of a live `nn.Module` that
+    `build()` made, which returns a number, named numbers or hits; `minimize` to `score_weight` are explained by
+    `CustomScore`. Then the checkpoints need not be CLIPs.
+
     `strategy` and its own `options` (`orders=3`, `budget=50`, `blocks=["visual.*"]`) are those of
     `soupkit search --help`; `stopping` to `keep_going` are explained by `SearchOptions`. `picture` draws the document
     to a path. Interrupted at any moment, the same call goes on, and scores no image again for the same weights.
@@ -95,8 +111,13 @@ def search(
         keep_going=keep_going,
         **options,
     )
+    custom = None
+    if score is not None:
+        files = tuple(Path(path) for path in score_files)
+        custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight, build)
     return run_search(
-        refs, output, tasks=_listed(tasks), report_tasks=_listed(report_tasks), options=how, evaluation=evaluation,
+        refs, output, tasks=_listed(tasks), report_tasks=_listed(report_tasks), score=custom, options=how,
+        evaluation=evaluation,
         data_root=Path(data_root) if data_root is not None else None, model=model,
         preprocess=Path(preprocess) if preprocess is not None else None,
         dry_run=dry_run, fresh=fresh, picture=picture, progress=progress,
@@ -125,6 +146,7 @@ def run_search(
     *,
     tasks: Sequence[str],
     report_tasks: Sequence[str] = (),
+    score: CustomScore | None = None,
     options: SearchOptions,
     evaluation: EvaluationOptions | None = None,
     data_root: Path | None = None,
@@ -139,8 +161,11 @@ def run_search(
     started = time.perf_counter()
     options.check()
     evaluation = evaluation or EvaluationOptions(cache=default_cache())
-    if not tasks:
-        raise UsageError("names no task to select on", "--task", "for example --task digits")
+    if score is not None:
+        score.check()
+        check_function(score)
+    elif not tasks:
+        raise UsageError("names no task to select on", "--task", "for example --task digits; or give --score COMMAND")
     target = Path(output)
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
@@ -157,8 +182,9 @@ def run_search(
         notes = [*ingredients.notes, *(note for task in (*selecting, *reporting) for note in task.notes)]
         contents = [ranks.together(content_of, task, evaluation, progress) for task in (*selecting, *reporting)]
         prepared = PreparedSearch(
-            ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, model, preprocess
-        )
+            ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, model,
+            preprocess, score,
+        )  # fmt: skip
         options.row.check_inputs(prepared.inputs, options.settled)
         for note in notes if ranks.leads else ():
             progress.note(note)
@@ -187,16 +213,17 @@ def _search(
     """Search, write the soup, check it and describe what was found."""
     ranks, progress = prepared.ranks, prepared.progress
     partial = PartialDirectory(prepared.target, "search", recognises=is_a_search)
+    shower = ranks.together(open_shower, prepared, partial.path)
     ranks.lead(_take, partial, stack, fresh)
     journal = ranks.together(Journal, partial.path / JOURNAL, prepared.subject(), writes=ranks.leads)
     live = _open_live(prepared, stack)
-    scorer = ranks.together(prepared.scorer, live, partial.path)
+    scorer = ranks.together(open_scorer, prepared, live, shower, partial.path)
     # The uniform soup is scored in the end, and three models are on what reports.
-    reporting = live.evaluator.pixels[len(prepared.selecting) :]
+    reporting = live.evaluator.pixels[len(prepared.selecting) :] if live is not None else ()
     after = scorer.n + 3 * sum(len(pixels.rows) for pixels in reporting)
-    narration = Narration(progress, ranks, scorer.n, after)
+    narration = Narration(progress, ranks, scorer, after)
     trials = SearchTrials(prepared.ingredients, prepared.inputs, scorer, journal, prepared.options, narration)
-    order, chosen = _choose(prepared, trials, live, narration)
+    order, chosen = _choose(prepared, trials, narration)
     soup = partial.path / SOUP
     written = merge(
         [prepared.ingredients.refs[m] for m in chosen.members], soup,
@@ -204,11 +231,12 @@ def _search(
         model=prepared.model, preprocess=prepared.preprocess, allow_single=True,
         options=RunOptions(device=prepared.evaluation.device), progress=progress,
     )  # fmt: skip
-    live.fill(chosen.soup)
-    ranks.together(_check_written, soup, live)
+    if live is not None:
+        live.fill(chosen.soup)
+        ranks.together(_check_written, soup, live)
     document, notes = describe(
         trials, live, order, chosen, prepared.target, written.fingerprint,
-        directory=partial.path, settings=prepared.subject(),
+        directory=partial.path, settings=prepared.subject(), ranks=ranks,
     )  # fmt: skip
     document = document.model_copy(update={"seconds": time.perf_counter() - started})
     for note in notes:
@@ -222,16 +250,24 @@ def _take(partial: PartialDirectory, stack: ExitStack, fresh: bool) -> None:
     take_output(partial, fresh=fresh)
 
 
-def _open_live(prepared: PreparedSearch, stack: ExitStack) -> LiveSoups:
-    """Open the evaluator on every task, and the soups in its live model."""
+def _open_live(prepared: PreparedSearch, stack: ExitStack) -> LiveSoups | None:
+    """Open the evaluator on every task, and the soups in its live model; None where no task needs them."""
     ingredients, ranks = prepared.ingredients, prepared.ranks
+    if not prepared.tasks:
+        return None
+    if ingredients.config is None:
+        raise ArchitectureError(
+            "is no model that open_clip builds", ingredients.refs[0], "say which it is with --model NAME"
+        )
     evaluator = stack.enter_context(
         Evaluator(
             ingredients.config, prepared.tasks, prepared.evaluation, tokenizer_files=ingredients.tokenizer_files,
             where=ingredients.refs[0], progress=prepared.progress, ranks=ranks,
         )
     )  # fmt: skip
-    return ranks.together(LiveSoups, ingredients, evaluator, len(prepared.selecting), ranks, prepared.progress)
+    return ranks.together(
+        LiveSoups, ingredients, ingredients.config, evaluator, len(prepared.selecting), ranks, prepared.progress
+    )
 
 
 def _check_written(soup: Path, live: LiveSoups) -> None:
@@ -243,19 +279,21 @@ def _check_written(soup: Path, live: LiveSoups) -> None:
             )
 
 
-def _choose(
-    prepared: PreparedSearch, trials: SearchTrials, live: LiveSoups, narration: Narration
-) -> tuple[list[int], ScoredSoup]:
+def _choose(prepared: PreparedSearch, trials: SearchTrials, narration: Narration) -> tuple[list[int], ScoredSoup]:
     """Score the ingredients and search; returns their order and the best soup. Interrupted, the best so far is
     offered."""
     options = prepared.options
     try:
         order = trials.score_ingredients()
-        for doubt in doubts(trials, live):
+        for doubt in doubts(trials):
             narration.say(doubt)
         return order, options.row.run(trials, order, **options.settled)
     except KeyboardInterrupt:
         narration.interrupted()
         if (best := trials.best_so_far()) is not None:
-            narration.say(so_far(prepared.ingredients, *best, prepared.target, prepared.model, prepared.preprocess))
+            soup, value = best
+            shown = narration.shown(value)
+            narration.say(
+                so_far(prepared.ingredients, soup, shown, prepared.target, prepared.model, prepared.preprocess)
+            )
         raise

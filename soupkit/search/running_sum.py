@@ -6,13 +6,13 @@ writes for the same ingredients in the same order. A soup with shares of its own
 of its ingredients once.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.device import available_memory
 from soupkit.errors import ArchitectureError, StorageError
 from soupkit.merging.arithmetic import Arithmetic
 from soupkit.merging.live_model import fill_by, flattened, put
@@ -26,15 +26,15 @@ _SPARE = 2 << 30  # bytes of the device's memory that are left to activations
 
 
 class RunningSum:
-    """Fills `model` with soups of `ingredients` and keeps the sum of one of them.
+    """Fills the tensors `live` with soups of `ingredients` and keeps the sum of one of them.
 
-    Sums lie on the model's device where they fit beside `spare` bytes, else in host memory.
+    Sums lie on the tensors' device where they fit beside `spare` bytes, else in host memory.
     """
 
-    def __init__(self, model: nn.Module, ingredients: Sequence[Checkpoint], *, spare: int = _SPARE) -> None:
+    def __init__(self, live: Mapping[str, Tensor], ingredients: Sequence[Checkpoint], *, spare: int = _SPARE) -> None:
         """Raises ArchitectureError where tensors are not the model's, StorageError without memory for the sum."""
         self._ingredients = ingredients
-        self._live = model.state_dict()
+        self._live = live
         names = ingredients[0].tensors
         for odd in [n for n in self._live if n not in names] + [n for n in names if n not in self._live]:
             raise ArchitectureError(
@@ -159,15 +159,3 @@ class RunningSum:
 
 def _bits(x: Tensor) -> Tensor:
     return x.view(torch.uint8)
-
-
-def available_memory() -> int | None:
-    """Return how many bytes of host memory are free, None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:  # noqa: PTH123 - not a file
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

@@ -4,7 +4,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from soupkit.evaluation.intervals import wilson
 from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
 from soupkit.search.document import Decision
 from soupkit.search.ingredients import Ingredients
@@ -44,14 +43,14 @@ class SearchTrials:
         """Score every ingredient alone; returns them from the best to the worst, ties as they were given."""
         with self._narration.of_ingredients(len(self.ingredients)):
             for m, ref in enumerate(self.ingredients.refs):
-                with self._narration.timed(self.scorer, trial=False):
+                with self._narration.timed(trial=False):
                     measured = self.scorer.individual(m)
                 self.alone.append(measured)
                 self._measured[uniform([m])] = measured
                 self._record({"ingredient": ref, "value": measured.value, "hits": measured.count})
         hits = [measured.hits for measured in self.alone if measured.hits is not None]
         if hits:
-            right = np.mean(hits, axis=0)
+            right = np.mean(hits, axis=0)  # [N]
             self._disagreement = np.minimum(right, 1 - right)
         return sorted(range(len(self.alone)), key=lambda m: -self.alone[m].whole_worth)
 
@@ -102,14 +101,15 @@ class SearchTrials:
 
     def _rule(self, current: ScoredSoup, soup: Soup, candidate: int | None, *, strict: bool) -> Rule | None:
         """Return the rule that may end a trial, None where the score is no sum of hits."""
-        if self.scorer.metric is None or current.hits is None:
+        metric = self.scorer.metric if self.scorer.stops else None
+        if metric is None or current.hits is None:
             return None
         brings = candidate if candidate in soup.members else None  # else the trial takes it away
         return open_rule(
             self.options.stopping,
             current.hits,
             self._disagreement,
-            self.scorer.metric,
+            metric,
             strict=strict,
             error_rate=self.options.error_rate,
             seed=(self.seed, len(self.decisions)),
@@ -120,7 +120,7 @@ class SearchTrials:
         self, current: ScoredSoup, soup: Soup, action: str, candidate: int | None, rule: Rule | None
     ) -> Measured:
         """Score a soup for a trial; what is known of it already is not scored again."""
-        with self._narration.timed(self.scorer):
+        with self._narration.timed():
             if (measured := self._measured.get(soup)) is not None:
                 return measured.again()
             ref = self.ingredients.refs[candidate] if candidate is not None else None
@@ -135,7 +135,7 @@ class SearchTrials:
     def measured(self, soup: Soup, label: str = "") -> Measured:
         """Return all of a soup's scores, of one that was accepted or of any other."""
         if soup not in self._measured:
-            with self._narration.of_images(label or f"soup of {len(soup.members)}"):
+            with self._narration.of_passes(label or f"soup of {len(soup.members)}"):
                 self._measured[soup] = self.scorer.examine(soup, None)
         return self._measured[soup]
 
@@ -192,11 +192,8 @@ class SearchTrials:
 
 
 def _interval(measured: Measured) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of a score: its task's own, or the root of the tasks' summed squares."""
+    """Return the 95 % interval of a score, where it has one."""
     if not measured.scores:
         return None, None
-    if len(measured.scores) == 1 and measured.scores[0].metric == "acc1":
-        assert measured.count is not None
-        return wilson(measured.count, measured.images)
     score = measured.combined()
     return score.low, score.high

@@ -48,7 +48,7 @@ def peak() -> int:
 def fill_all_soups(paths: list[Path]) -> None:
     """Fill a model with every kind of soup of 2 ingredients, and then of all; the peak is to be the same."""
     ingredients = [open_checkpoint(path) for path in paths]
-    core, peaks = RunningSum(Wide(), ingredients), []
+    core, peaks = RunningSum(Wide().state_dict(), ingredients), []
     for n in (2, len(paths)):
         members, shares = tuple(range(n)), (("*", tuple(1 / n for _ in range(n))),)
         for m in members:
