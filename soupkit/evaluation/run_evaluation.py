@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from soupkit.evaluation.task import Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+from soupkit.scratch import ScratchDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def evaluate(
         opened = ranks.together(_opened, tasks, data_root, calibration)
         notes = [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
-            directory = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            directory = stack.enter_context(ScratchDirectory())
             options = replace(options, cache=Path(directory), scores=False)
         said = HeadOptions(model, builder, preprocess, label_map)
         candidates: list[Candidate] = []
