@@ -4,13 +4,16 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a caller may watch. One job at a time: `start`, any number of `advance` and `note`, `finish`."""
+    """What a caller may watch. One job at a time: `start`, any number of `advance`, `state` and `note`, `finish`."""
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Begin a job of `total` units ("B" for bytes, "images", "samples"); 0 when the total is not known."""
 
     def advance(self, n: int) -> None:
         """`n` more units are done. Called from any thread."""
+
+    def state(self, text: str) -> None:
+        """How the job stands ("loss 0.42, lr 0.0004"), in place of what was said of it before."""
 
     def note(self, text: str) -> None:
         """Say one thing a person should know, whether or not a job is running."""
@@ -26,6 +29,9 @@ class Silent:
         """Do nothing."""
 
     def advance(self, n: int) -> None:
+        """Do nothing."""
+
+    def state(self, text: str) -> None:
         """Do nothing."""
 
     def note(self, text: str) -> None:

@@ -69,6 +69,9 @@ class Phases:
     def advance(self, n: int) -> None:
         """Do nothing."""
 
+    def state(self, text: str) -> None:
+        """Do nothing."""
+
     def note(self, text: str) -> None:
         """Do nothing."""
 

@@ -68,6 +68,9 @@ class Clock:
         """Note the time."""
         self.marks.append(self._clock())
 
+    def state(self, text: str) -> None:
+        """Do nothing."""
+
     def note(self, text: str) -> None:
         """Do nothing."""
 

@@ -21,6 +21,7 @@ import xxhash
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.differences import shape_differences
 from soupkit.checkpoint.expected import expected_shapes
+from soupkit.checkpoint.formats.transformers_clip_config import OPENAI_MEAN, OPENAI_STD
 from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
 
@@ -28,8 +29,6 @@ KNOWN_MODELS = Path(__file__).with_name("known_models.json")
 Config = dict[str, Any]
 # Buffers that a state dict holds beside the parameters.
 _BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|relative_position_index|attn_mask)$")
-_OPENAI_MEAN = [0.48145466, 0.4578275, 0.40821073]
-_OPENAI_STD = [0.26862954, 0.26130258, 0.27577711]
 _PREPROCESS_HINT = "it is a JSON object of size, mean, std, interpolation and resize_mode"
 
 
@@ -38,9 +37,10 @@ class Architecture:
     """What a checkpoint is.
 
     `config` is an `open_clip_config.json` (`model_cfg`, `preprocess_cfg`), or None where it is not a model that
-    open_clip builds. `model` is open_clip's name for it, None for a config that has no name. `source` says how that is
-    known: "open_clip_config.json", "config.json", "--model", or "shapes". `candidates` are the open_clip models of
-    these shapes.
+    open_clip builds. `model` is open_clip's name for it, or that of the family whose config is beside the weights; None
+    for a config that has no name. `source` says how that is known: "open_clip_config.json", "config.json", "--model",
+    or "shapes". `candidates` are the open_clip models of these shapes. Parameters are counted by tower where it is a
+    CLIP; what is none has no towers.
     """
 
     model: str | None
@@ -53,9 +53,10 @@ class Architecture:
 
     def __str__(self) -> str:
         """Say it as people do: "ViT-bigG-14, 2.54 B parameters: image 1.84 B, text 0.69 B"."""
-        sizes = [_amount(n) for n in (self.parameters, self.image_parameters, self.text_parameters)]
         name = self.model or ("a model of its own config" if self.config else "an unknown model")
-        return f"{name}, {sizes[0]} parameters: image {sizes[1]}, text {sizes[2]}"
+        whole, image, text = (_amount(n) for n in (self.parameters, self.image_parameters, self.text_parameters))
+        towers = f": image {image}, text {text}" if self.image_parameters or self.text_parameters else ""
+        return f"{name}, {whole} parameters{towers}"
 
 
 def _amount(n: int) -> str:
@@ -110,8 +111,8 @@ def named_config(name: str) -> Config:
     preprocess: Config = {
         "size": size,
         "mode": "RGB",
-        "mean": _OPENAI_MEAN,
-        "std": _OPENAI_STD,
+        "mean": OPENAI_MEAN,
+        "std": OPENAI_STD,
         "interpolation": "bicubic",
         "resize_mode": "shortest",
         "fill_color": 0,
@@ -168,7 +169,10 @@ def architecture_of(
         config, name, source = named_config(candidates[0]), candidates[0], "shapes"
     if config is not None and preprocess is not None:
         config = {**config, "preprocess_cfg": read_preprocess(preprocess)}
-    return Architecture(name, config, source, candidates, *count_parameters(shapes))
+    whole, image, text = count_parameters(shapes)
+    if config is None and checkpoint.settings:  # of another kind than CLIP
+        name, image, text = checkpoint.model, 0, 0
+    return Architecture(name, config, source, candidates, whole, image, text)
 
 
 def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:

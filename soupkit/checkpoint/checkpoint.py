@@ -71,8 +71,13 @@ class Checkpoint(Mapping[str, Any]):
     `family` and `file_format` are the names of rows of `formats.table`: what the folder is, and how the weights lie in
     their files. `tensors` maps names (as open_clip gives them) to where they lie, in the order of the file; `config` is
     the `open_clip_config.json` that travels with the weights, parsed, or None for bare weights; `tokenizer_files` are
-    the files beside the weights that the model's tokenizer needs; `notes` says what a person should know about how the
-    reference was read (prefixes stripped, names converted).
+    the files beside the weights that the model's tokenizer needs; `side_files` are all files that travel with the
+    weights in their family, `settings` what those say that are its configs, by their names, and `model` its name for
+    the model; `notes` says what a person should know about how the reference was read (prefixes stripped,
+    names converted).
+
+    A CLIP that another library than open_clip wrote is opened in open_clip's form, under its names; `own` is the same
+    checkpoint as its library has it, and `clip_names` gives for each name there the one here.
     """
 
     ref: str
@@ -85,7 +90,12 @@ class Checkpoint(Mapping[str, Any]):
     config: dict[str, Any] | None = None
     config_path: Path | None = None
     tokenizer_files: tuple[Path, ...] = ()
+    side_files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    model: str | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own: "Checkpoint | None" = None
+    clip_names: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> "torch.Tensor":
         """Return tensor `name`, a read-only zero-copy view on the file where its layout allows, else a copy."""
@@ -190,6 +200,11 @@ class Checkpoint(Mapping[str, Any]):
         byte_strides = tuple(s * spec.itemsize for s in spec.strides)
         ordered = np.lib.stride_tricks.as_strided(elements, spec.shape, byte_strides, writeable=False)
         return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+
+    @property
+    def as_written(self) -> "Checkpoint":
+        """The checkpoint under the names that its own library gives the tensors."""
+        return self.own if self.own is not None else self
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when any file was changed since the checkpoint was opened."""

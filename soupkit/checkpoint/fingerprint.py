@@ -82,7 +82,9 @@ def combine(tensors: Mapping[str, TensorSpec], digests: Mapping[str, bytes]) -> 
 
 
 def fingerprint(checkpoint: Checkpoint, *, threads: int = 2, progress: Progress = SILENT) -> Fingerprint:
-    """Read every byte of `checkpoint` and return its fingerprint. Raises CheckpointError as reading does."""
+    """Read every byte of `checkpoint` and return its fingerprint, which is over the names that its own library gives
+    the tensors. Raises CheckpointError as reading does."""
+    checkpoint = checkpoint.as_written
     jobs = [(name, i) for name, spec in checkpoint.tensors.items() for i in range(chunk_count(spec))]
     progress.start(f"fingerprint of {checkpoint.ref}", sum(s.nbytes for s in checkpoint.tensors.values()), "B")
 

@@ -5,16 +5,18 @@ either of them in a repository on the Hub. REF@ema is the average of the weights
 a snapshot of a training run.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
-from soupkit.checkpoint.formats.folder import LocalFolder
+from soupkit.checkpoint.formats.folder import LocalFolder, read_object
 from soupkit.checkpoint.formats.prefixes import strip_prefixes
-from soupkit.checkpoint.formats.table import Tensors, choose_weights, family_of, format_of, read_weights
+from soupkit.checkpoint.formats.table import Description, choose_weights, family_of, format_of, read_weights
 from soupkit.checkpoint.hub import fetch, header_files
 from soupkit.checkpoint.hub_ref import HubRef, is_hub
+from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
 
@@ -50,13 +52,24 @@ def open_headers(ref: str | Path) -> Checkpoint:
         if Path(scratch) not in (path, path.parent):
             return opened
         opened.close()  # the files are holes after their headers: nothing may be read from them
-    on_hub = Path(str(ref))
+    return _on_hub(opened, Path(str(ref)))
+
+
+def _on_hub(checkpoint: Checkpoint, ref: Path) -> Checkpoint:
+    """Return a checkpoint of which only the headers were fetched, with its files named as `ref` has them."""
     tensors = {
-        name: replace(spec, extents=tuple(replace(e, file=on_hub / e.file.name) for e in spec.extents))
-        for name, spec in opened.tensors.items()
+        name: replace(spec, extents=tuple(replace(e, file=ref / e.file.name) for e in spec.extents))
+        for name, spec in checkpoint.tensors.items()
     }
-    config_path = on_hub / opened.config_path.name if opened.config_path is not None else None
-    return replace(opened, path=on_hub, tensors=tensors, config_path=config_path, tokenizer_files=())
+    return replace(
+        checkpoint,
+        path=ref,
+        tensors=tensors,
+        config_path=ref / checkpoint.config_path.name if checkpoint.config_path is not None else None,
+        tokenizer_files=(),
+        side_files=(),
+        own=_on_hub(checkpoint.own, ref) if checkpoint.own is not None else None,
+    )
 
 
 def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
@@ -70,43 +83,59 @@ def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
     tensors, metadata = read_weights(weights, part)
     tensors, notes = strip_prefixes(tensors, weights)
     described = family.describe(folder, tensors)
-    config_name = described.config_name
-    return Checkpoint(
-        ref=str(ref),
-        path=path,
-        family=family.name,
-        file_format=format_of(weights).name,
-        tensors=described.tensors,
-        files=_open_files(described.tensors),
-        metadata=metadata,
-        config=described.config,
-        config_path=folder.path / config_name if config_name is not None else None,
-        tokenizer_files=tuple(folder.path / name for name in described.side_files),
-        notes=(*notes, *described.notes),
-    )
+    everything = (*described.tensors.values(), *(described.clip.tensors.values() if described.clip else ()))
+    settings = {name: config for name in family.configs if (config := read_object(folder, name)) is not None}
+    files = _open_files(everything)
+
+    def checkpoint(form: Description) -> Checkpoint:
+        return Checkpoint(
+            ref=str(ref),
+            path=path,
+            family=family.name,
+            file_format=format_of(weights).name,
+            tensors=form.tensors,
+            files=files,
+            metadata=metadata,
+            config=form.config,
+            config_path=folder.path / form.config_name if form.config_name is not None else None,
+            tokenizer_files=tuple(folder.path / name for name in form.side_files) if form.config is not None else (),
+            side_files=tuple(folder.path / name for name in described.side_files),
+            notes=(*notes, *form.notes),
+            model=described.model,
+            settings=settings,
+        )
+
+    own = checkpoint(described)
+    if described.clip is None:
+        return own
+    return replace(checkpoint(described.clip), own=own, clip_names=described.clip_names)
 
 
 def _resolve_part(path: Path) -> tuple[Path, str | None]:
-    """Return the path of PATH@PART, or of the folder in it that is the part, and the part where a file holds it."""
-    whole, at, part = str(path).rpartition("@")
-    if not at or path.exists() or not Path(whole).exists():
+    """Return the path of PATH@PART or PATH:COMPONENT, or of the folder in it that is the part, and the part where a
+    file holds it."""
+    if path.exists():
         return path, None
-    if Path(whole).is_dir() and (family := family_of(LocalFolder.list(Path(whole)))).part is not None:
-        return family.part(Path(whole), part), None
-    return Path(whole), part
+    whole, at, part = str(path).rpartition("@")
+    if at and Path(whole).exists():
+        if Path(whole).is_dir() and (family := family_of(LocalFolder.list(Path(whole)))).part is not None:
+            return family.part(Path(whole), part), None
+        return Path(whole), part
+    whole, colon, name = str(path).rpartition(":")
+    if colon and Path(whole).is_dir() and (family := family_of(LocalFolder.list(Path(whole)))).component is not None:
+        return family.component(Path(whole), name), None
+    return path, None
 
 
-def _open_files(tensors: Tensors) -> dict[Path, SourceFile]:
+def _open_files(specs: Iterable[TensorSpec]) -> dict[Path, SourceFile]:
+    """Open every file that holds a part of a tensor. Raises CheckpointError."""
     files: dict[Path, SourceFile] = {}
     try:
-        for path in dict.fromkeys(extent.file for spec in tensors.values() for extent in spec.extents):
-            files[path] = SourceFile.open(path)
-        for name, spec in tensors.items():
-            for extent in spec.extents:
-                if extent.offset + extent.nbytes > files[extent.file].size:
-                    raise CheckpointError(
-                        "was cut short while it was opened", f"{extent.file}, tensor {name!r}", "get the file again"
-                    )
+        for extent in (extent for spec in specs for extent in spec.extents):
+            if extent.file not in files:
+                files[extent.file] = SourceFile.open(extent.file)
+            if extent.offset + extent.nbytes > files[extent.file].size:
+                raise CheckpointError("was cut short while it was opened", extent.file, "get the file again")
     except CheckpointError:
         for source in files.values():
             source.close()

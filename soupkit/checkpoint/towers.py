@@ -11,8 +11,8 @@ _BEFORE_BLOCKS = frozenset({
 
 
 def is_image(name: str) -> bool:
-    """Whether a tensor belongs to the image tower, by the name that open_clip gives it."""
-    return name.startswith("visual.")
+    """Whether a tensor belongs to the image tower of a CLIP, by open_clip's name of it or transformers'."""
+    return name.startswith(("visual.", "vision_model.", "visual_projection."))
 
 
 def is_text(name: str) -> bool:
@@ -36,6 +36,16 @@ def depths(names: Sequence[str]) -> dict[str, float]:
         return 0.0 if part in _BEFORE_BLOCKS else 1.0
 
     return {name: depth(name) for name in names}
+
+
+def is_in_block(name: str) -> bool:
+    """Whether a tensor belongs to one of its tower's blocks."""
+    return _layer(name) is not None
+
+
+def blocks(names: Sequence[str]) -> int:
+    """Return how many blocks the deepest tower has that these tensors are of."""
+    return max((index + 1 for index in map(_layer, names) if index is not None), default=0)
 
 
 def _layer(name: str) -> int | None:

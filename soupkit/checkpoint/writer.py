@@ -63,13 +63,14 @@ def lay_out(
     output: OutputFiles = OPEN_CLIP_OUTPUT,
 ) -> OutputLayout:
     """Place `tensors` (name -> safetensors dtype and shape) in one file, or in shards of at most `max_shard_bytes`,
-    called as `output` says.
+    called as `output` says; without a limit its own counts, where the tensors are more.
 
     Raises UsageError when one tensor is larger than a shard may be.
     """
-    groups = _shards(
-        {n: prod(shape) * DTYPES[dtype].itemsize for n, (dtype, shape) in tensors.items()}, max_shard_bytes
-    )
+    sizes = {name: prod(shape) * DTYPES[dtype].itemsize for name, (dtype, shape) in tensors.items()}
+    if max_shard_bytes is None and output.shard_bytes is not None and sum(sizes.values()) > output.shard_bytes:
+        max_shard_bytes = output.shard_bytes
+    groups = _shards(sizes, max_shard_bytes)
     sharded = max_shard_bytes is not None
     files, positions, weight_map = [], {}, {}
     for i, names in enumerate(groups):

@@ -2,23 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from soupkit.cli.options import AsJson, DocumentFile
 from soupkit.cli.scoring import Scoring, scores
-from soupkit.publishing.short_names import short_names
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-    from rich.text import Text
-
-    from soupkit.evaluation import Evaluation, Score
-
-_MOST_COLUMNS = 4  # tasks; more of them are rows
 
 HELP = """\
 Score checkpoints zero-shot: images are decoded once, prompts share their beginnings, and towers that are equal byte
@@ -54,6 +43,13 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    builder: Annotated[
+        str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
+    ] = None,
+    label_map: Annotated[
+        Path | None,
+        typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class."),
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
     ] = False,
@@ -64,8 +60,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
+    from soupkit.cli.manner import manner
+    from soupkit.cli.output import check_file, finished, first_rank, plain_console, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
+    from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
     from soupkit.evaluation.results_table import write_results_table
     from soupkit.evaluation.scores_document import ScoresDocument
@@ -79,6 +77,8 @@ def evaluate(
         data_root=scoring.data_root,
         model=scoring.model,
         preprocess=scoring.preprocess,
+        builder=builder,
+        label_map=label_map,
         options=options,
         calibration=calibration,
         progress=terminal_progress(),
@@ -95,93 +95,6 @@ def evaluate(
     if as_json:
         print_json("evaluate", document)
     else:
-        show_scores(result)
-
-
-def show_scores(result: "Evaluation") -> None:
-    """Print a table of models and tasks; the best of each task in bold, and the paired tests against the first."""
-    from soupkit.cli.output import plain_console
-
-    console = plain_console()
-    refs = list(dict.fromkeys(score.ref for score in result.scores))
-    names = short_names(refs)
-    few = len(result.scores) <= _MOST_COLUMNS * len(refs)
-    console.print(_models_by_tasks(result, refs, names) if few else _tasks_by_models(result, refs, names))
-    if few and result.pairs:
-        console.print(
-            f"against {names[refs[0]]}: images that only this model gets right, and only the first; p of McNemar's "
-            "exact test."
-        )
-    console.print("Intervals are 95 %.")
-    if result.reliability:
-        console.print()
-        console.print(_calibration(result, names))
-        console.print(
-            "ECE of 15 bins, NLL in nats, Brier from 0 to 2; T is what the logits are to be divided by, above 1 for a "
-            "model that is too sure; at T: of each half of the images at the temperature of the other."
-        )
-
-
-def _models_by_tasks(result: "Evaluation", refs: list[str], names: dict[str, str]) -> "Table":
-    from rich.table import Table
-
-    tasks = list(dict.fromkeys((score.task, score.split) for score in result.scores))
-    scores = {(score.ref, score.task, score.split): score for score in result.scores}
-    pairs = {(pair.second, pair.task, pair.split): pair for pair in result.pairs}
-    compared = {(task, split) for _, task, split in pairs}
-    table = Table("model", box=None, pad_edge=False)
-    for task, split in tasks:
-        score = scores[refs[0], task, split]
-        table.add_column(f"{task}:{split}\n{score.metric}, %, n = {score.n:,}")
-        if (task, split) in compared:
-            table.add_column("\nagainst the first")
-    for ref in refs:
-        cells: list[Text | str] = []
-        for task, split in tasks:
-            cells.append(_cell(scores[ref, task, split], [scores[r, task, split] for r in refs]))
-            if (task, split) in compared:
-                pair = pairs.get((ref, task, split))
-                cells.append(f"+{pair.only_second} -{pair.only_first}, p = {pair.p:.2g}" if pair else "")
-        table.add_row(names[ref], *cells)
-    return table
-
-
-def _tasks_by_models(result: "Evaluation", refs: list[str], names: dict[str, str]) -> "Table":
-    from rich.table import Table
-
-    from soupkit.evaluation.results_table import average_of_38, column_of
-
-    table = Table("task", "metric", "n", *(f"{names[ref]}, %" for ref in refs), box=None, pad_edge=False)
-    by_task: dict[tuple[str, str], list[Score]] = {}
-    for score in result.scores:
-        by_task.setdefault((score.task, score.split), []).append(score)
-    for (task, split), of_task in by_task.items():
-        shown = (column_of(task) if split == "test" else None) or f"{task}:{split}"
-        table.add_row(shown, of_task[0].metric, f"{of_task[0].n:,}", *(_cell(score, of_task) for score in of_task))
-    means = [average_of_38([score for score in result.scores if score.ref == ref]) for ref in refs]
-    if None not in means:
-        table.add_row("average of 38", "", "", *(f"{100 * mean:.2f}" for mean in means if mean is not None))
-    return table
-
-
-def _calibration(result: "Evaluation", names: dict[str, str]) -> "Table":
-    from rich.table import Table
-
-    columns = {"ECE": "ece", "NLL": "nll", "Brier": "brier", "T": "temperature",
-               "ECE at T": "ece_at_temperature", "NLL at T": "nll_at_temperature"}  # fmt: skip
-    table = Table("model", "task", *columns, box=None, pad_edge=False)
-    of_probabilities = {(r.ref, r.task, r.split) for r in result.reliability}
-    for score in result.scores:
-        if (score.ref, score.task, score.split) in of_probabilities:
-            values = [score.metrics.get(name) for name in columns.values()]
-            cells = ["" if value is None else f"{value:.4f}" for value in values]
-            table.add_row(names[score.ref], f"{score.task}:{score.split}", *cells)
-    return table
-
-
-def _cell(score: "Score", of_all: "Sequence[Score]") -> "Text":
-    from rich.text import Text
-
-    best = len(of_all) > 1 and score.value == max(other.value for other in of_all)
-    value = f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
-    return Text(value, style="bold" if best else "")
+        show_scores(result, plain_console(), every_pair=manner().verbose)
+        if output is not None:
+            finished("scores", output, "soupkit", "report", output, "-o", output.with_suffix(".html"))

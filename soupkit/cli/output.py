@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from soupkit.text import visible
 
 if TYPE_CHECKING:
     from soupkit.cli.console import PlainConsole
+
+_PIPE_WIDTH = 500  # columns
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
@@ -73,7 +76,10 @@ def plain_console(*, stderr: bool = False) -> "PlainConsole":
     """Return a console that prints names as they are: `digits:train:` holds no emoji, a path in brackets no markup."""
     from soupkit.cli.console import PlainConsole
 
-    return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
+    stream = sys.stderr if stderr else sys.stdout
+    # Nobody's terminal is as wide as a pipe: what reads from it gets whole lines.
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
 
 
 def first_rank() -> bool:
@@ -92,6 +98,12 @@ def warn(text: str) -> None:
     print(visible(text, keep="\n"), file=sys.stderr, flush=True)
 
 
+def finished(made: str, where: object, *following: object) -> None:
+    """End a command: say what it made, where that is, and the command that usually follows, as it is typed."""
+    say(f"{made}: {where}")
+    say(f"next: {shlex.join(map(str, following))}")
+
+
 def print_line(text: str) -> None:
     """Print one result on stdout, as a line of its own whatever it holds."""
     print(visible(text))
@@ -105,3 +117,14 @@ def count(n: float, unit: str) -> str:
         if n >= scale:
             return f"{n / scale:.1f} {name}"
     return f"{n:.0f} B"
+
+
+def clock(seconds: float) -> str:
+    """Write a time as people do: 9.2 s, 4:05 min, 2:10 h, 3 days."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600:.0f}:{seconds % 3600 // 60:02.0f} h"
+    return f"{seconds / 86400:.0f} days"

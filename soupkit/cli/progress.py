@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from soupkit.cli.manner import manner
-from soupkit.cli.output import count, first_rank, plain_console, say
+from soupkit.cli.output import clock, count, first_rank, plain_console, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from soupkit.progress import Progress
 
-_PLAIN_INTERVAL = 5.0  # seconds between lines where there is no terminal
+_SHORTEST_INTERVAL, _LONGEST_INTERVAL = 5.0, 60.0  # seconds between lines where there is no terminal
 
 
 class PlainProgress:
@@ -22,28 +22,36 @@ class PlainProgress:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._label, self._total, self._unit, self._done = "", 0, "", 0
+        self._label, self._total, self._unit, self._done, self._state = "", 0, "", 0, ""
         self._started = self._spoken = 0.0
+        self._tenth = 0
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Begin a job."""
-        self._label, self._total, self._unit, self._done = label, total, unit, 0
+        self._label, self._total, self._unit, self._done, self._state = label, total, unit, 0, ""
         self._started = self._spoken = time.monotonic()
+        self._tenth = 0
 
     def advance(self, n: int) -> None:
-        """Count `n` more units; speaks when a few seconds have passed since the last line."""
+        """Count `n` more units; speaks at every tenth of the job, and about every minute of a long one."""
         with self._lock:
             self._done += n
             now = time.monotonic()
-            if now - self._spoken < _PLAIN_INTERVAL:
+            tenth = 10 * self._done // self._total if self._total else self._tenth
+            quiet = now - self._spoken
+            if quiet < _SHORTEST_INTERVAL or (tenth == self._tenth and quiet < _LONGEST_INTERVAL):
                 return
-            self._spoken = now
+            self._spoken, self._tenth = now, tenth
             rate = self._done / max(now - self._started, 1e-9)
         line = f"{self._label}: {count(self._done, self._unit)}"
         if self._total:
             left = (self._total - self._done) / rate if rate else 0.0
-            line += f" of {count(self._total, self._unit)}, {count(rate, self._unit)}/s, {left:.0f} s left"
-        say(line)
+            line += f" of {count(self._total, self._unit)}, {count(rate, self._unit)}/s, {clock(left)} left"
+        say(f"{line}, {self._state}" if self._state else line)
+
+    def state(self, text: str) -> None:
+        """Keep how the job stands, for the next line."""
+        self._state = text
 
     def note(self, text: str) -> None:
         """Say something at once."""
@@ -52,45 +60,49 @@ class PlainProgress:
     def finish(self) -> None:
         """End the job with one line that says what it took."""
         seconds = time.monotonic() - self._started
-        if seconds < 1 and self._spoken == self._started:
+        if seconds < 1 and self._spoken == self._started and not manner().verbose:
             return  # a line about nothing
-        say(f"{self._label}: {count(self._done, self._unit)} in {seconds:.1f} s")
+        say(_finished(self._label, self._done, self._unit, seconds, self._state))
 
 
 class BarProgress:
-    """Progress as a bar with rate and remaining time, for a terminal."""
+    """Progress as one line on a terminal: the job, a bar, the share, the rate and the time left, whatever its width."""
 
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
+        self._label, self._unit, self._state = "", "", ""
+        self._started = 0.0
+        self._tenth = 0
 
     def start(self, label: str, total: int, unit: str) -> None:
-        """Begin a job: show a bar."""
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        """Begin a job: show its line."""
+        from rich.progress import Progress
 
-        amount = [DownloadColumn(), TransferSpeedColumn()] if unit == "B" else [MofNCompleteColumn(), TextColumn(unit)]
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            *amount,
-            TimeRemainingColumn(),
-            console=plain_console(stderr=True),
-        )
+        from soupkit.cli.progress_line import ProgressLine
+
+        self._label, self._unit, self._state, self._started = label, unit, "", time.monotonic()
+        self._tenth = 0
+        self._bar = Progress(ProgressLine(unit), console=plain_console(stderr=True), transient=True, expand=True)
         self._bar.start()
-        self._task = self._bar.add_task(label, total=total or None)
+        self._task = self._bar.add_task(label, total=total or None, state="")
 
     def advance(self, n: int) -> None:
-        """Move the bar by `n` units."""
+        """Move the bar by `n` units. Of a job that says how it stands, every tenth leaves a line above it."""
+        if self._bar is None or self._task is None:
+            return
+        self._bar.advance(self._task, n)
+        task = self._bar.tasks[0]
+        tenth = int(10 * task.completed / task.total) if task.total else 0
+        if self._state and self._tenth < tenth < 10:
+            self._tenth = tenth
+            self.note(f"{self._label}: {10 * tenth} %, {count(task.completed, self._unit)}, {self._state}")
+
+    def state(self, text: str) -> None:
+        """Show how the job stands, in its line."""
         if self._bar is not None and self._task is not None:
-            self._bar.advance(self._task, n)
+            self._state = text
+            self._bar.update(self._task, state=text)
 
     def note(self, text: str) -> None:
         """Say something above the bar."""
@@ -100,10 +112,20 @@ class BarProgress:
             say(text)
 
     def finish(self) -> None:
-        """End the job and leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = self._task = None
+        """End the job: one line that says what it took stands where the bar was."""
+        if self._bar is None or self._task is None:
+            return
+        done = self._bar.tasks[0].completed
+        seconds = time.monotonic() - self._started
+        self._bar.stop()
+        self._bar = self._task = None
+        if seconds >= 1 or manner().verbose:
+            say(_finished(self._label, done, self._unit, seconds, self._state))
+
+
+def _finished(label: str, done: float, unit: str, seconds: float, state: str) -> str:
+    line = f"{label}: {count(done, unit)} in {clock(seconds)}"
+    return f"{line}, {state}" if state else line
 
 
 def terminal_progress() -> "Progress":

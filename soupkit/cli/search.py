@@ -92,7 +92,7 @@ def _strategy_options() -> list[Any]:
         bounds = f", {option.bounds}" if option.bounds else ""
         declared = typer.Option(
             option.option, metavar=option.metavar or "|".join(option.choices),
-            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}",
+            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}", rich_help_panel="The strategy's own",
         )  # fmt: skip
         kind: Any = list[str] if option.several else str
         shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, declared]))
@@ -160,7 +160,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json
+    from soupkit.cli.output import finished, first_rank, print_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import result_fields, show_plan, show_search
     from soupkit.publishing.reports.plots import plot_search
@@ -203,6 +203,7 @@ def search(
         show_plan(result.plan)
     else:
         show_search(result)
+        finished("soup", output, "soupkit", "push", output, "ORG/NAME", "--license", "LICENSE", "--dry-run")
 
 
 def _own_options(given: list[str]) -> dict[str, Any]:

@@ -11,13 +11,15 @@ _NAMES = {
     "MergeResult": "soupkit.merging.run_merge",
     "RunOptions": "soupkit.merging.run_merge",
     "SoupEntry": "soupkit.merging.entry",
+    "read_mergekit": "soupkit.merging.mergekit_file",
     "read_soup": "soupkit.merging.entry",
 }
 
-__all__ = ["MergeResult", "RunOptions", "SoupEntry", "merge", "read_soup"]
+__all__ = ["MergeResult", "RunOptions", "SoupEntry", "merge", "read_mergekit", "read_soup"]
 
 if TYPE_CHECKING:
     from soupkit.merging.entry import SoupEntry, read_soup
+    from soupkit.merging.mergekit_file import read_mergekit
     from soupkit.merging.run_merge import MergeResult, RunOptions, merge
 
 

@@ -11,19 +11,20 @@ from typing import Any
 import xxhash
 
 from soupkit.checkpoint.fingerprint import Fingerprint
-from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_OUTPUT, TOKENIZER_PATTERNS
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, TOKENIZER_PATTERNS
 from soupkit.checkpoint.partial import PartialDirectory, remove_lock
-from soupkit.checkpoint.writer import OutputLayout, TensorWriter
+from soupkit.checkpoint.writer import TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.files import storage_error
 from soupkit.merging.engine import Engine, choose_workers, one_thread_per_operation
 from soupkit.merging.journal import Journal, SlabKey, SlabResult, read_journals
+from soupkit.merging.memory import fitting, memory_of_a_worker
 from soupkit.merging.output_hashes import fingerprints, sha256_of_files, sha256_on_hub
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.slab_worker import SlabWorker
-from soupkit.merging.soup_directory import SOUP_NAME, write_companions
+from soupkit.merging.soup_directory import SOUP_NAME
 from soupkit.merging.survey import SharedPass, Survey, of_the_model
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
@@ -45,7 +46,9 @@ class Execution:
         self.ranks = ranks
         self.progress = progress
         self.device = choose_device(device, ranks.local)
-        self.workers = choose_workers(prepared.sources, self.device, threads, ranks)
+        each = memory_of_a_worker(prepared.tensors, prepared.method, len(prepared.sources), self.device)
+        self.workers = fitting(choose_workers(prepared.sources, self.device, threads, ranks), each)
+        self.memory = each * self.workers.count
         self.slabs = cut(prepared.tensors, slab_bytes)
 
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
@@ -100,7 +103,7 @@ class Execution:
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
         """On the first rank: return what an earlier run left, or make room for the output."""
         target = self.prepared.output
-        if foreign := _foreign(partial.path, self.prepared.layout):
+        if foreign := _foreign(partial.path, self.prepared):
             remove_lock(partial.path)
             raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
         if target.exists() and not fresh and any(target.iterdir()):
@@ -178,7 +181,8 @@ class Execution:
             if sha256:
                 hashes, output = sha256_of_files(prepared, partial.path, self.workers.count, self.progress)
             hashes = [h or sha256_on_hub(s) for h, s in zip(hashes, prepared.sources, strict=True)]
-            write_companions(partial.path, prepared.agreement.config, prepared.tokenizer_files)
+            for file in prepared.side_files:
+                file.write(partial.path)
             prepared.document.completed(prints, hashes, output).write(partial.path)
         except OSError as error:
             raise storage_error(error, partial.path, 0) from error
@@ -204,8 +208,10 @@ def _is_a_merge(directory: Path) -> bool:
     return any(directory.glob("journal-*.jsonl"))
 
 
-def _foreign(directory: Path, layout: OutputLayout) -> str | None:
+def _foreign(directory: Path, prepared: Prepared) -> str | None:
     """Return a file in a partial directory that no merge would have put there, None where there is none."""
-    weights = (*(f.name for f in layout.files), OPEN_CLIP_OUTPUT.weights, "model-*-of-*.safetensors", layout.index_name)
-    patterns = (*weights, "lock", "journal-*.jsonl", OPEN_CLIP_CONFIG, SOUP_NAME, *TOKENIZER_PATTERNS)
+    layout = prepared.layout
+    weights = (*(f.name for f in layout.files), OPEN_CLIP_WEIGHTS, "*-of-*.safetensors", layout.index_name)
+    beside = (*(file.name for file in prepared.side_files), OPEN_CLIP_CONFIG, *TOKENIZER_PATTERNS)
+    patterns = (*weights, *beside, "lock", "journal-*.jsonl", SOUP_NAME)
     return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
+from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.checkpoint.partial import sweep
 from soupkit.errors import StorageError
 from soupkit.merging.preparation import Prepared
-from soupkit.merging.soup_directory import SoupDocument, read_config
+from soupkit.merging.soup_directory import SoupDocument
 from soupkit.progress import Progress
 
 
@@ -45,6 +46,8 @@ def existing_soup(prepared: Prepared, *, fresh: bool, threads: int, progress: Pr
 
 
 def _has_the_files(target: Path, prepared: Prepared) -> bool:
-    """Whether `target` has the config and the files of weights that this merge would write."""
+    """Whether `target` has the files of weights, and beside them the files, that this merge would write."""
     names = {p.name for p in target.glob("*.safetensors")}
-    return read_config(target) == prepared.agreement.config and names == {f.name for f in prepared.layout.files}
+    beside = all(file.is_in(target) for file in prepared.side_files)
+    configured = prepared.agreement.config is not None or not (target / OPEN_CLIP_CONFIG).exists()
+    return beside and configured and names == {f.name for f in prepared.layout.files}

@@ -1,16 +1,18 @@
 """Parameters of a merge, from how a person writes them to the values that one tensor gets.
 
-A value is a number, a word or true or false, a list with one number per ingredient, `{gradient: [..]}` over the depth
-of a tower, or a map from tensor-name patterns to any of these (the first pattern that matches counts).
+A value is a number, a word or true or false, `{gradient: [..]}` over the depth of a tower (with `outside: x` for what
+is in none of its blocks), a map from tensor-name patterns to any of these (the first pattern that matches counts), or a
+list with one of them per ingredient.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from soupkit.checkpoint.towers import depths
+from soupkit.checkpoint.towers import depths, is_in_block
 from soupkit.errors import UsageError
 from soupkit.merging.registry import MergeMethod, Parameter, Value
 
@@ -83,7 +85,8 @@ def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, 
         if "gradient" in given:
             if parameter.kind is not float:
                 raise UsageError("takes no gradient", where, parameter.help)
-            given = _at_depth(given["gradient"], depth, where)
+            outside = given.get("outside") if name and not is_in_block(name) else None
+            given = _at_depth(given["gradient"], depth, where) if outside is None else outside
         else:
             given = next((v for pattern, v in given.items() if fnmatchcase(name, str(pattern))), None)
             if given is not None:
@@ -99,10 +102,17 @@ def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, 
             raise UsageError(f"takes one value, not {len(given)}", where, parameter.help)
         if len(given) != n:
             raise UsageError(f"has {len(given)} values for {n} ingredients", where, "give one for each, in their order")
-        return tuple(_number(parameter, v, where) for v in given)
+        return tuple(_of_one(parameter, key, v, name, depth) for v in given)
     if parameter.per_ingredient:
         return (_number(parameter, given, where),) * n
     return _plain(parameter, given, where)
+
+
+def _of_one(parameter: Parameter, key: str, given: Any, name: str, depth: float) -> float:
+    """Resolve the value of one ingredient, which may be a gradient or a map of patterns of its own."""
+    if isinstance(given, list | tuple):
+        raise UsageError("has a list within its list", f"parameter {key}", "give one value for each ingredient")
+    return _value(replace(parameter, per_ingredient=False), key, given, name, depth, 1)
 
 
 def _at_depth(points: Any, depth: float, where: str) -> float:

@@ -8,9 +8,11 @@ from typing import Any
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download
+from soupkit.checkpoint.clip_forms import in_form
+from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download, without_shared
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
+from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
 from soupkit.merging.entry import SoupEntry
@@ -18,7 +20,7 @@ from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import METHODS, MergeMethod
-from soupkit.merging.soup_directory import IngredientRecord, SoupDocument, SourceRecord, check_tokenizers
+from soupkit.merging.soup_directory import IngredientRecord, SoupDocument, SourceRecord
 from soupkit.progress import SILENT, Progress
 
 _NORMALISATION = (
@@ -26,6 +28,7 @@ _NORMALISATION = (
     "the averaged weights; recompute them on training data where accuracy matters"
 )
 _SHARDS = "the soup is written in shards, which open_clip does not open; without --max-shard-size it is one file"
+_NOT_EXACT = "{} rests on a library of linear algebra: on another machine the soup may differ in its last bits"
 _NO_CONFIG = "no open_clip architecture is known for these weights: the soup is a plain safetensors directory"
 
 
@@ -41,6 +44,7 @@ class Prepared:
     agreement: Agreement
     tensors: tuple[TensorPlan, ...]
     layout: OutputLayout
+    side_files: tuple[SideFile, ...]
     tokenizer_files: tuple[Path, ...]
     document: SoupDocument
     notes: tuple[str, ...]
@@ -55,22 +59,30 @@ def prepare(
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     allow_single: bool = False,
+    as_written: bool = False,
     progress: Progress = SILENT,
 ) -> Prepared:
-    """Open and check everything; files are closed when `opened` is. Raises as `merge` does. Writes nothing."""
+    """Open and check everything; files are closed when `opened` is. Raises as `merge` does. Writes nothing.
+
+    With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
+    """
     method, given = _method_and_parameters(soup)
     _check_counts(method, soup, allow_single=allow_single)
     refs = [*soup.ingredients, *([soup.base] if soup.base is not None else [])]
     check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
+    opens = without_shared(opens)
+    _check_target(output, opens)
+    agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
+    side_files, side_notes = side_files_of(opens[: len(soup.ingredients)], agreement)
+    tokenizer_files = next((c.tokenizer_files for c in opens if c.tokenizer_files), ())
+    if as_written:
+        opens = [in_form(checkpoint, agreement.family.name) for checkpoint in opens]
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
-    sources = (*ingredients, base) if base is not None else tuple(ingredients)
-    _check_target(output, sources)
-    agreement = agree(sources, model=soup.model, preprocess=soup.preprocess)
-    resolved = resolve(method, given, list(ingredients[0].tensors), len(ingredients))
+    resolved = _resolve(method, given, opens[0], len(ingredients))
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
-    layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.output)
+    layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.family.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
     shares = _shares(method, resolved, len(ingredients))
     document = SoupDocument(
@@ -82,26 +94,42 @@ def prepare(
         model_from=agreement.model_from,
         ingredients=tuple(IngredientRecord(r, weight=w) for r, w in zip(soup.ingredients, shares, strict=True)),
     )
-    notes = [*agreement.notes, *_relation(ingredients, base, soup), *_dtype_notes(tensors, len(ingredients), soup)]
+    notes = [
+        *agreement.notes,
+        *side_notes,
+        *_relation(ingredients, base, soup),
+        *_dtype_notes(tensors, len(ingredients), soup),
+    ]
     if any(t.name.endswith("running_mean") for t in tensors):
         notes.append(_NORMALISATION)
-    if max_shard_bytes is not None:
+    if max_shard_bytes is not None and agreement.family.name == "open_clip":
         notes.append(_SHARDS)
-    if agreement.config is None:
+    if not method.exact:
+        notes.append(_NOT_EXACT.format(method.name))
+    if agreement.config is None and agreement.family.name in ("open_clip", "plain"):
         notes.append(_NO_CONFIG)
     return Prepared(
         soup=soup,
         output=output,
         method=method,
-        sources=sources,
+        sources=tuple(opens),
         agreement=agreement,
         tensors=tuple(tensors),
         layout=layout,
-        tokenizer_files=check_tokenizers(ingredients),
+        side_files=side_files,
+        tokenizer_files=tokenizer_files,
         document=document,
         notes=tuple(notes),
         allow_nonfinite=allow_nonfinite,
     )
+
+
+def _resolve(method: MergeMethod, given: dict[str, Any], first: Checkpoint, n: int) -> dict[str, Resolved]:
+    """Resolve parameters for each tensor; of a CLIP by open_clip's name of it, whatever its own library calls it."""
+    clip_names = first.clip_names
+    names = [clip_names.get(name, name) for name in first.tensors]
+    resolved = resolve(method, given, list(dict.fromkeys(names)), n)
+    return {own: resolved[name] for own, name in zip(first.tensors, names, strict=True)}
 
 
 def _method_and_parameters(soup: SoupEntry) -> tuple[MergeMethod, dict[str, Any]]:

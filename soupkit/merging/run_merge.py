@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.clip_forms import FORMS
 from soupkit.checkpoint.fingerprint import Fingerprint
 from soupkit.errors import UsageError
 from soupkit.merging.entry import SoupEntry
@@ -35,7 +36,10 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What came of a merge. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run)."""
+    """What came of a merge. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run).
+
+    `memory_bytes` is what the workers of this process hold at most of weights, known before the start.
+    """
 
     status: str
     output: Path
@@ -45,6 +49,7 @@ class MergeResult:
     fingerprint: str | None
     bytes_read: int
     bytes_written: int
+    memory_bytes: int
     seconds: float
     timings: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -61,18 +66,20 @@ def merge(
     dtype: str | None = None,
     model: str | None = None,
     preprocess: str | Path | None = None,
+    to: str | None = None,
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     allow_single: bool = False,
     options: RunOptions | None = None,
     progress: Progress = SILENT,
 ) -> MergeResult:
-    """Merge the checkpoints that `ingredients` name into the directory `output`, which open_clip then opens.
+    """Merge the checkpoints that `ingredients` name into the directory `output`, which their own library then opens.
 
     `method` and its `parameters` are listed by `soupkit merge --help`; `weights` has one number per ingredient and
-    makes the default method "linear"; `dtype` is a torch name, None keeps the ingredients' own; `allow_single` takes
-    one ingredient as a soup of its own, as a search may find it best. Interrupted at any moment, the same call resumes;
-    `output` appears whole or not at all; the ingredients are only read.
+    makes the default method "linear"; `dtype` is a torch name, None keeps the ingredients' own; `to` is the form of a
+    CLIP's soup, "open_clip" or "transformers", None keeps the first ingredient's; `allow_single` takes one ingredient
+    as a soup of its own, as a search may find it best. Interrupted at any moment, the same call resumes; `output`
+    appears whole or not at all; the ingredients are only read.
 
     Raises UsageError for a call that cannot work, CheckpointError and ArchitectureError for ingredients that cannot be
     read or averaged, StorageError for an output that cannot be written. The arithmetic is that of the README's
@@ -89,7 +96,10 @@ def merge(
         dtype=dtype,
         model=model,
         preprocess=Path(preprocess) if preprocess is not None else None,
+        to=to,
     )
+    if to is not None and to not in FORMS:
+        raise UsageError(f"names {to!r}, to which nothing is converted", "--to", f"choose one of {', '.join(FORMS)}")
     if options.slab_bytes < 1:
         raise UsageError("asks for slabs of no byte", "--slab-size", "give at least 1 B; 32 MiB is the default")
     if options.threads is not None and options.threads < 1:
@@ -103,6 +113,7 @@ def merge(
             max_shard_bytes=max_shard_bytes,
             allow_nonfinite=allow_nonfinite,
             allow_single=allow_single,
+            as_written=True,
             progress=progress if ranks.leads else SILENT,
         )
         for note in prepared.notes if ranks.leads else ():
@@ -118,15 +129,20 @@ def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Pr
     if existing is not None:
         if ranks.leads:
             progress.note(f"{prepared.output} is there already, made of the same weights in the same way")
-        return _result("unchanged", prepared, existing, started, {})
+        return _result("unchanged", prepared, existing, execution.memory, started, {})
     if options.dry_run:
-        return _result("planned", prepared, None, started, {})
+        return _result("planned", prepared, None, execution.memory, started, {})
     prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
-    return _result("written", prepared, prints, started, timings)
+    return _result("written", prepared, prints, execution.memory, started, timings)
 
 
 def _result(
-    status: str, prepared: Prepared, prints: list[Fingerprint] | None, started: float, timings: dict[str, float]
+    status: str,
+    prepared: Prepared,
+    prints: list[Fingerprint] | None,
+    memory: int,
+    started: float,
+    timings: dict[str, float],
 ) -> MergeResult:
     """Put the result together; `prints` are the fingerprints of the ingredients, the base, and the output."""
     document = prepared.document
@@ -143,6 +159,7 @@ def _result(
         fingerprint=prints[-1].value if prints else None,
         bytes_read=sum(_bytes(s) for s in prepared.sources) if work else 0,
         bytes_written=prepared.layout.size if work else 0,
+        memory_bytes=memory,
         seconds=time.perf_counter() - started,
         timings=timings,
         notes=prepared.notes,

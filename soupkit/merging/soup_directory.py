@@ -2,7 +2,6 @@
 which says how it was made."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,10 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint
-from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
-from soupkit.errors import ArchitectureError
 from soupkit.version import __version__
 
 SOUP_NAME = "soup.json"
@@ -133,11 +129,6 @@ def read_soup_json(directory: Path) -> dict[str, Any] | None:
     return _read_object(directory / SOUP_NAME)
 
 
-def read_config(directory: Path) -> dict[str, Any] | None:
-    """Return the `open_clip_config.json` of a soup, or None where there is none that can be read."""
-    return _read_object(directory / OPEN_CLIP_CONFIG)
-
-
 def _read_object(path: Path) -> dict[str, Any] | None:
     try:
         document = json.loads(path.read_text("utf-8"))
@@ -149,27 +140,3 @@ def _read_object(path: Path) -> dict[str, Any] | None:
 def as_json(value: Any) -> Any:
     """Return `value` as it is once it was written as JSON and read again."""
     return json.loads(json.dumps(value))
-
-
-def check_tokenizers(ingredients: Sequence[Checkpoint]) -> tuple[Path, ...]:
-    """Return the tokenizer files that the soup takes along.
-
-    Raises ArchitectureError when two ingredients bring different ones: their prompts would not mean the same.
-    """
-    chosen: dict[str, Path] = {}
-    for checkpoint in ingredients:
-        for path in checkpoint.tokenizer_files:
-            first = chosen.setdefault(path.name, path)
-            if first != path and first.read_bytes() != path.read_bytes():
-                raise ArchitectureError(
-                    f"is not the same file as {first}", path, "merge only models that share their tokenizer"
-                )
-    return tuple(chosen.values())
-
-
-def write_companions(directory: Path, config: dict[str, Any] | None, tokenizer_files: Sequence[Path]) -> None:
-    """Write what stands beside the weights: the model's config and the tokenizer's files. Raises OSError."""
-    if config is not None:
-        (directory / OPEN_CLIP_CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    for path in tokenizer_files:
-        shutil.copyfile(path, directory / path.name)

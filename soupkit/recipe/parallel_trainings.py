@@ -98,6 +98,8 @@ class Trainings:
             name, event = self._events.get()
             going = self.going[name]
             if event["event"] == "advance":
+                if event["state"]:
+                    self._progress.state(f"{name.partition('.')[2]}: {event['state']}")
                 self._progress.advance(event["n"])
             elif event["event"] == "note":
                 self._progress.note(f"{name.partition('.')[2]}: {event['text']}")

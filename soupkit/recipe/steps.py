@@ -10,6 +10,7 @@ from soupkit.evaluation import EvaluationOptions, default_cache, evaluate
 from soupkit.evaluation.entry import EvaluateEntry
 from soupkit.evaluation.scores_document import SCORES, ScoresDocument
 from soupkit.merging import RunOptions, merge
+from soupkit.merging.decay import expanded
 from soupkit.merging.entry import SoupEntry
 from soupkit.progress import Progress
 from soupkit.publishing.entry import PushEntry, ReportEntry
@@ -122,15 +123,17 @@ class MergeStep(Step[SoupEntry]):
 
     def inputs(self, entry: SoupEntry, stamps: Stamps) -> Iterator[Stamp]:
         """Yield ingredients, base, and the configs of bare weights."""
-        yield from stamps.weights([*entry.ingredients, entry.base])
+        yield from stamps.weights([*entry.ingredients, entry.base, entry.run])
         yield from stamps.configs([entry.model, entry.preprocess])
 
     def make(self, entry: SoupEntry, output: Path | None, making: Making) -> None:
         """Merge."""
         assert output is not None
+        entry = expanded(entry)
         merge(
             entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
             parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
+            to=entry.to,
             options=RunOptions(fresh=making.resources.fresh), progress=making.progress,
         )  # fmt: skip
 

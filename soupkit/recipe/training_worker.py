@@ -23,7 +23,7 @@ class _Told:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lock = stream, threading.Lock()
-        self._unit, self._counted, self._last = "", 0, 0.0
+        self._unit, self._counted, self._last, self._state = "", 0, 0.0, ""
 
     def tell(self, event: str, **fields: Any) -> None:
         with self._lock, contextlib.suppress(OSError):
@@ -42,7 +42,10 @@ class _Told:
 
     def _count(self) -> None:
         n, self._counted, self._last = self._counted, 0, time.monotonic()
-        self.tell("advance", n=n)
+        self.tell("advance", n=n, state=self._state)
+
+    def state(self, text: str) -> None:
+        self._state = text
 
     def note(self, text: str) -> None:
         self.tell("note", text=text)

@@ -6,13 +6,13 @@ writes for the same ingredients in the same order. A soup with shares of its own
 of its ingredients once.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.device import available_memory
 from soupkit.errors import ArchitectureError, StorageError
 from soupkit.merging.arithmetic import Arithmetic
 from soupkit.merging.live_model import fill_by, flattened, put
@@ -163,15 +163,3 @@ class RunningSum:
 
 def _bits(x: Tensor) -> Tensor:
     return x.view(torch.uint8)
-
-
-def available_memory() -> int | None:
-    """Return how many bytes of host memory are free, None where the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:  # noqa: PTH123 - not a file
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

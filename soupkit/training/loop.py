@@ -27,7 +27,6 @@ from soupkit.training.state import TrainState
 from soupkit.training.step import contrastive_step
 from soupkit.training.weights import write_model
 
-_LOG_SECONDS = 5.0  # between lines of progress that say the loss
 _CHECKPOINT_STEPS = 1000
 
 
@@ -111,8 +110,7 @@ class Loop:
         if self.curves is not None and _crossed(before, samples, entry.log_every or entry.batch_size):
             values = {**values, "samples_per_s": round(clock.rate(samples), 2)}
             self.curves.write(samples, {k: v if math.isfinite(v) else None for k, v in values.items()})
-        if clock.speaks():
-            self.context.progress.note(f"{samples:,} samples: loss {values['loss']:.4f}, lr {values['lr']:.3g}")
+        self.context.progress.state(f"loss {values['loss']:.4f}, lr {values['lr']:.3g}")
 
     def _write_snapshots(self, before: int, samples: int, state: TrainState) -> None:
         """Write the snapshots that are due after a step from `before` to `samples` samples."""
@@ -127,10 +125,10 @@ class Loop:
 
 
 class _Clock:
-    """The rate of samples since it was last asked, and when it is time to speak again. Held, it stands still."""
+    """The rate of samples since it was last asked. Held, it stands still."""
 
     def __init__(self, samples: int) -> None:
-        self._since, self._samples, self._spoken = time.monotonic(), samples, time.monotonic()
+        self._since, self._samples = time.monotonic(), samples
         self._held = 0.0
 
     def rate(self, samples: int) -> float:
@@ -138,13 +136,6 @@ class _Clock:
         rate = (samples - self._samples) / max(now - self._since, 1e-9)
         self._since, self._samples = now, samples
         return rate
-
-    def speaks(self) -> bool:
-        now = time.monotonic()
-        if now - self._spoken < _LOG_SECONDS:
-            return False
-        self._spoken = now
-        return True
 
     def __enter__(self) -> None:
         self._held = time.monotonic()

@@ -1,11 +1,15 @@
 """Side by side with mergekit's own functions on the same weights, where mergekit is installed."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from soupkit.checkpoint import open_checkpoint
+from soupkit.merging import merge, read_mergekit
 from soupkit.merging.registry import METHODS
 from tests.merging.references import Case, added
 from tests.merging.test_methods import merged, states
@@ -71,6 +75,8 @@ def test_a_deterministic_method_gives_what_mergekit_gives(
     method, ours, their_words, n, with_base = pair
     *ingredients, base = states(n, 12, 0.3, dtype)
     chosen = [k for k in SHAPES if not (k == "logit_scale" and ours.get("density", 1) != 1)]
+    if "over" in ours and dtype == torch.float32:
+        chosen.remove("visual.conv1.weight")  # vectors of two elements that are nearly straight
     ingredients = [{k: x[k] for k in chosen} for x in ingredients]
     base = {k: base[k] for k in chosen}
     got = merged(Case(method, added, ours, base=with_base), ingredients, base)
@@ -90,3 +96,80 @@ def test_slerp_gives_what_mergekit_gives_from_its_base_to_the_other() -> None:
 
 def test_all_methods_of_mergekit_are_here_but_those_that_stack_layers() -> None:
     assert {m.spec.name for m in mergekit.registered_methods()} - set(METHODS) == {"passthrough"}
+
+
+FILES = {
+    "ties": """\
+merge_method: ties
+base_model: base
+models:
+  - {model: a, parameters: {weight: [0.2, 1], density: 0.5}}
+  - {model: b, parameters: {weight: [{filter: mlp, value: 0.3}, {value: 0.7}]}}
+parameters: {density: 0.8}
+""",
+    "slerp": """\
+merge_method: slerp
+base_model: a
+models: [{model: a}, {model: b}]
+parameters:
+  t: [{filter: attn, value: [0, 0.5, 1]}, {value: 0.4}]
+""",
+    "linear": """\
+merge_method: linear
+models:
+  - {model: a, parameters: {weight: [1, 0]}}
+  - {model: b, parameters: {weight: 2}}
+  - {model: base, parameters: {weight: 1e-1}}
+""",
+    "model_stock": """\
+merge_method: model_stock
+base_model: base
+models: [{model: a}, {model: b}]
+dtype: float32
+""",
+    "task_arithmetic": """\
+merge_method: task_arithmetic
+base_model: base
+models: [{model: base}, {model: a}, {model: b}]
+parameters: {weight: [0.1, 0.9], lambda: 1.0}
+""",
+}
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny CLIPs of transformers in the working directory: `base`, `a` and `b`."""
+    from transformers import CLIPConfig, CLIPModel
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(CLIPModel, "get_input_embeddings", lambda _: None)  # mergekit asks for them; CLIP has none
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**tower, "vocab_size": 99, "max_position_embeddings": 8, "eos_token_id": 98},
+        vision_config={**tower, "image_size": 16, "patch_size": 8},
+        projection_dim=12,
+    )
+    torch.manual_seed(0)
+    model = CLIPModel(config)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    for ref, distance in (("base", 0.0), ("a", 0.1), ("b", 0.1)):
+        far = {k: v + distance * torch.randn(v.shape) if v.is_floating_point() else v for k, v in start.items()}
+        model.load_state_dict(far)
+        model.save_pretrained(ref)
+
+
+@pytest.mark.usefixtures("clips")
+@pytest.mark.parametrize("name", FILES)
+def test_a_whole_file_gives_what_mergekit_writes(name: str) -> None:
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import MergeOptions, run_merge
+
+    Path("merge.yml").write_text(FILES[name])
+    config = MergeConfiguration.model_validate(yaml.safe_load(FILES[name]))
+    run_merge(config, "theirs", MergeOptions(copy_tokenizer=False, write_model_card=False))
+    soup = read_mergekit(Path("merge.yml"))
+    merge(soup.ingredients, "ours", method=soup.method, base=soup.base, parameters=soup.parameters, dtype=soup.dtype)
+    with open_checkpoint("theirs") as theirs, open_checkpoint("ours") as ours:
+        for tensor in ours:
+            if ours[tensor].is_floating_point():
+                torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6, msg=tensor)

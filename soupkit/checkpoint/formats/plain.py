@@ -4,6 +4,7 @@ from soupkit.checkpoint.formats.folder import Folder
 from soupkit.checkpoint.formats.repairs import repaired
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.checkpoint.formats.transformers_clip import under_open_clip_names
+from soupkit.checkpoint.formats.weight_files import MODEL_OUTPUT
 
 
 def describe(folder: Folder, tensors: Tensors) -> Description:
@@ -19,4 +20,5 @@ PLAIN = Family(
     recognises=lambda folder: True,
     describe=describe,
     companions=(),
+    output=MODEL_OUTPUT,
 )

@@ -6,7 +6,7 @@ soup of that family are called. Rows from elsewhere are asked before soupkit's o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,22 @@ class FileFormat(Format):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a folder says of its weights: the tensors under open_clip's names where they are a CLIP, open_clip's config
-    of the model and the file that it was taken from, the names of the files that travel with the weights, and what a
-    person should know."""
+    """What a folder says of its weights: the tensors, open_clip's config of the model and the file that it was taken
+    from, the names of the files that travel with the weights, what a person should know, and the family's own name of
+    the model.
+
+    `clip` is the same of a CLIP that another library wrote, in open_clip's form; `clip_names` gives, for each tensor's
+    own name, the one of the tensor there that it is, or is a part of.
+    """
 
     tensors: Tensors
     config: dict[str, Any] | None = None
     config_name: str | None = None
     side_files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    model: str | None = None
+    clip: "Description | None" = None
+    clip_names: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +79,12 @@ class Family(Format):
     the weights may have, in the order in which they are looked for; where none is there, the one file of weights is
     taken. `describe(folder, tensors)` returns what the weights are and which files travel with them; `companions` are
     patterns of the names of all files that it may look at. `part(path, part)` returns where in the folder lies what a
-    reference calls PATH@PART, and raises CheckpointError where there is none. `refuse(folder)` returns the error that
-    says why the folder cannot be read. `output` says what the files of a soup are called.
+    reference calls PATH@PART, and raises CheckpointError where there is none. `component(path, name)` does the
+    same for PATH:NAME. `refuse(folder)` returns the error that
+    says why the folder cannot be read. `output` says what the files of a soup are called. `indifferent` are patterns of
+    side files that do not change what the model computes: where ingredients differ in them, the first one's is taken.
+    `configs` are the names of JSON files that say what the model is, which ingredients must agree in:
+    `config_differences(a, b)` returns the keys in which two of them differ in effect, with both values.
     """
 
     recognises: Callable[[Folder], bool]
@@ -81,8 +92,12 @@ class Family(Format):
     companions: tuple[str, ...]
     weights: tuple[str, ...] = WEIGHT_NAMES
     part: Callable[[Path, str], Path] | None = None
+    component: Callable[[Path, str], Path] | None = None
     refuse: Callable[[Folder], CheckpointError] | None = None
     output: OutputFiles = OPEN_CLIP_OUTPUT
+    indifferent: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
+    config_differences: Callable[[dict[str, Any], dict[str, Any]], dict[str, tuple[Any, Any]]] | None = None
 
 
 FORMATS: Table[Format] = Table(

@@ -1,4 +1,4 @@
-"""CLIP as transformers stores it: its tensors under open_clip's names, and its config as open_clip's.
+"""CLIP's tensors as transformers has them and as open_clip has them, by one table in both directions.
 
 transformers keeps query, key and value apart and projections as Linear layers; open_clip joins the first and stores
 the second transposed. Nothing is copied: a joined tensor is three extents, a transposed one has strides.
@@ -6,10 +6,9 @@ the second transposed. Nothing is copied: a joined tensor is three extents, a tr
 
 import re
 from collections.abc import Mapping
-from math import prod
-from typing import Any
 
 from soupkit.checkpoint.formats.table import Tensors
+from soupkit.checkpoint.formats.tensor_views import joined, rows_of, transposed
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 
@@ -38,13 +37,22 @@ _BLOCK_PARTS = {
 _BLOCK = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _TOWERS = {"text": "transformer.resblocks", "vision": "visual.transformer.resblocks"}
 _TRANSPOSED = ("text_projection.weight", "visual_projection.weight")
+_OWN_NAMES = {theirs: own for own, theirs in _NAMES.items()}
+_OWN_NORMS = {theirs: own for own, theirs in _NORMS.items()}
+_OWN_PARTS = {theirs: own for own, theirs in _BLOCK_PARTS.items()}
+_OWN_TOWERS = {"": "text_model.encoder.layers", "visual.": "vision_model.encoder.layers"}
+_RESBLOCK = re.compile(r"(|visual\.)transformer\.resblocks\.(\d+)\.(.+)\.(\w+)")
+_PARTS_OF_IN_PROJ = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_PART_OF_IN_PROJ = re.compile(r"\.self_attn\.([qkv])_proj\.")
 _IGNORED = (".position_ids",)
-_INEXPRESSIBLE = "open_clip cannot build this model; choose ingredients that are CLIPs as OpenAI's"
 
 
 def is_transformers_clip(tensors: Mapping[str, TensorSpec]) -> bool:
     """Whether the names are those of transformers' CLIPModel."""
     return "vision_model.embeddings.class_embedding" in tensors and "text_projection.weight" in tensors
+
+
+CONVERTED = "names converted from transformers' CLIPModel to open_clip's"
 
 
 def under_open_clip_names(tensors: Tensors, where: object) -> tuple[Tensors, tuple[str, ...]]:
@@ -54,112 +62,78 @@ def under_open_clip_names(tensors: Tensors, where: object) -> tuple[Tensors, tup
     """
     if not is_transformers_clip(tensors):
         return tensors, ()
-    return convert_tensors(tensors, where), ("names converted from transformers' CLIPModel to open_clip's",)
+    return convert_tensors(tensors, where), (CONVERTED,)
+
+
+def open_clip_name(name: str) -> str | None:
+    """Return open_clip's name of the tensor that one of CLIPModel's is, or is a part of; None for one that is no
+    weight, or not CLIPModel's."""
+    block = _BLOCK.fullmatch(name)
+    stem, _, kind = name.rpartition(".")
+    if name in _NAMES:
+        return _NAMES[name]
+    if stem in _NORMS:
+        return f"{_NORMS[stem]}.{kind}"
+    if block is None:
+        return None
+    resblock = f"{_TOWERS[block[1]]}.{block[2]}"
+    if block[3] in _BLOCK_PARTS:
+        return f"{resblock}.{_BLOCK_PARTS[block[3]]}.{kind}"
+    return f"{resblock}.attn.in_proj_{kind}" if block[3] in _PARTS_OF_IN_PROJ else None
 
 
 def convert_tensors(tensors: Mapping[str, TensorSpec], where: object) -> Tensors:
     """Return `tensors` under open_clip's names. Raises CheckpointError for a tensor that CLIPModel does not have."""
     converted: Tensors = {}
-    joined: dict[str, Tensors] = {}
+    in_projections: dict[str, Tensors] = {}
     for name, spec in tensors.items():
         if name.endswith(_IGNORED):
             continue
-        block = _BLOCK.fullmatch(name)
-        stem, _, kind = name.rpartition(".")
-        if name in _NAMES:
-            converted[_NAMES[name]] = _transposed(spec, where, name) if name in _TRANSPOSED else spec
-        elif stem in _NORMS:
-            converted[f"{_NORMS[stem]}.{kind}"] = spec
-        elif block and block[3] in _BLOCK_PARTS:
-            converted[f"{_TOWERS[block[1]]}.{block[2]}.{_BLOCK_PARTS[block[3]]}.{kind}"] = spec
-        elif block and block[3] in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
-            target = f"{_TOWERS[block[1]]}.{block[2]}.attn.in_proj_{kind}"
-            joined.setdefault(target, {})[block[3][10]] = spec
-        else:
+        target = open_clip_name(name)
+        if target is None:
             raise CheckpointError(
                 "is not a tensor of transformers' CLIPModel", f"{where}, tensor {name!r}", "save the CLIPModel alone"
             )
-    for target, parts in joined.items():
-        converted[target] = _join(parts, where, target)
+        if part := _PART_OF_IN_PROJ.search(name):
+            in_projections.setdefault(target, {})[part[1]] = spec
+        else:
+            converted[target] = transposed(spec, f"{where}, tensor {name!r}") if name in _TRANSPOSED else spec
+    for target, parts in in_projections.items():
+        if missing := [part for part in "qkv" if part not in parts]:
+            raise CheckpointError(
+                f"lacks the {missing[0]}_proj of its query, key and value", f"{where}, for {target!r}",
+                "save the CLIPModel as transformers does, with save_pretrained",
+            )  # fmt: skip
+        converted[target] = joined([parts[part] for part in "qkv"], f"{where}, for {target!r}")
     return converted
 
 
-def _transposed(spec: TensorSpec, where: object, name: str) -> TensorSpec:
-    if len(spec.shape) != 2 or spec.strides is not None:
-        raise CheckpointError("is not stored as a plain matrix", f"{where}, tensor {name!r}", "save it contiguous")
-    rows, columns = spec.shape
-    return TensorSpec(spec.dtype, (columns, rows), spec.extents, (1, columns))
+def to_transformers(tensors: Mapping[str, TensorSpec], where: object) -> Tensors:
+    """Return the tensors of an open_clip CLIP under transformers' names, the inverse of `convert_tensors`.
 
-
-def _join(parts: Tensors, where: object, target: str) -> TensorSpec:
-    """Put query, key and value after one another."""
-    if set(parts) != set("qkv") or len({(p.dtype, p.shape) for p in parts.values()}) != 1:
-        raise CheckpointError(
-            "lacks one of query, key and value, or they differ in shape", f"{where}, for {target!r}",
-            "save the CLIPModel as transformers does, with save_pretrained",
-        )  # fmt: skip
-    if any(p.strides is not None for p in parts.values()):
-        raise CheckpointError("is not stored contiguous", f"{where}, for {target!r}", "save it contiguous")
-    rows, *rest = parts["q"].shape
-    extents = tuple(extent for key in "qkv" for extent in parts[key].extents)
-    assert prod((3 * rows, *rest)) == 3 * parts["q"].numel
-    return TensorSpec(parts["q"].dtype, (3 * rows, *rest), extents)
-
-
-def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, where: str) -> dict[str, Any]:
-    """Return open_clip's config of a transformers CLIP `config.json` and `preprocessor_config.json`.
-
-    Values that open_clip takes for granted are left out, so that a config can be recognised as one of its own. Raises
-    CheckpointError for what open_clip's CLIP cannot express.
+    Raises CheckpointError for a tensor that CLIPModel does not have.
     """
-    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
-    activations = {text.get("hidden_act", "quick_gelu"), vision.get("hidden_act", "quick_gelu")}
-    if len(activations) != 1 or not activations <= {"quick_gelu", "gelu"}:
-        raise CheckpointError(
-            f"has activations that open_clip's CLIP lacks: {', '.join(sorted(activations))}", where, _INEXPRESSIBLE
-        )
-    if {text.get("layer_norm_eps", 1e-5), vision.get("layer_norm_eps", 1e-5)} != {1e-5}:
-        raise CheckpointError("has a layer_norm_eps other than open_clip's 1e-5", where, _INEXPRESSIBLE)
-    width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
-    vision_cfg = {
-        "image_size": vision.get("image_size", 224),
-        "layers": vision.get("num_hidden_layers", 12),
-        "width": width,
-        **({"head_width": width // heads} if width // heads != 64 else {}),
-        **_mlp_ratio(vision.get("intermediate_size", 3072), width),
-        "patch_size": vision.get("patch_size", 32),
-    }
-    text_width = text.get("hidden_size", 512)
-    text_cfg = {
-        "context_length": text.get("max_position_embeddings", 77),
-        "vocab_size": text.get("vocab_size", 49408),
-        "width": text_width,
-        "heads": text.get("num_attention_heads", 8),
-        "layers": text.get("num_hidden_layers", 12),
-        **_mlp_ratio(text.get("intermediate_size", 2048), text_width),
-    }
-    model_cfg = {
-        "embed_dim": config.get("projection_dim", 512),
-        **({"quick_gelu": True} if activations == {"quick_gelu"} else {}),
-        "vision_cfg": vision_cfg,
-        "text_cfg": text_cfg,
-    }
-    return {"model_cfg": model_cfg, "preprocess_cfg": _preprocess(preprocessor or {}, vision_cfg["image_size"])}
-
-
-def _mlp_ratio(hidden: int, width: int) -> dict[str, float]:
-    return {} if hidden == 4 * width else {"mlp_ratio": hidden / width}
-
-
-def _preprocess(preprocessor: dict[str, Any], image_size: int) -> dict[str, Any]:
-    crop = preprocessor.get("crop_size", image_size)
-    size = crop.get("height", image_size) if isinstance(crop, dict) else crop
-    return {
-        "size": size,
-        "mode": "RGB",
-        "mean": preprocessor.get("image_mean", [0.48145466, 0.4578275, 0.40821073]),
-        "std": preprocessor.get("image_std", [0.26862954, 0.26130258, 0.27577711]),
-        "interpolation": {2: "bilinear", 3: "bicubic"}.get(preprocessor.get("resample", 3), "bicubic"),
-        "resize_mode": "shortest",
-        "fill_color": 0,
-    }
+    converted: Tensors = {}
+    for name, spec in tensors.items():
+        stem, _, kind = name.rpartition(".")
+        block = _RESBLOCK.fullmatch(name)
+        if name in _OWN_NAMES:
+            own = _OWN_NAMES[name]
+            converted[own] = transposed(spec, f"{where}, tensor {name!r}") if own in _TRANSPOSED else spec
+        elif stem in _OWN_NORMS:
+            converted[f"{_OWN_NORMS[stem]}.{kind}"] = spec
+        elif block and block[3] in _OWN_PARTS:
+            converted[f"{_OWN_TOWERS[block[1]]}.{block[2]}.{_OWN_PARTS[block[3]]}.{block[4]}"] = spec
+        elif block and block[3] == "attn" and block[4].startswith("in_proj_"):
+            layer = f"{_OWN_TOWERS[block[1]]}.{block[2]}"
+            third = spec.shape[0] // 3
+            for i, part in enumerate(_PARTS_OF_IN_PROJ):
+                rows = rows_of(spec, i * third, (i + 1) * third, f"{where}, tensor {name!r}")
+                converted[f"{layer}.{part}.{block[4].removeprefix('in_proj_')}"] = rows
+        else:
+            raise CheckpointError(
+                "is not a tensor of a CLIP that transformers builds",
+                f"{where}, tensor {name!r}",
+                "keep it in open_clip's form: --to open_clip",
+            )
+    return converted

@@ -22,7 +22,9 @@ _Weight = Annotated[Sequence[float], Bounds(-1e6, 1e6), "of each task vector"]
 _Normalize = Annotated[bool, "divide by the weights of what is added"]
 _Scale = Annotated[float, Bounds(-10, 10), "how much of the result is added"]
 _Seed = Annotated[int, Bounds(0, 2**63 - 1), "of what is dropped"]
-_Epsilon = Annotated[float, Bounds(0, 0.5), "how far from the density the probabilities reach, by the entry's rank"]
+_Epsilon = Annotated[
+    Sequence[float], Bounds(0, 0.5), "how far from the density the probabilities reach, by the entry's rank"
+]
 
 _SMALL = 1e-7  # an L1 norm below this is none
 _Pruned = Callable[["Tensor", int], "Tensor"]
@@ -87,8 +89,7 @@ def _dare(
 
 
 def _check_epsilon(parameters: Mapping[str, Any]) -> None:
-    epsilon = parameters["epsilon"]
-    for density in parameters["density"]:
+    for density, epsilon in zip(parameters["density"], parameters["epsilon"], strict=True):
         if density < 1 and not (density - epsilon > 0 and density + epsilon < 1):
             raise UsageError(
                 f"reaches from {density - epsilon:g} to {density + epsilon:g}, which are no probabilities",
@@ -106,7 +107,7 @@ def della(
     base: "Tensor",
     *,
     density: _Density = each(0.5),
-    epsilon: _Epsilon = 0.15,
+    epsilon: _Epsilon = each(0.15),
     rescale: _Rescale = "probability",
     weight: _Weight = each(1.0),
     normalize: _Normalize = True,
@@ -126,7 +127,7 @@ def della_linear(
     base: "Tensor",
     *,
     density: _Density = each(0.5),
-    epsilon: _Epsilon = 0.15,
+    epsilon: _Epsilon = each(0.15),
     rescale: _Rescale = "probability",
     weight: _Weight = each(1.0),
     normalize: _Normalize = False,
@@ -142,7 +143,7 @@ def _della(
     ingredients: "Sequence[Tensor]",
     base: "Tensor",
     density: Sequence[float],
-    epsilon: float,
+    epsilon: Sequence[float],
     rescale: str,
     weight: Sequence[float],
     normalize: bool,
@@ -161,7 +162,7 @@ def _della(
         # Equal magnitudes keep their order: the same ranks on every device. (rows, row)
         ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1).double()
         ranks = ranks / (row - 1) if row > 1 else ranks + 0.5
-        probability = ranks.mul_(2 * epsilon).add_(density[i] - epsilon).view(-1)
+        probability = ranks.mul_(2 * epsilon[i]).add_(density[i] - epsilon[i]).view(-1)
         least = probability.mul(2.0**31).to(ops.integer)
         drawn = ops.random_bits(seed, i).to(ops.integer)
         ops.release()

@@ -19,10 +19,12 @@ def task_arithmetic(
     base: "Tensor",
     *,
     scale: Annotated[Sequence[float], Bounds(-10, 10), "how much of each task vector is added"] = each(0.4),
+    normalize: Annotated[bool, "divide the scales by their sum"] = False,
 ) -> "Tensor":
     """base + sum of scale (ingredient - base)."""
-    total = ops.copy(base)
-    for ingredient, s in zip(ingredients, scale, strict=True):
+    total, whole = ops.copy(base), sum(scale)
+    scales = [s / whole for s in scale] if normalize and abs(whole) >= 1e-8 else scale
+    for ingredient, s in zip(ingredients, scales, strict=True):
         total.add_(ops.difference(ingredient, base).mul_(s))
         ops.release()
     return total

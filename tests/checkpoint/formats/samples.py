@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -51,19 +52,19 @@ def run(directory: Path, state: State) -> Path:
     return path
 
 
-def transformers(directory: Path, state: State) -> Path:
-    path = directory / "transformers"
-    path.mkdir()
-    save_file(state, path / "model.safetensors", {"format": "pt"})
-    (path / "config.json").write_text(json.dumps({"model_type": "vit", "architectures": ["ViTModel"]}))
-    return path
-
-
 def deepspeed(directory: Path, state: State) -> Path:
     path = directory / "global_step10"
     path.mkdir()
     torch.save({"module": state}, path / "mp_rank_00_model_states.pt")
     torch.save({"optimizer_state_dict": {}}, path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    return path
+
+
+def peft(directory: Path, state: State) -> Path:
+    path = directory / "adapter"
+    path.mkdir()
+    save_file({"base_model.model.proj.lora_A.weight": torch.zeros(2, 3)}, path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base"}))
     return path
 
 
@@ -73,6 +74,34 @@ def fsdp_local(directory: Path, state: State) -> Path:
     for rank in range(2):
         torch.save({"_flat_param": torch.zeros(3)}, path / f"pytorch_model_fsdp_0_rank{rank}.bin")
     return path
+
+
+def configured(path: Path, state: State, config: dict[str, Any], weights: str = "model.safetensors") -> Path:
+    """Write weights and `config.json`."""
+    path.mkdir(parents=True)
+    save_file(state, path / weights, {"format": "pt"})
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def transformers(directory: Path, state: State) -> Path:
+    return configured(directory / "transformers", state, {"model_type": "vit", "architectures": ["ViTModel"]})
+
+
+def timm(directory: Path, state: State) -> Path:
+    return configured(directory / "timm", state, {"architecture": "vit_tiny", "pretrained_cfg": {"mean": [0.5]}})
+
+
+def diffusers(directory: Path, state: State) -> Path:
+    config = {"_class_name": "UNet2DModel", "sample_size": 8}
+    return configured(directory / "unet", state, config, "diffusion_pytorch_model.safetensors")
+
+
+def diffusers_pipeline(directory: Path, state: State) -> Path:
+    diffusers(directory / "pipeline", state)
+    index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "safety": [None, None]}
+    (directory / "pipeline" / "model_index.json").write_text(json.dumps(index))
+    return directory / "pipeline"
 
 
 def plain(directory: Path, state: State) -> Path:
@@ -96,6 +125,10 @@ SAMPLES: dict[str, Callable[[Path, State], Path]] = {
     "run": run,
     "deepspeed": deepspeed,
     "fsdp_local": fsdp_local,
+    "peft": peft,
     "transformers": transformers,
+    "timm": timm,
+    "diffusers": diffusers,
+    "diffusers_pipeline": diffusers_pipeline,
     "plain": plain,
 }
