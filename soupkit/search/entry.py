@@ -22,6 +22,7 @@ class CommonEntry(Entry):
     ingredients: list[str]
     search: str = "greedy"
     task: list[str] = Field(default_factory=list)
+    base: str | None = None
     score: str | None = None
     minimize: bool = False
     score_file: list[str] = Field(default_factory=list)
