@@ -64,7 +64,7 @@ def evaluate(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.manner import manner
-    from soupkit.cli.output import check_file, first_rank, plain_console, print_json, say, write_json
+    from soupkit.cli.output import check_file, finished, first_rank, plain_console, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
@@ -101,3 +101,5 @@ def evaluate(
         print_json("evaluate", document)
     else:
         show_scores(result, plain_console(), every_pair=manner().verbose)
+        if output is not None:
+            finished("scores", output, "soupkit", "report", output, "-o", output.with_suffix(".html"))

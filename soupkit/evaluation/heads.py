@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model
 from soupkit.evaluation.text_files import read_lines
+from soupkit.scratch import ScratchDirectory
 
 HEAD = "classification_head.weight"  # what model-soups calls it
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
@@ -206,7 +206,7 @@ def _built_by_timm(config: Config) -> nn.Module:
 def _built_by_transformers(config: Config) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageClassification
 
-    with TemporaryDirectory(prefix="soupkit-") as directory:
+    with ScratchDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(config["build"]))
         described = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     return AutoModelForImageClassification.from_config(described, trust_remote_code=False)
@@ -248,8 +248,8 @@ class _ModelSoups(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [n, outputs] of `images`."""
-        features = self.model.encode_image(images)  # type: ignore[operator]
-        return self.classification_head(normalize(features, dim=-1))
+        encode: Any = self.model.encode_image
+        return self.classification_head(normalize(encode(images), dim=-1))
 
 
 def fill_head(model: nn.Module, config: Config, checkpoint: Checkpoint) -> None:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from soupkit.evaluation.task import Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+from soupkit.scratch import ScratchDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def evaluate(
         opened = ranks.together(_opened, tasks, data_root, calibration)
         notes = [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
-            directory = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            directory = stack.enter_context(ScratchDirectory())
             options = replace(options, cache=Path(directory), scores=False)
         said = HeadOptions(model, builder, preprocess, label_map)
         candidates: list[Candidate] = []
@@ -161,6 +161,10 @@ def _score_all(
     settings = ScoreSettings.of(options, choose_device(options.device, ranks.local))
     began = time.perf_counter()
     contents = [ranks.together(content_of, task, options, progress) for task in tasks]
+
+    def keep_images(t: int, images: Images) -> None:
+        cache.put_images(contents[t], settings, images)
+
     keys: dict[Cell, str] = {}
     for t, (task, content) in enumerate(zip(tasks, contents, strict=True)):
         results.images[t] = cache.images(content, settings)
@@ -179,11 +183,8 @@ def _score_all(
         wanted = sorted({t for c, t in missing if c in members})
         Group(
             {c: candidates[c] for c in members}, {t: tasks[t] for t in wanted}, missing, keys,
-            cache, options, ranks, progress,
+            cache, keep_images, options, ranks, progress,
         ).score(results)  # fmt: skip
-    if ranks.leads:
-        for t in {t for _, t in missing}:
-            cache.put_images(contents[t], settings, results.images[t])
     return results
 
 

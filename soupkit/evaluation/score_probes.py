@@ -56,7 +56,17 @@ class Probing:
 
     def score(self, candidates: Sequence[Candidate]) -> tuple[Results, list[str]]:
         """Return the scores of all candidates' probes, and what a person should know about them."""
-        results, notes, cache, keys = Results(), [], ScoreCache.of(self.options), self._keys(candidates)
+        results, notes, cache = Results(), [], ScoreCache.of(self.options)
+        settings = ScoreSettings.of(self.options, choose_device(self.options.device, self.ranks.local))
+        contents = [
+            tuple(
+                self.ranks.together(content_of, task, self.options, self.progress)
+                for task in (probed.train, probed.task)
+            )
+            for probed in self.tasks
+        ]
+        keys = self._keys(candidates, contents, settings)
+        results.images = {t: cache.images(test, settings) for t, (_, test) in enumerate(contents)}
         for (c, t), key in keys.items():
             cached = self.ranks.lead(cache.get, key, candidates[c].ref, self.tasks[t].task)
             if cached is not None and cached.hits is not None:
@@ -64,7 +74,10 @@ class Probing:
         missing = frozenset(keys) - frozenset(results.scores)
         for members in by_architecture(candidates, sorted({c for c, _ in missing})):
             group = {c: candidates[c] for c in members}
-            for (c, t), (hits, said) in self._fitted(group, missing, results).items():
+            fitted = self._fitted(group, missing, results)
+            for t in {t for _, t in fitted} if self.ranks.leads else ():  # before any score that counts them
+                cache.put_images(contents[t][1], settings, results.images[t])
+            for (c, t), (hits, said) in fitted.items():
                 candidate, task = candidates[c], self.tasks[t].task
                 results.scores[c, t] = score_of(hits, task, candidate.ref, candidate.fingerprint.value)
                 results.hits[c, t] = hits.top1
@@ -73,14 +86,11 @@ class Probing:
                     cache.put(keys[c, t], results.scores[c, t], hits)
         return results, notes
 
-    def _keys(self, candidates: Sequence[Candidate]) -> dict[Cell, str]:
-        settings = ScoreSettings.of(self.options, choose_device(self.options.device, self.ranks.local))
+    def _keys(
+        self, candidates: Sequence[Candidate], contents: Sequence[tuple[str, ...]], settings: ScoreSettings
+    ) -> dict[Cell, str]:
         keys: dict[Cell, str] = {}
-        for t, probed in enumerate(self.tasks):
-            both = [
-                self.ranks.together(content_of, task, self.options, self.progress)
-                for task in (probed.train, probed.task)
-            ]
+        for t, (probed, both) in enumerate(zip(self.tasks, contents, strict=True)):
             content = json.dumps(["probe", _VERSION, self.probe.shots, self.probe.seed, *both])
             for c, candidate in enumerate(candidates):
                 image = candidate.fingerprint.image
