@@ -16,6 +16,7 @@ from threading import RLock
 from typing import Any, Generic, Protocol, TypeVar
 
 from soupkit.errors import SoupkitError, UsageError
+from soupkit.text import visible
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(@\d+)?")  # `@5` as in recall@5
 _OURS = "soupkit"
@@ -171,6 +172,7 @@ class Table(Mapping[str, R], Generic[R]):
             self._rows = before
             self._packages = {name: self._packages[name] for name in before}
             said = error.sentence if isinstance(error, SoupkitError) else f"{type(error).__name__}: {error}"
+            said = visible(" ".join(said.split()))  # one line, whatever the stranger wrote
             self._broken.append(BrokenPlugin(_package(entry), entry.name, said))
             warnings.warn(str(self._broken[-1]), PluginWarning, stacklevel=2)
 

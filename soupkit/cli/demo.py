@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from soupkit.cli.options import AsJson, NoCache
 from soupkit.cli.scoring import cache_directory
 
 if TYPE_CHECKING:
+    from soupkit.evaluation import Score
     from soupkit.recipe.run import RunResult
 
 RECIPE = Path(__file__).parents[1] / "data" / "digits.yaml"
@@ -59,38 +60,40 @@ def demo(
     if dry_run:
         show(result, as_json)
         return
-    scores = {Path(score.ref).name: asdict(score) for score in read_scores_document(output / SCORES).scores}
+    scores = {Path(score.ref).name: score for score in read_scores_document(output / SCORES).scores}
     search = read_search(output / "soup" / "greedy")
     assert search is not None  # the recipe has just written it
     if as_json:
-        print_json("demo", {**result.document(), "scores": list(scores.values()), "selected": search.selected})
+        print_json(
+            "demo", {**result.document(), "scores": [asdict(s) for s in scores.values()], "selected": search.selected}
+        )
     else:
         _show(scores, search.selected, result)
 
 
-def _show(scores: dict[str, Any], selected: tuple[str, ...], result: "RunResult") -> None:
+def _show(scores: "dict[str, Score]", selected: tuple[str, ...], result: "RunResult") -> None:
     """Say what each model scores, what the search gained, and where everything is."""
     from rich.table import Table
 
-    from soupkit.cli.output import plain_console
+    from soupkit.cli.output import finished, plain_console
 
     console = plain_console()
-    best = max(s["value"] for s in scores.values())
-    n = next(iter(scores.values()))["n"]
+    best = max(s.value for s in scores.values())
+    n = next(iter(scores.values())).n
     table = Table(
         "model", "zero-shot accuracy", "95 % interval", title=f"{n} held-out handwritten digits",
         title_justify="left", box=None, pad_edge=False,
     )  # fmt: skip
     names = {"uniform": "uniform soup", "greedy": "greedy soup"}
     for name, score in scores.items():
-        value, low, high = (f"{100 * score[k]:.1f}" for k in ("value", "low", "high"))
-        style = "bold" if score["value"] == best else ""
+        value, low, high = (f"{100 * share:.1f}" for share in (score.value, score.low, score.high))
+        style = "bold" if score.value == best else ""
         table.add_row(names.get(name, name), f"{value} %", f"{low} to {high}", style=style)
     console.print(table)
-    ingredients = {name: s["value"] for name, s in scores.items() if name not in ("stage1", *names)}
+    ingredients = {name: s.value for name, s in scores.items() if name not in ("stage1", *names)}
     first = max(ingredients, key=ingredients.__getitem__)
-    soup = scores["greedy"]["value"]
-    gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"]["value"])]
+    soup = scores["greedy"].value
+    gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"].value)]
     chosen = ", ".join(Path(ref).name for ref in selected)
     every = ", all of them" if len(selected) == len(ingredients) else ""
     console.print(
@@ -100,3 +103,5 @@ def _show(scores: dict[str, Any], selected: tuple[str, ...], result: "RunResult"
     )
     hub, report = result.output / "hub", result.output / "report.html"
     console.print(f"{hub} is what the Hub would hold: open_clip loads it as local-dir:{hub}; {report} is the report")
+    soup_directory = result.output / "soup" / "greedy"
+    finished("demo", result.output, "soupkit", "push", soup_directory, "ORG/NAME", "--license", "mit", "--dry-run")

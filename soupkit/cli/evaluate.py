@@ -43,6 +43,13 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    builder: Annotated[
+        str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
+    ] = None,
+    label_map: Annotated[
+        Path | None,
+        typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class."),
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
     ] = False,
@@ -54,7 +61,7 @@ def evaluate(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.manner import manner
-    from soupkit.cli.output import check_file, first_rank, plain_console, print_json, say, write_json
+    from soupkit.cli.output import check_file, finished, first_rank, plain_console, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
@@ -70,6 +77,8 @@ def evaluate(
         data_root=scoring.data_root,
         model=scoring.model,
         preprocess=scoring.preprocess,
+        builder=builder,
+        label_map=label_map,
         options=options,
         calibration=calibration,
         progress=terminal_progress(),
@@ -87,3 +96,5 @@ def evaluate(
         print_json("evaluate", document)
     else:
         show_scores(result, plain_console(), every_pair=manner().verbose)
+        if output is not None:
+            finished("scores", output, "soupkit", "report", output, "-o", output.with_suffix(".html"))

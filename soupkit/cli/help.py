@@ -111,8 +111,9 @@ def _parameters(parameters: Iterable[Any], ctx: Any) -> Iterator[str | Rows]:
         if parameter.param_type_name == "argument":
             group = "Arguments"
         else:
-            group = next((_GROUP_OF[name] for name in parameter.opts if name in _GROUP_OF), _OWN)
-        rows[group].append(_row(parameter, ctx))
+            declared = getattr(parameter, "rich_help_panel", None) or _OWN
+            group = next((_GROUP_OF[name] for name in parameter.opts if name in _GROUP_OF), declared)
+        rows.setdefault(group, Rows()).append(_row(parameter, ctx))
     for group, lines in rows.items():
         if lines:
             yield Heading(group)
@@ -227,7 +228,9 @@ def _folded(line: str, width: int) -> list[str]:
         return wrap(line.strip(), width, initial_indent=indent, subsequent_indent=indent + "    ")
     head, rest = columns.groups()
     if len(head) + _NARROWEST_HELP > width:
-        return [head.rstrip(), *wrap(rest, width, initial_indent=indent + "    ", subsequent_indent=indent + "    ")]
+        below = indent + "    "
+        first = wrap(head.strip(), width, initial_indent=indent, subsequent_indent=below)
+        return [*first, *wrap(rest, width, initial_indent=below, subsequent_indent=below)]
     return wrap(rest, width, initial_indent=head, subsequent_indent=" " * len(head))
 
 

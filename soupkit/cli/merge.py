@@ -180,7 +180,7 @@ def _from_file(recipe: Path | None, mergekit: Path | None, name: str | None, opt
 
 def _show(result: "MergeResult", as_json: bool) -> None:
     """Report the result: one document for machines, a few lines for people. Only the first of several ranks speaks."""
-    from soupkit.cli.output import count, first_rank, print_json, say
+    from soupkit.cli.output import count, finished, first_rank, print_json, say
 
     if not first_rank():
         return
@@ -199,6 +199,9 @@ def _show(result: "MergeResult", as_json: bool) -> None:
         amount = f"{count(result.bytes_read, 'B')} read, {count(result.bytes_written, 'B')} written"
         say(f"{result.output}: {result.method}, {result.dtype}, {result.fingerprint}")
         say(f"{amount} in {result.seconds:.1f} s")
+    if result.status != "planned":
+        refs = [ingredient["ref"] for ingredient in result.ingredients]
+        finished("soup", result.output, "soupkit", "evaluate", result.output, *refs, "--task", "TASK")
 
 
 def parse_size(text: str, option: str) -> int:

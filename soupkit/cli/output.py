@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Tell a person what they should know whatever they asked for, on stderr."""
     print(visible(text, keep="\n"), file=sys.stderr, flush=True)
+
+
+def finished(made: str, where: object, *following: object) -> None:
+    """End a command: say what it made, where that is, and the command that usually follows, as it is typed."""
+    say(f"{made}: {where}")
+    say(f"next: {shlex.join(map(str, following))}")
 
 
 def print_line(text: str) -> None:

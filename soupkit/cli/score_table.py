@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from soupkit.evaluation.task import Pair, Score
 
 _ANY_WIDTH = 10_000  # columns
+_MOST_COLUMNS = 4  # tasks; more of them are rows
 _NAME_WIDTHS = (64, 48, 32, 24, 14)
 _TaskKey = tuple[str, str]  # a task and its split
 
@@ -86,13 +87,6 @@ def _show_averages(result: "Evaluation", names: FittedNames, console: "PlainCons
             console.print(f"average of 38 tasks: {100 * mean:.2f} %, {name}", soft_wrap=True)
 
 
-def _name_of(task: _TaskKey) -> str:
-    """Return what a task is called: as in open_clip's table of results, or by its own name and split."""
-    from soupkit.evaluation.results_table import column_of
-
-    return (column_of(task[0]) if task[1] == "test" else None) or f"{task[0]}:{task[1]}"
-
-
 def _explained(scores: Scores, first: str) -> str:
     words = "± is half of the 95 % interval"
     return f"{words}; p is of McNemar's exact test against {first}" if scores.pairs else words
@@ -103,7 +97,8 @@ def _fitting(scores: Scores, console: "PlainConsole") -> tuple[FittedNames, list
     names, tables = FittedNames({}, {}), []
     for width in _NAME_WIDTHS:
         names = fit_names(scores.refs, width)
-        for tables in ([_models_down(scores, names)], [_tasks_down(scores, names)]):
+        across = [[_models_down(scores, names)]] if len(scores.tasks) <= _MOST_COLUMNS else []
+        for tables in (*across, [_tasks_down(scores, names)]):
             if _fits(tables, console):
                 return names, tables
     for width in (max(_NAME_WIDTHS[-1], console.width - 24), _NAME_WIDTHS[-1]):
@@ -158,7 +153,7 @@ def _tasks_down(scores: Scores, names: FittedNames) -> Table:
         cells: list[Text | str] = []
         for ref in scores.refs:
             cells += [scores.value(ref, task), *([scores.p(ref, task)] if ref in pairs else [])]
-        table.add_row(_name_of(task), scores.measured(task), *cells)
+        table.add_row(f"{task[0]}:{task[1]}", scores.measured(task), *cells)
     return table
 
 

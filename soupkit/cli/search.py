@@ -92,7 +92,7 @@ def _strategy_options() -> list[Any]:
         bounds = f", {option.bounds}" if option.bounds else ""
         declared = typer.Option(
             option.option, metavar=option.metavar or "|".join(option.choices),
-            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}",
+            help=f"{', '.join(strategies)}: {option.help}{bounds}{default}", rich_help_panel="The strategy's own",
         )  # fmt: skip
         kind: Any = list[str] if option.several else str
         shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, declared]))
@@ -111,6 +111,10 @@ def search(
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
     report_task: ReportTask = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="REF", help="The model that was fine-tuned."),
+    ] = None,
     score: Annotated[
         str | None, typer.Option("--score", metavar="COMMAND", help="Select by what a command says of {model}.")
     ] = None,
@@ -156,7 +160,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json
+    from soupkit.cli.output import finished, first_rank, print_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import result_fields, show_plan, show_search
     from soupkit.publishing.reports.plots import plot_search
@@ -177,6 +181,7 @@ def search(
     result = run_search(
         refs or [],
         output,
+        base=base,
         tasks=task or [],
         report_tasks=report_task or [],
         score=custom,
@@ -198,6 +203,7 @@ def search(
         show_plan(result.plan)
     else:
         show_search(result)
+        finished("soup", output, "soupkit", "push", output, "ORG/NAME", "--license", "LICENSE", "--dry-run")
 
 
 def _own_options(given: list[str]) -> dict[str, Any]:

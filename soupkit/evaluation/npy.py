@@ -15,9 +15,12 @@ def read_vector(data: bytes) -> np.ndarray:
     fewer bytes than its header says.
     """
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+    except Exception as error:  # the header is a literal of Python, whose parser raises many things
+        raise ValueError(f"no array in numpy's format: {type(error).__name__}: {error}"[:200]) from error
     if dtype.hasobject or dtype.names is not None or dtype.kind not in "biuf":
         raise ValueError(f"an array of {dtype} where numbers should be")
     count, nbytes = prod(shape), len(data) - file.tell()

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -17,15 +16,19 @@ from soupkit.errors import UsageError
 from soupkit.evaluation.calibration_metrics import CALIBRATION
 from soupkit.evaluation.candidates import Candidate, check_headers, open_candidate
 from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.head_labels import map_labels
+from soupkit.evaluation.heads import HeadOptions, is_head
 from soupkit.evaluation.intervals import mcnemar
+from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.options import EvaluationOptions, default_cache
-from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
+from soupkit.evaluation.score_cache import Images, ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.score_group import Cell, Group, Results
 from soupkit.evaluation.task import Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+from soupkit.scratch import ScratchDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ def evaluate(
     data_root: Path | None = None,
     model: str | None = None,
     preprocess: Path | None = None,
+    builder: str | None = None,
+    label_map: Path | None = None,
     options: EvaluationOptions | None = None,
     calibration: bool = False,
     progress: Progress = SILENT,
@@ -56,7 +61,9 @@ def evaluate(
     With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`.
 
     Candidates that share a tower, byte for byte, run it once. `model` and `preprocess` speak for bare weights. Scores
-    that the cache holds are not taken again. Under `torchrun` the ranks share the images of every task.
+    that the cache holds are not taken again. Classifiers with a head are evaluated as they are: `builder` makes those
+    of bare weights, `label_map` says which outputs are a task's classes (see `HeadOptions`). Under `torchrun` the ranks
+    share the images of every task.
 
     Raises UsageError for options or tasks that do not exist; CheckpointError and ArchitectureError for weights that
     cannot be opened or are of no known architecture; DataError for data that are missing or damaged; StorageError
@@ -75,15 +82,17 @@ def evaluate(
         opened = ranks.together(_opened, tasks, data_root, calibration)
         notes = [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
-            directory = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            directory = stack.enter_context(ScratchDirectory())
             options = replace(options, cache=Path(directory), scores=False)
+        said = HeadOptions(model, builder, preprocess, label_map)
         candidates: list[Candidate] = []
         for ref in filter(is_hub, refs):  # what no task can be run on is not worth a download
-            ranks.together(check_headers, ref, model, preprocess)
+            ranks.together(check_headers, ref, said)
         try:
             for ref in refs:
-                candidates.append(ranks.together(open_candidate, ref, model, preprocess, options, progress))
+                candidates.append(ranks.together(open_candidate, ref, said, options, progress))
                 notes += [f"{ref}: {note}" for note in candidates[-1].checkpoint.notes]
+                notes += ranks.together(_said_of_head, candidates[-1], opened)
             results = _score_all(candidates, opened, options, progress, ranks)
         finally:
             for candidate in candidates:
@@ -102,6 +111,15 @@ def evaluate(
         if (bins := results.bins.get(cell))
     )
     return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes), reliability)
+
+
+def _said_of_head(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
+    """Say how the outputs of a head were brought together with each task's classes."""
+    if not is_head(candidate.config):
+        return []
+    classified = [task for task in tasks if KINDS[task.kind].has_classes]
+    maps = {task.name: map_labels(candidate.config, task, candidate.ref).how for task in classified}
+    return [f"{candidate.ref} on {name}: outputs are classes {how}" for name, how in maps.items()]
 
 
 def _opened(tasks: Sequence[str | Task], data_root: Path | None, calibration: bool) -> list[Task]:
@@ -126,6 +144,10 @@ def _score_all(
     settings = ScoreSettings.of(options, choose_device(options.device, ranks.local))
     began = time.perf_counter()
     contents = [ranks.together(content_of, task, options, progress) for task in tasks]
+
+    def keep_images(t: int, images: Images) -> None:
+        cache.put_images(contents[t], settings, images)
+
     keys: dict[Cell, str] = {}
     for t, (task, content) in enumerate(zip(tasks, contents, strict=True)):
         results.images[t] = cache.images(content, settings)
@@ -144,11 +166,8 @@ def _score_all(
         wanted = sorted({t for c, t in missing if c in members})
         Group(
             {c: candidates[c] for c in members}, {t: tasks[t] for t in wanted}, missing, keys,
-            cache, options, ranks, progress,
+            cache, keep_images, options, ranks, progress,
         ).score(results)  # fmt: skip
-    if ranks.leads:
-        for t in {t for _, t in missing}:
-            cache.put_images(contents[t], settings, results.images[t])
     return results
 
 

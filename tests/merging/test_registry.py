@@ -73,7 +73,7 @@ def test_a_method_that_a_program_adds_is_merged_with(tmp_path: Path) -> None:
     refs = [tmp_path / f"{i}.safetensors" for i in range(2)]
     given = {"lift": [1, 2], "steps": 3, "signed": True, "end": "last", "needed": 1}
     merge(refs, tmp_path / "soup", method="lifted", parameters=given)
-    assert load_file(tmp_path / "soup/open_clip_model.safetensors")["x"].tolist() == [1 - 3 * 2] * 3
+    assert load_file(tmp_path / "soup/model.safetensors")["x"].tolist() == [1 - 3 * 2] * 3
     assert METHODS.package_of("lifted") == "this program" and "lifted" in as_help()
 
 
@@ -113,7 +113,7 @@ def test_the_help_of_merge_lists_every_method_and_every_parameter() -> None:
 def test_the_table_in_the_docs_is_that_of_the_program() -> None:
     text = (ROOT / "docs/methods.md").read_text("utf-8")
     shown = re.search(r"<!-- methods -->\n(.*?)<!-- end of methods -->", text, re.DOTALL)
-    assert shown is not None and shown[1] == as_markdown(), "scripts/methods_table.py writes it"
+    assert shown is not None and shown[1] == as_markdown(), "scripts/make_tables.py writes it"
 
 
 def test_a_paper_is_cited_by_its_authors() -> None:

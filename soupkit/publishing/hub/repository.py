@@ -20,9 +20,10 @@ from soupkit.publishing.hub.card import CardFacts, eval_results_file, render
 from soupkit.publishing.hub.licenses import Parent, choose_license
 from soupkit.publishing.hub.planned_files import Contents, RepositoryFile
 from soupkit.publishing.hub.readme import split_front_matter
-from soupkit.publishing.hub.scores import SEARCH, read_json, read_scores
+from soupkit.publishing.hub.scores import read_json, read_scores
 from soupkit.publishing.hub.verify import VerifiedSoup
 from soupkit.publishing.hub.without_local_paths import published
+from soupkit.search.document import SEARCH_NAME
 from soupkit.text import visible
 
 CARD = "README.md"
@@ -62,7 +63,7 @@ def repository_files(soup: VerifiedSoup, repo: str, options: PushOptions, existi
     No document names a place on this machine. Raises UsageError, DataError and HubError where the card cannot be made.
     """
     directory = soup.directory
-    documents = {name: directory / name for name in (SCORES, SEARCH, _CURVE) if (directory / name).is_file()}
+    documents = {name: directory / name for name in (SCORES, SEARCH_NAME, _CURVE) if (directory / name).is_file()}
     for name, document in documents.items():
         _check_source(name, document, (directory,))
     if options.scores is not None:

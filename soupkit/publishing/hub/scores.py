@@ -9,8 +9,7 @@ from soupkit.evaluation.scores_document import SCORES, parse_scores_document
 from soupkit.evaluation.task import Score
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.publishing.json_input import decode
-
-SEARCH = "search.json"
+from soupkit.search.document import SEARCH_NAME, SearchScore, parse_search
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +36,14 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
         measured += parse_scores_document(documents[SCORES], given or SCORES).scores
     selected: set[tuple[str, str]] = set()
     why, how = None, None
-    if (search := documents.get(SEARCH)) is not None:
-        chosen = _scores([s for s in [*(search.get("ingredients") or []), search.get("score")] if s])
-        measured += [*chosen, *_scores(search.get("report") or [])]
+    if SEARCH_NAME in documents:
+        search = parse_search(documents[SEARCH_NAME])
+        chosen = [*search.ingredients, search.score]
+        measured += [score for row in [*chosen, *search.report] if (score := _measured(row)) is not None]
         selected = {(s.task, s.split) for s in chosen}
-        why = search.get("why")
-        tasks = ", ".join(sorted({f"{s.task}:{s.split}" for s in chosen}))
-        how = f"{search.get('strategy')} among {len(search.get('ingredients') or [])} ingredients, on {tasks}"
+        why = search.why
+        tasks = ", ".join(sorted({s.task_and_split for s in chosen}))
+        how = f"{search.strategy} among {len(search.ingredients)} ingredients, on {tasks}"
     names = {i.fingerprint: i.ref for i in record.ingredients}
     unique = {(s.fingerprint, s.task, s.split, s.metric): s for s in measured}
     soup = [s for s in unique.values() if s.fingerprint == record.output.fingerprint]
@@ -53,8 +53,14 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
     return Scores(tuple(soup), tuple(others), frozenset(selected), why, how)
 
 
-def _scores(rows: list[Any]) -> tuple[Score, ...]:
-    return parse_scores_document({"scores": rows}, SEARCH).scores if rows else ()
+def _measured(row: SearchScore) -> Score | None:
+    """Return a score of a search as the evaluation's own; None for the number of a user's score, which the Hub has no
+    place for."""
+    if row.unit != "fraction" or row.n is None or row.low is None or row.high is None:
+        return None
+    return Score(
+        row.ref, row.fingerprint, row.task, row.split, row.metric, row.value, row.n, row.low, row.high, row.metrics
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from soupkit.publishing.reports import plots
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape
 from soupkit.publishing.reports.report_inputs import Results
 from soupkit.publishing.reports.selection import differences, find_model, is_shift, models, scatter_points, task_names
 from soupkit.publishing.reports.style import Style
+from soupkit.publishing.reports.units import interval, percent, shown, sign
 from soupkit.publishing.short_names import short_names
+from soupkit.search.document import SearchDocument, SearchScore
+from soupkit.search.interpolation_document import InterpolationDocument
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,20 +50,10 @@ def report_figures(results: Results, held_out: str | None, difference: Sequence[
     return figures
 
 
-def percent(value: float | None) -> str:
-    """Write a fraction in percent with two decimals; nothing for None."""
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def interval(score: ScoreRow) -> str:
-    """Write the interval of a score in percent; nothing where there is none."""
-    return "" if score.low is None or score.high is None else f"{100 * score.low:.1f}–{100 * score.high:.1f}"
-
-
 def _score_figures(results: Results) -> list[ReportFigure]:
     figures = []
     for task in task_names(results):
-        scores = [s for s in results.scores if s.task_name == task and s.low is not None]
+        scores = [s for s in results.scores if s.task_and_split == task and s.low is not None]
         if 2 <= len(scores) <= _MOST_ROWS:
             figures.append(_scores(results, task, scores))
     figures = figures[:_MOST_SCORE_FIGURES]
@@ -73,18 +65,18 @@ def _score_figures(results: Results) -> list[ReportFigure]:
     ]
 
 
-def _scores(results: Results, task: str, scores: list[ScoreRow]) -> ReportFigure:
+def _scores(results: Results, task: str, scores: list[SearchScore]) -> ReportFigure:
     names = short_names([s.ref for s in scores])
     soups = frozenset(s.ref for s in scores if results.role(s.ref) != "ingredient")
     best = max(scores, key=lambda s: s.value)
-    listed = "; ".join(f"{names[s.ref]} {percent(s.value)} ({interval(s)})" for s in scores)
+    listed = "; ".join(f"{names[s.ref]} {shown(s.value, s)} ({interval(s)})" for s in scores)
     return ReportFigure(
         "scores", f"Scores on {task}",
         "A row per model, with its 95 % interval; soups are diamonds.",
-        f"Scores on {task} in percent with intervals: {listed}. The highest is {names[best.ref]}.",
+        f"Scores on {task}{sign(best)}, with intervals: {listed}. The highest is {names[best.ref]}.",
         lambda style: plots.draw_scores(scores, style, soups),
-        ("model", "%", "95 % interval", "n"),
-        tuple((s.ref, percent(s.value), interval(s), f"{s.n:,}" if s.n else "") for s in scores),
+        ("model", f"score{sign(best)}", "95 % interval", "n"),
+        tuple((s.ref, shown(s.value, s), interval(s), f"{s.n:,}" if s.n else "") for s in scores),
     )  # fmt: skip
 
 
@@ -128,11 +120,11 @@ def _difference(results: Results, first: str, second: str) -> ReportFigure:
     )  # fmt: skip
 
 
-def _search(search: SearchShape, suffix: str) -> ReportFigure:
+def _search(search: SearchDocument, suffix: str) -> ReportFigure:
     kept = len(search.selected)
     trials = [d for d in search.decisions if d.action != "start"]
     caption = (
-        f"{search.strategy.capitalize()} search on {search.score.task_name}: {kept} of {len(search.ingredients)} "
+        f"{search.strategy.capitalize()} search on {search.score.task_and_split}: {kept} of {len(search.ingredients)} "
         f"ingredients kept in {len(trials)} trials. The dashed line is the best ingredient."
     )
     if search.images_scored is not None and search.images_full:
@@ -142,26 +134,27 @@ def _search(search: SearchShape, suffix: str) -> ReportFigure:
     if search.why:
         caption += f" {search.why[0].upper()}{search.why[1:].rstrip('.')}."
     alt = (
-        f"The search in order. The soup reaches {percent(search.score.value)} % on {search.score.task_name}, the best "
-        f"ingredient {percent(search.best_ingredient.value)} %. "
+        f"The search in order. The soup reaches {shown(search.score.value, search.score)} on "
+        f"{search.score.task_and_split}{sign(search.score)}, the best ingredient "
+        f"{shown(search.best_ingredient.value, search.score)}. "
         f"{sum(d.decision == 'accepted' for d in trials)} of {len(trials)} trials were accepted."
     )
     return ReportFigure(
         f"search{suffix}", "The search, trial by trial", caption, alt, lambda style: plots.draw_search(search, style),
-        ("trial", "action", "ingredient", "%", "images", "decision"),
+        ("trial", "action", "ingredient", f"score{sign(search.score)}", "images", "decision"),
         tuple(
-            (str(d.n), d.action, d.ref or "", percent(d.shown), f"{d.images_scored or 0:,}", d.decision)
+            (str(d.n), d.action, d.ref or "", shown(d.shown, search.score), f"{d.images_scored or 0:,}", d.decision)
             for d in search.decisions
         ),
     )  # fmt: skip
 
 
-def _interpolation(document: InterpolationShape, suffix: str) -> ReportFigure:
+def _interpolation(document: InterpolationDocument, suffix: str) -> ReportFigure:
     points = sorted(document.points, key=lambda p: p.alpha)
-    names = list(dict.fromkeys(s.task_name for p in points for s in p.scores))
+    names = list(dict.fromkeys(s.task_and_split for p in points for s in p.scores))
     ends = []
     for name in names:
-        curve = [(p.alpha, s.value) for p in points for s in p.scores if s.task_name == name]
+        curve = [(p.alpha, s.value) for p in points for s in p.scores if s.task_and_split == name]
         alpha, top = max(curve, key=lambda c: c[1])
         ends.append(
             f"{name} goes from {percent(curve[0][1])} % to {percent(curve[-1][1])} %, at most {percent(top)} % at "
@@ -169,7 +162,7 @@ def _interpolation(document: InterpolationShape, suffix: str) -> ReportFigure:
         )
     rows = []
     for point in points:
-        values = {s.task_name: s for s in point.scores}
+        values = {s.task_and_split: s for s in point.scores}
         rows.append((f"{point.alpha:g}", *(percent(values[n].value) if n in values else "" for n in names)))
     best = f" Best: alpha {document.best_alpha:g}." if document.best_alpha is not None else ""
     return ReportFigure(

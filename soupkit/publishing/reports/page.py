@@ -7,11 +7,12 @@ from statistics import fmean
 
 from soupkit.evaluation.task import Pair
 from soupkit.merging.soup_directory import SoupDocument
-from soupkit.publishing.reports.documents import ScoreRow
-from soupkit.publishing.reports.figures import ReportFigure, interval, percent
+from soupkit.publishing.reports.figures import ReportFigure
 from soupkit.publishing.reports.report_inputs import Results
 from soupkit.publishing.reports.selection import models, task_names
 from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme, rendered
+from soupkit.publishing.reports.units import factor, interval, percent, shown
+from soupkit.search.document import SearchScore
 from soupkit.text import visible
 from soupkit.version import __version__
 
@@ -117,8 +118,8 @@ def _summary(results: Results) -> str:
     if soups:
         parts.append(f"{len(soups)} of the models {'is a soup' if len(soups) == 1 else 'are soups'}")
     for _, search in results.searches:
-        gain = 100 * (search.score.value - search.best_ingredient.value)
-        parts.append(f"the search ends {gain:+.2f} points from its best ingredient on {search.score.task_name}")
+        gain = factor(search.score) * (search.score.value - search.best_ingredient.value)
+        parts.append(f"the search ends {gain:+.2f} points from its best ingredient on {search.score.task_and_split}")
     text = "; ".join(parts) or "Results"
     return text[0].upper() + text[1:] + "."
 
@@ -165,9 +166,10 @@ def _plain_table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]])
 def _score_table(results: Results) -> str:
     tasks = task_names(results)
     refs = sorted(models(results), key=lambda ref: results.role(ref) == "ingredient")  # soups first
-    by_name = {(s.ref, s.task_name): s for s in results.scores}
+    by_name = {(s.ref, s.task_and_split): s for s in results.scores}
     best = {t: max(by_name[r, t].value for r in refs if (r, t) in by_name) for t in tasks}
-    means = len(tasks) > 1 and all((r, t) in by_name for r in refs for t in tasks)
+    means = len(tasks) > 1 and all(s.unit == "fraction" for s in results.scores)
+    means = means and all((r, t) in by_name for r in refs for t in tasks)
     head = "<th scope=col>model</th>" + ("<th scope=col>mean</th>" if means else "")
     head += "".join(f"<th scope=col>{escape(t)}{_metric(results.scores, t)}</th>" for t in tasks)
     lines = []
@@ -191,14 +193,15 @@ def _breakable(ref: str) -> str:
     return escape(ref).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
-def _metric(scores: Sequence[ScoreRow], task: str) -> str:
-    first = next(s for s in scores if s.task_name == task)
+def _metric(scores: Sequence[SearchScore], task: str) -> str:
+    first = next(s for s in scores if s.task_and_split == task)
     words = ", ".join(filter(None, (first.metric, f"n = {first.n:,}" if first.n else "")))
     return f"<span class=ci>{escape(words)}</span>" if words else ""
 
 
-def _cell(score: ScoreRow, best: bool) -> str:
-    value = f"<strong>{percent(score.value)}</strong>" if best else percent(score.value)
+def _cell(score: SearchScore, best: bool) -> str:
+    value = shown(score.value, score)
+    value = f"<strong>{value}</strong>" if best else value
     return f"<td>{value}" + (f"<span class=ci>{interval(score)}</span>" if interval(score) else "") + "</td>"
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape, parse
 from soupkit.publishing.reports.style import Style, canvas, save
+from soupkit.publishing.reports.units import factor, score_row, shown, sign
 from soupkit.publishing.short_names import short_names
+from soupkit.search.document import SearchDocument, SearchScore, parse_search
+from soupkit.search.interpolation_document import InterpolationDocument, parse_interpolation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,19 +30,23 @@ class Point:
     role: str = "ingredient"
 
 
-def plot_search(document: Mapping[str, Any], path: Path, *, style: Style = DEFAULT) -> None:
+def plot_search(document: SearchDocument | Mapping[str, Any], path: Path, *, style: Style = DEFAULT) -> None:
     """Draw a search.json to `path`. Raises DataError, UsageError for the suffix, StorageError."""
-    save(draw_search(parse(SearchShape, document, "search.json"), style), path)
+    search = document if isinstance(document, SearchDocument) else parse_search(document)
+    save(draw_search(search, style), path)
 
 
-def plot_interpolation(document: Mapping[str, Any], path: Path, *, style: Style = DEFAULT) -> None:
+def plot_interpolation(
+    document: InterpolationDocument | Mapping[str, Any], path: Path, *, style: Style = DEFAULT
+) -> None:
     """Draw an interpolation.json to `path`. Raises DataError, UsageError for the suffix, StorageError."""
-    save(draw_interpolation(parse(InterpolationShape, document, "interpolation.json"), style), path)
+    curve = document if isinstance(document, InterpolationDocument) else parse_interpolation(document)
+    save(draw_interpolation(curve, style), path)
 
 
 def plot_scores(scores: Sequence[Mapping[str, Any]], path: Path, *, style: Style = DEFAULT) -> None:
     """Draw the scores of several models on one task to `path`. Raises as `plot_search` does."""
-    save(draw_scores([parse(ScoreRow, score, "scores") for score in scores], style), path)
+    save(draw_scores([score_row(score, "scores") for score in scores], style), path)
 
 
 def plot_scatter(points: Sequence[Point], path: Path, *, x: str, y: str, style: Style = DEFAULT) -> None:
@@ -55,39 +61,39 @@ def plot_differences(
     save(draw_differences(differences, first, second, style), path)
 
 
-def draw_search(search: SearchShape, style: Style) -> "Figure":
+def draw_search(search: SearchDocument, style: Style) -> "Figure":
     """Draw each trial in order with its interval, the soup as it grows, the ingredients' range and the soup's interval.
 
     A trial that was rejected before all images were scored stands at its share of hits so far, or where that is not
     known at the foot.
     """
-    theme = style.theme
-    shown = [(d, d.shown) for d in search.decisions]
+    theme, k = style.theme, factor(search.score)
+    trials = [(d, d.shown) for d in search.decisions]
     with canvas(style, 3.2 if style.narrow else 3.4) as (figure, axes):
-        values = [100 * s.value for s in search.ingredients]
+        values = [k * s.value for s in search.ingredients]
         axes.axhspan(min(values), max(values), color=theme.ingredient, alpha=0.14, lw=0, label="ingredients, range")
-        axes.axhline(100 * search.best_ingredient.value, color=theme.ingredient, lw=1, ls=(0, (5, 2)))
+        axes.axhline(k * search.best_ingredient.value, color=theme.ingredient, lw=1, ls=(0, (5, 2)))
         last = max(d.n for d in search.decisions)
         for wanted, colour, marker, face in (
             ("accepted", theme.soup, "o", theme.soup),
             ("rejected", theme.soft, "X", theme.page),
         ):
-            chosen = [(d, v) for d, v in shown if v is not None and d.decision == wanted]
+            chosen = [(d, v) for d, v in trials if v is not None and d.decision == wanted]
             for d, _ in chosen:
                 if d.low is not None and d.high is not None:
-                    axes.vlines(d.n, 100 * d.low, 100 * d.high, color=colour, lw=1, alpha=0.7)
+                    axes.vlines(d.n, k * d.low, k * d.high, color=colour, lw=1, alpha=0.7)
             if chosen:
                 axes.plot(
-                    [d.n for d, _ in chosen], [100 * v for _, v in chosen], ls="none", marker=marker, color=colour,
+                    [d.n for d, _ in chosen], [k * v for _, v in chosen], ls="none", marker=marker, color=colour,
                     markerfacecolor=face, ms=5.5 if style.narrow else 6.5, label=wanted, zorder=3,
                 )  # fmt: skip
-        unknown = [d.n for d, v in shown if v is None]
+        unknown = [d.n for d, v in trials if v is None]
         if unknown:
             axes.plot(
                 unknown, [0.02] * len(unknown), ls="none", marker="v", color=theme.soft, ms=5, label="rejected early",
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
-        grown = [(d.n, 100 * v) for d, v in shown if v is not None and d.decision == "accepted"]
+        grown = [(d.n, k * v) for d, v in trials if v is not None and d.decision == "accepted"]
         if grown:
             steps = [*grown, (last, grown[-1][1])]
             axes.step([n for n, _ in steps], [v for _, v in steps], where="post", color=theme.soup, lw=1.4)
@@ -97,19 +103,18 @@ def draw_search(search: SearchShape, style: Style) -> "Figure":
         axes.set_xticks([*(t for t in ticks if last + 1 - t > 0.05 * last + 0.5), last + 1])
         axes.set_xticklabels([*(str(t) for t in axes.get_xticks()[:-1].astype(int)), "soup"])
         axes.set_xlabel("trial")
-        axes.set_ylabel(f"{search.score.task_name}, %")
+        axes.set_ylabel(f"{search.score.task_and_split}{sign(search.score)}")
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=2 if style.narrow else 5)
         return figure
 
 
-def _final(axes: Any, score: ScoreRow, x: float, colour: str) -> None:
+def _final(axes: Any, score: SearchScore, x: float, colour: str) -> None:
     """Mark the chosen soup with its interval as a diamond at `x`."""
-    value = 100 * score.value
+    k = factor(score)
+    value = k * score.value
     if score.low is not None and score.high is not None:
-        axes.errorbar(
-            x, value, [[value - 100 * score.low], [100 * score.high - value]], color=colour, capsize=3, lw=1.4
-        )
+        axes.errorbar(x, value, [[value - k * score.low], [k * score.high - value]], color=colour, capsize=3, lw=1.4)
     axes.plot(x, value, marker="D", ls="none", color=colour, ms=7, label="soup, 95 %", zorder=4)
 
 
@@ -119,13 +124,13 @@ def _whole_ticks(numbers: Sequence[int], most: int) -> list[int]:
     return ordered[:: max(1, -(-len(ordered) // most))]
 
 
-def draw_interpolation(document: InterpolationShape, style: Style) -> "Figure":
+def draw_interpolation(document: InterpolationDocument, style: Style) -> "Figure":
     """Draw a curve per task over alpha with its 95 % band, and mark the best alpha."""
     theme = style.theme
-    curves: dict[str, list[tuple[float, ScoreRow]]] = {}
+    curves: dict[str, list[tuple[float, SearchScore]]] = {}
     for point in sorted(document.points, key=lambda p: p.alpha):
         for score in point.scores:
-            curves.setdefault(score.task_name, []).append((point.alpha, score))
+            curves.setdefault(score.task_and_split, []).append((point.alpha, score))
     colours = (theme.soup, theme.ingredient, theme.third, theme.fourth)
     looks = [(colours[i % 4], "osD^v"[i % 5], ("-", "--", "-.", ":")[i // 4 % 4]) for i in range(len(curves))]
     with canvas(style, 3.0 if style.narrow else 3.2) as (figure, axes):
@@ -144,7 +149,7 @@ def draw_interpolation(document: InterpolationShape, style: Style) -> "Figure":
         return figure
 
 
-def draw_scores(scores: Sequence[ScoreRow], style: Style, soups: frozenset[str] | None = None) -> "Figure":
+def draw_scores(scores: Sequence[SearchScore], style: Style, soups: frozenset[str] | None = None) -> "Figure":
     """Draw one task: a model a row, its score with its interval; soups as diamonds in their own colour.
 
     `soups` are the references of soups; None takes those whose name ends in `soup`.
@@ -154,22 +159,24 @@ def draw_scores(scores: Sequence[ScoreRow], style: Style, soups: frozenset[str] 
         for y, score in enumerate(reversed(scores)):
             soup = score.ref.endswith("soup") if soups is None else score.ref in soups
             colour = theme.soup if soup else theme.ingredient
-            value = 100 * score.value
+            k = factor(score)
+            value = k * score.value
             if score.low is not None and score.high is not None:
-                axes.hlines(y, 100 * score.low, 100 * score.high, color=colour, lw=2, alpha=0.65)
+                axes.hlines(y, k * score.low, k * score.high, color=colour, lw=2, alpha=0.65)
             axes.plot(value, y, marker="D" if soup else "o", color=colour, ms=7)
+            written = f"{value:.1f}" if score.unit == "fraction" else shown(value, score)
             axes.annotate(
-                f"{value:.1f}", (value, y), xytext=(0, 5), textcoords="offset points", ha="center", va="bottom",
+                written, (value, y), xytext=(0, 5), textcoords="offset points", ha="center", va="bottom",
                 color=colour, fontsize="small",
             )  # fmt: skip
         axes.set_yticks(range(len(scores)), [names[s.ref] for s in reversed(scores)])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.6, len(scores) - 0.35)
-        counted = f", n = {scores[0].n:,}" if scores[0].n else ""
-        axes.set_xlabel(
-            f"{scores[0].task_name}{counted}, %" + (", 95 % intervals" if scores[0].low is not None else "")
-        )
+        first = scores[0]
+        counted = f", n = {first.n:,}" if first.n else ""
+        with_intervals = ", 95 % intervals" if first.low is not None else ""
+        axes.set_xlabel(f"{first.task_and_split}{counted}{sign(first)}{with_intervals}")
         axes.grid(axis="x")
         return figure
 

@@ -13,10 +13,12 @@ from soupkit.evaluation.scores_document import SCORES, parse_scores_document
 from soupkit.evaluation.task import Pair
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.publishing.json_input import decode
-from soupkit.publishing.reports.documents import InterpolationShape, ScoreRow, SearchShape, parse
+from soupkit.publishing.reports.units import row_of, score_row, shown
+from soupkit.search.document import SEARCH_NAME, SearchDocument, SearchScore, parse_search
+from soupkit.search.interpolation_document import InterpolationDocument, parse_interpolation
 from soupkit.text import visible
 
-IN_A_DIRECTORY = (SOUP_NAME, SCORES, "search.json", "interpolation.json")
+IN_A_DIRECTORY = (SOUP_NAME, SCORES, SEARCH_NAME, "interpolation.json")
 _DOCUMENTS = "those of evaluate, search and interpolate are, and soup.json"
 _MOST_BYTES = 64 << 20
 _ABOUT_A_MODEL = {"name", "pretrained", "params (m)", "flops (b)", "average perf. on 38 datasets", "train dataset"}
@@ -26,10 +28,10 @@ _ABOUT_A_MODEL = {"name", "pretrained", "params (m)", "flops (b)", "average perf
 class Results:
     """All that was read, in order. `roles` says which references are soups, and of which kind."""
 
-    scores: list[ScoreRow] = field(default_factory=list)
+    scores: list[SearchScore] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
-    searches: list[tuple[str, SearchShape]] = field(default_factory=list)
-    interpolations: list[tuple[str, InterpolationShape]] = field(default_factory=list)
+    searches: list[tuple[str, SearchDocument]] = field(default_factory=list)
+    interpolations: list[tuple[str, InterpolationDocument]] = field(default_factory=list)
     soups: list[tuple[str, SoupDocument]] = field(default_factory=list)
     roles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -42,19 +44,20 @@ class Results:
         named = [w for w in ("greedy", "uniform") if w in words]
         return named[0] if named else "soup" if {"soup", "soups"} & set(words) else "ingredient"
 
-    def add_scores(self, scores: Iterable[ScoreRow], source: object) -> None:
+    def add_scores(self, scores: Iterable[SearchScore], source: object) -> None:
         """Add scores; of two that differ about one model and task the later counts, and that is noted."""
-        positions = {(s.ref, s.task_name): i for i, s in enumerate(self.scores)}
+        positions = {(s.ref, s.task_and_split): i for i, s in enumerate(self.scores)}
         for score in scores:
-            i = positions.get((score.ref, score.task_name))
+            i = positions.get((score.ref, score.task_and_split))
             if i is None:
-                positions[score.ref, score.task_name] = len(self.scores)
+                positions[score.ref, score.task_and_split] = len(self.scores)
                 self.scores.append(score)
                 continue
             if self.scores[i].value != score.value:
-                was, now = (f"{100 * v:.2f}" for v in (self.scores[i].value, score.value))
+                was, now = (shown(v, score) for v in (self.scores[i].value, score.value))
+                unit = " %" if score.unit == "fraction" else ""
                 self.notes.append(
-                    f"{score.ref} on {score.task_name}: {was} % before, {now} % in {source}, which counts"
+                    f"{score.ref} on {score.task_and_split}: {was}{unit} before, {now}{unit} in {source}, which counts"
                 )
             self.scores[i] = score
 
@@ -89,7 +92,7 @@ def gather(inputs: Sequence[Path]) -> Results:
     return results
 
 
-def read_results(path: Path) -> list[ScoreRow]:
+def read_results(path: Path) -> list[SearchScore]:
     """Return the scores of a published table: a CSV as open_clip's, or JSON lines as those of model-soups.
 
     A CSV has a column `name`, perhaps `pretrained`, and a column per task; a line of JSON has `model_name` and a number
@@ -101,7 +104,7 @@ def read_results(path: Path) -> list[ScoreRow]:
     return scores
 
 
-def _csv_scores(path: Path) -> list[ScoreRow]:
+def _csv_scores(path: Path) -> list[SearchScore]:
     reader = csv.DictReader(_text(path).splitlines(), strict=True)
     scores = []
     try:
@@ -124,7 +127,7 @@ def _csv_scores(path: Path) -> list[ScoreRow]:
     return scores
 
 
-def _line_scores(path: Path) -> list[ScoreRow]:
+def _line_scores(path: Path) -> list[SearchScore]:
     scores = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip():
@@ -138,7 +141,7 @@ def _line_scores(path: Path) -> list[ScoreRow]:
     return scores
 
 
-def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreRow]:
+def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[SearchScore]:
     scores = []
     for task, cell in cells.items():
         try:
@@ -147,7 +150,7 @@ def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[ScoreRow]
             value = math.nan
         if not math.isfinite(value):
             raise DataError(f"{task}: {cell!r} is no finite number", where, "a fraction, or an empty cell")
-        scores.append(parse(ScoreRow, {"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
+        scores.append(score_row({"ref": ref, "task": task, "value": value}, f"{where}, {task}"))
     return scores
 
 
@@ -158,19 +161,17 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
     if not isinstance(data, dict):
         raise DataError("is no document of soupkit", path, _DOCUMENTS)
     if "decisions" in data:
-        search = parse(SearchShape, data, where)
+        search = parse_search(data, where)
         results.searches.append((ref, search))
         results.roles[search.score.ref] = "greedy" if "greedy" in search.strategy else "soup"
-        scores = [*search.ingredients, search.score, *search.report]
         if search.uniform is not None:
             results.roles[search.uniform.ref] = "uniform"
-            scores.append(search.uniform)
-        results.add_scores(scores, path)
+        results.add_scores(search.scores, path)
     elif "points" in data:
-        results.interpolations.append((ref, parse(InterpolationShape, data, where)))
+        results.interpolations.append((ref, parse_interpolation(data, where)))
     elif "scores" in data:
         document = parse_scores_document(data, where)
-        results.add_scores(map(ScoreRow.of, document.scores), path)
+        results.add_scores(map(row_of, document.scores), path)
         results.pairs += document.pairs
     elif "method" in data and "ingredients" in data:
         soup = SoupDocument.of(data)

@@ -24,7 +24,7 @@ def is_shift(task: str) -> bool:
 
 def task_names(results: Results) -> list[str]:
     """Return the tasks, with their splits, in the order in which they were read."""
-    return list(dict.fromkeys(score.task_name for score in results.scores))
+    return list(dict.fromkeys(score.task_and_split for score in results.scores))
 
 
 def models(results: Results) -> list[str]:
@@ -86,7 +86,7 @@ def scatter_points(results: Results, held_out: str | None) -> tuple[list[Point],
         up = [p for p in names if p != across]
     if across is None or not up:
         return [], "", []
-    values = {(s.ref, s.task_name): s.value for s in results.scores}
+    values = {(s.ref, s.task_and_split): s.value for s in results.scores}
     points = [
         Point(ref, values[ref, across], fmean(values[ref, p] for p in up), results.role(ref))
         for ref in models(results)
@@ -97,7 +97,7 @@ def scatter_points(results: Results, held_out: str | None) -> tuple[list[Point],
 
 def differences(results: Results, first: str, second: str) -> dict[str, float]:
     """Return `first` minus `second` for each task that both were scored on; fractions. Raises UsageError for none."""
-    of = {ref: {s.task_name: s.value for s in results.scores if s.ref == ref} for ref in (first, second)}
+    of = {ref: {s.task_and_split: s.value for s in results.scores if s.ref == ref} for ref in (first, second)}
     shared = {p: of[first][p] - of[second][p] for p in of[first] if p in of[second]}
     if not shared:
         raise UsageError("have no task in common", f"{first}, {second}", "evaluate both on one task")

@@ -9,9 +9,10 @@ from PIL import Image
 
 from soupkit.errors import DataError, StorageError, UsageError
 from soupkit.publishing import plot_interpolation, plot_scores, plot_search
-from soupkit.publishing.reports.documents import InterpolationShape, SearchShape
 from soupkit.publishing.reports.plots import Point, draw_differences, draw_interpolation, draw_scatter, draw_search
 from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme
+from soupkit.search.document import SearchDocument
+from soupkit.search.interpolation_document import InterpolationDocument
 from tests.publishing.conftest import score
 
 
@@ -21,7 +22,7 @@ def line(figure: Any, label: str) -> list[tuple[float, float]]:
 
 
 def test_a_search_is_drawn_trial_by_trial(search: dict[str, Any]) -> None:
-    figure = draw_search(SearchShape.model_validate(search), Style())
+    figure = draw_search(SearchDocument.model_validate(search), Style())
     assert line(figure, "accepted") == [(0, 91.0), (1, 92.0), (2, 92.5)]
     assert line(figure, "rejected") == [(3, 91.5), (4, 85.0), (5, 90.5)]  # the fifth by its 170 hits of 200
     assert line(figure, "soup, 95 %") == [(6, 92.5)]
@@ -32,13 +33,13 @@ def test_a_search_is_drawn_trial_by_trial(search: dict[str, Any]) -> None:
 
 def test_a_trial_of_which_nothing_is_known_stands_at_the_foot(search: dict[str, Any]) -> None:
     search["decisions"][4] |= {"hits": None}
-    figure = draw_search(SearchShape.model_validate(search), Style())
+    figure = draw_search(SearchDocument.model_validate(search), Style())
     assert len(line(figure, "rejected")) == 2 and line(figure, "rejected early") == [(4, 0.02)]
 
 
 def test_an_interpolation_is_a_curve_per_task(interpolation: dict[str, Any]) -> None:
     interpolation["points"].reverse()
-    figure = draw_interpolation(InterpolationShape.model_validate(interpolation), Style())
+    figure = draw_interpolation(InterpolationDocument.model_validate(interpolation), Style())
     assert line(figure, "digits:val")[:2] == [(0.0, 80.0), (0.25, 86.0)]
     assert line(figure, "noise:test")[-1] == (1.0, 60.0)
     assert {x for x, _ in line(figure, "best alpha")} == {0.75}

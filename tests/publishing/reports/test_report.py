@@ -18,6 +18,7 @@ from soupkit.publishing.reports.report_inputs import Results, gather
 from soupkit.publishing.reports.selection import differences, find_model, scatter_points
 from soupkit.publishing.reports.style import DARK, LIGHT
 from soupkit.schema import Document
+from soupkit.search.document import SearchScore
 from tests.conftest import soupkit
 from tests.publishing.conftest import score
 from tests.publishing.reports.browser import look, needs_chromium
@@ -136,9 +137,7 @@ def test_of_two_results_that_differ_the_later_counts_and_that_is_said() -> None:
 
 
 def read(row: dict[str, Any]) -> Any:
-    from soupkit.publishing.reports.documents import ScoreRow
-
-    return ScoreRow.model_validate(row)
+    return SearchScore.model_validate(row)
 
 
 GOOD = json.dumps(score("runs/a", 0.9))
