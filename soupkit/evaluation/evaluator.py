@@ -174,6 +174,16 @@ class Evaluator:
         parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
         return kind.outcomes(parts, text_sides, pixels, self.device)
 
+    def features(self, task: int, rows: np.ndarray, progress: Progress = SILENT) -> Tensor:
+        """Return the live model's features of images `rows` (int64 [n]) of task number `task`, float32 [n, embed] of
+        length one, on disk. Under `torchrun` every rank takes its share, and all of them return the whole."""
+
+        def look() -> Tensor:
+            return image_pass.embed(self.model, self.pixels[task], self._share(rows), self._how, progress)
+
+        parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
+        return image_pass.joined([part for part in parts if len(part)])
+
     @property
     def stride(self) -> int:
         """How many images go through the model together."""

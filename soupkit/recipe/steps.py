@@ -152,7 +152,7 @@ class SearchStep(Step[SearchEntry]):
         """Search."""
         assert output is not None
         run_search(
-            entry.ingredients, output, tasks=entry.task, report_tasks=entry.report_task,
+            entry.ingredients, output, base=entry.base, tasks=entry.task, report_tasks=entry.report_task,
             score=entry.custom_score(), options=entry.options(),
             evaluation=replace(making.resources.evaluation, limit=entry.limit), data_root=entry.data_root,
             fresh=making.resources.fresh, picture=plot_search, progress=making.progress,

@@ -7,6 +7,7 @@ those of open files, which a copy has not.
 """
 
 import io
+import itertools
 import json
 import os
 import random
@@ -59,15 +60,14 @@ class Place:
 def _wrap(root: str, act: Callable[[int, str], None], *, network: bool) -> None:
     """Call `act` with a number and a name before every call of this process that changes which files there are, and
     before all that it sends over the network if that counts."""
-    lock, count, owner = threading.RLock(), [0], os.getpid()
+    lock, owner = threading.RLock(), os.getpid()
 
     def before(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         paths = arguments[: 2 if name in _OF_TWO else 1]
         if os.getpid() != owner or not any(_below(root, path, named) for path in paths):
             return
         with lock:
-            count[0] += 1
-            act(count[0], f"{name} {' '.join(map(str, paths))}")
+            act(f"{name} {' '.join(map(str, paths))}")
 
     def wrapped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -98,8 +98,7 @@ def _wrap(root: str, act: Callable[[int, str], None], *, network: bool) -> None:
 
         def watched_send(connection: socket.socket, data: Any, *flags: int) -> int:
             with lock:
-                count[0] += 1
-                act(count[0], f"send {bytes(data[:60])!r}")
+                act(f"send {bytes(data[:60])!r}")
             return send(connection, data, *flags)
 
         socket.socket.send = watched_send  # type: ignore[method-assign]
@@ -126,11 +125,12 @@ def _watched(
 ) -> None:  # fmt: skip
     place = Place(Path(root))
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    copying = [False]
+    copying, points = [False], itertools.count(1)
 
-    def act(point: int, call: str) -> None:
-        if copying[0]:  # by this very function
+    def act(call: str) -> None:
+        if copying[0]:  # by this very function: a relative link is made below the root by its name
             return
+        point = next(points)
         os.write(log, f"{point} {call}\n".encode("utf-8", "replace"))
         if mode == "kill" and point == number:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -235,12 +235,14 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def contents(root: Path) -> dict[str, object]:
-    """Return all that lies below `root` but for temporary files: directories, links, and files without what tells the
-    time."""
+    """Return all that lies below `root`: directories, links, and files without what tells the time.
+
+    Temporary files do not count, nor do remembered fingerprints: their names tell a file by its inode and its time.
+    """
     return {
         str(path.relative_to(root)): _content(path)
         for path in sorted(root.rglob("*"))
-        if path.relative_to(root).parts[0] != "tmp"
+        if path.relative_to(root).parts[0] != "tmp" and path.parent.name != "fingerprints"
     }
 
 

@@ -233,7 +233,7 @@ def test_what_must_not_be_published_is_refused_before_anything_is_sent(
     refused("may only read", "--license", "mit", token=READ_TOKEN)
     refused("may not write", "--license", "mit", repo="others/soup")
     refused("is public already", "--license", "mit", "--private", repo="org/public")
-    (soup / "search.json").write_text(json.dumps({"why": TOKEN, "ingredients": [], "report": []}))
+    (soup / "search.json").write_text(json.dumps({"strategy": "greedy", "why": TOKEN, "ingredients": [], "report": []}))
     refused("holds your token", "--license", "mit")
     (soup / "search.json").unlink()
     (soup / "README.md").write_text("<!-- soupkit: usage -->\nno end")
