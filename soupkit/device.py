@@ -1,5 +1,6 @@
-"""The device that `--device` names: one answer for all that computes."""
+"""The device that `--device` names, and the memory of this machine: one answer for all that computes."""
 
+import os
 from typing import TYPE_CHECKING
 
 from soupkit.errors import UsageError
@@ -32,3 +33,15 @@ def choose_device(name: str, local_rank: int = 0) -> "torch.device":
             raise UsageError(f"{name!r} is not there; {count} CUDA devices are", "--device", "use --device cpu")
         device = torch.device("cuda", index)
     return device
+
+
+def available_memory() -> int | None:
+    """Return how many bytes of host memory are free, None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:  # noqa: PTH123 - not a file
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None

@@ -1,1 +1,1 @@
-"""What `import soupkit` offers: the commands as functions, with typed results that a notebook shows."""
+"""What `import soupkit` offers: the commands as functions, with typed results."""

@@ -52,10 +52,13 @@ def path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
 
-def watched(progress: bool | Progress) -> Progress:
-    """Return whom the work tells what it is doing: with True a bar, in a notebook and on a terminal."""
-    if isinstance(progress, bool):
-        from soupkit.cli.progress import BarProgress
+def watched(progress: bool | Progress | None) -> Progress:
+    """Return whom the work tells what it is doing: with True as a command tells it, with None in notebooks only."""
+    from soupkit.cli.output import in_notebook
+    from soupkit.cli.progress import terminal_progress
 
-        return BarProgress() if progress else SILENT
+    if progress is None:
+        progress = in_notebook()
+    if isinstance(progress, bool):
+        return terminal_progress() if progress else SILENT
     return progress

@@ -1,6 +1,8 @@
 """Functions that make weights: merge, search, train, run_recipe, and the curve between a base and its fine-tunes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def merge(
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     options: RunOptions | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
     **run: Any,
 ) -> MergeResult:
     """Merge checkpoints into the directory `output`, which their own library then opens.
@@ -64,14 +66,15 @@ def search(
     score: str | Callable[..., Any] | None = None,
     strategy: str = "greedy",
     evaluation: EvaluationOptions | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
     **options: Any,
 ) -> SearchResult:
     """Search for the soup of `ingredients` that is best on `tasks`, or by a `score` of your own; write it to `output`.
 
     `options` are those of `soupkit.search.search`: stopping, accept, the strategy's own (orders=3, budget=50), the
-    score's (minimize, build), data_root, dry_run, fresh. `score` is a command with `{model}` in it, or a function of
-    a soup's directory (a Path), of its weights (annotated `Mapping[str, Tensor]`) or of the module that `build` makes.
+    score's (minimize, build), data_root, dry_run, fresh; and the fields of `EvaluationOptions` (device, limit, ...)
+    where `evaluation` is not given. `score` is a command with `{model}` in it, or a function of a soup's directory (a
+    Path), of its weights (annotated `Mapping[str, Tensor]`) or of the module that `build` makes.
 
     >>> def shrinks(weights: Mapping[str, Tensor]) -> float:
     ...     return -float(sum(tensor.abs().sum() for tensor in weights.values()))
@@ -82,10 +85,13 @@ def search(
     from soupkit.publishing.reports.plots import plot_search
     from soupkit.search.run_search import search as run
 
+    shared = {field.name for field in fields(EvaluationOptions)}
+    scoring = {name: options.pop(name) for name in list(options) if name in shared}
     result = run(
         references(ingredients, "ingredients"), output, tasks=optional_references(tasks, "tasks"),
         report_tasks=optional_references(report_tasks, "report_tasks"), score=score, strategy=strategy,
-        evaluation=evaluation, **{"picture": plot_search, "progress": watched(progress), **options},
+        evaluation=evaluation_options(evaluation, scoring),
+        **{"picture": plot_search, "progress": watched(progress), **options},
     )  # fmt: skip
     return shown_as(SearchResult, result)
 
@@ -101,7 +107,7 @@ def interpolate(
     model: str | None = None,
     preprocess: str | Path | None = None,
     evaluation: EvaluationOptions | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
     **options: Any,
 ) -> InterpolationResult:
     """Score the models between `base` and the mean of the fine-tuned ones (WiSE-FT).
@@ -131,7 +137,7 @@ def train(
     run: str | None = None,
     settings: Sequence[str] = (),
     options: TrainOptions | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
     **others: Any,
 ) -> TrainingResult:
     """Train the runs of a recipe's file, or the one called `run`, below `output`; or one run that `recipe` says itself.
@@ -167,7 +173,7 @@ def run_recipe(
     fresh: bool = False,
     training: TrainOptions | None = None,
     evaluation: EvaluationOptions | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
 ) -> RecipeResult:
     """Run a recipe's steps (those that `until` needs) into `output`, by default `runs/NAME`.
 
@@ -185,20 +191,23 @@ def run_recipe(
     return shown_as(RecipeResult, result)
 
 
-def options_of(kind: Callable[..., Any], options: Any, fields: Mapping[str, Any]) -> Any:
-    """Return `options`, or those that `fields` say. Raises UsageError for both at once and for a field there is not."""
-    if options is not None and fields:
-        raise UsageError("says what options says too", ", ".join(fields), "say it in one of the two")
-    try:
-        return options if options is not None else kind(**fields)
-    except TypeError as error:
-        raise UsageError(f"is no argument: {error}", ", ".join(fields), f"see {kind.__name__}") from error
+def options_of(kind: type[Any], options: Any, given: Mapping[str, Any]) -> Any:
+    """Return `options`, or those that `given` says. Raises UsageError for both at once and for a field there is not."""
+    if options is not None and given:
+        raise UsageError("is said beside the options themselves", ", ".join(given), "say it in one of the two")
+    names = [field.name for field in fields(kind)]
+    if unknown := [name for name in given if name not in names]:
+        near = get_close_matches(unknown[0], names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the fields of {kind.__name__} are {', '.join(names)}"
+        raise UsageError("is no option", ", ".join(unknown), hint)
+    return options if options is not None else kind(**given)
 
 
-def evaluation_options(options: EvaluationOptions | None, fields: Mapping[str, Any]) -> EvaluationOptions:
-    """Return how to evaluate: `options`, or what `fields` say, with the user's cache unless they name another."""
+def evaluation_options(options: EvaluationOptions | None, given: Mapping[str, Any]) -> EvaluationOptions:
+    """Return how to evaluate: `options`, or what `given` says, with the user's cache unless it names another."""
     from soupkit.evaluation import default_cache
 
-    given = {"cache": default_cache(), **fields} if options is None else fields
+    if options is None:
+        given = {**given, "cache": path(given.get("cache", default_cache()))}
     chosen: EvaluationOptions = options_of(EvaluationOptions, options, given)
     return chosen

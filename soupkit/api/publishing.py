@@ -23,7 +23,7 @@ def report(
     png: str | Path | None = None,
     dry_run: bool = False,
     fresh: bool = False,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
 ) -> ReportResult:
     """Put soups, scores and searches on one HTML page; with `png` its figures go into that directory too.
 
@@ -45,7 +45,7 @@ def publish(
     repo: str,
     *,
     options: PushOptions | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Progress | None = None,
     **push: Any,
 ) -> PublishResult:
     """Publish a soup as the repository `repo` (ORG/NAME) of the Hub, or lay it out in `folder`.

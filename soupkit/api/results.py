@@ -19,7 +19,7 @@ from soupkit.training import trainer
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class MergeResult(run_merge.MergeResult, Shown):
+class MergeResult(Shown, run_merge.MergeResult):
     """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient."""
 
     def headline(self) -> str:
@@ -32,7 +32,7 @@ class MergeResult(run_merge.MergeResult, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class EvaluationResult(run_evaluation.Evaluation, Shown):
+class EvaluationResult(Shown, run_evaluation.Evaluation):
     """Scores of models on tasks, fractions with 95 % intervals; a row is a score."""
 
     def headline(self) -> str:
@@ -62,7 +62,7 @@ class EvaluationResult(run_evaluation.Evaluation, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SearchResult(run_search.SearchResult, Shown):
+class SearchResult(Shown, run_search.SearchResult):
     """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial."""
 
     def headline(self) -> str:
@@ -95,7 +95,7 @@ class SearchResult(run_search.SearchResult, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class InterpolationResult(interpolation.Interpolation, Shown):
+class InterpolationResult(Shown, interpolation.Interpolation):
     """Scores between a base and its fine-tunes: `document` is what `interpolation.json` holds; a row is a score."""
 
     @property
@@ -128,7 +128,7 @@ class InterpolationResult(interpolation.Interpolation, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ComparisonResult(comparison.Comparison, Shown):
+class ComparisonResult(Shown, comparison.Comparison):
     """Whether checkpoints can be averaged, and what differs from the first; a row is a checkpoint."""
 
     def headline(self) -> str:
@@ -148,7 +148,7 @@ class ComparisonResult(comparison.Comparison, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ClassificationResult(labelling.Labelled, Shown):
+class ClassificationResult(Shown, labelling.Labelled):
     """Probabilities of labels for images; a row is an image."""
 
     images: tuple[str, ...] = ()
@@ -192,7 +192,7 @@ class TrainingResult(Shown, Mapping[str, trainer.TrainResult]):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ReportResult(report.Report, Shown):
+class ReportResult(Shown, report.Report):
     """A page: `output` is its file; a row is a file."""
 
     def headline(self) -> str:
@@ -205,7 +205,7 @@ class ReportResult(report.Report, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PublishResult(push.PushResult, Shown):
+class PublishResult(Shown, push.PushResult):
     """A repository on the Hub or in a folder; a row is a file."""
 
     def headline(self) -> str:
@@ -218,7 +218,7 @@ class PublishResult(push.PushResult, Shown):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RecipeResult(recipes.RunResult, Shown):
+class RecipeResult(Shown, recipes.RunResult):
     """A recipe that ran; a row is a step."""
 
     def headline(self) -> str:

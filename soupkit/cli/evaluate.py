@@ -43,6 +43,16 @@ def evaluate(
     compile_tower: Annotated[
         bool, typer.Option("--compile", help="torch.compile the image tower: for large models and many images.")
     ] = False,
+    builder: Annotated[
+        str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
+    ] = None,
+    label_map: Annotated[
+        Path | None,
+        typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class."),
+    ] = None,
+    probe: Annotated[
+        str | None, typer.Option("--probe", metavar="all|K", help="Score linear probes fitted to the split train.")
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
     ] = False,
@@ -58,6 +68,7 @@ def evaluate(
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
+    from soupkit.evaluation.probe import parse_probe
     from soupkit.evaluation.results_table import write_results_table
     from soupkit.evaluation.scores_document import ScoresDocument
 
@@ -70,8 +81,11 @@ def evaluate(
         data_root=scoring.data_root,
         model=scoring.model,
         preprocess=scoring.preprocess,
+        builder=builder,
+        label_map=label_map,
         options=options,
         calibration=calibration,
+        probe=None if probe is None else parse_probe(probe),
         progress=terminal_progress(),
     )
     if not first_rank():

@@ -87,13 +87,6 @@ def _show_averages(result: "Evaluation", names: FittedNames, console: "PlainCons
             console.print(f"average of 38 tasks: {100 * mean:.2f} %, {name}", soft_wrap=True)
 
 
-def _name_of(task: _TaskKey) -> str:
-    """Return what a task is called: as in open_clip's table of results, or by its own name and split."""
-    from soupkit.evaluation.results_table import column_of
-
-    return (column_of(task[0]) if task[1] == "test" else None) or f"{task[0]}:{task[1]}"
-
-
 def _explained(scores: Scores, first: str) -> str:
     words = "± is half of the 95 % interval"
     return f"{words}; p is of McNemar's exact test against {first}" if scores.pairs else words
@@ -160,7 +153,7 @@ def _tasks_down(scores: Scores, names: FittedNames) -> Table:
         cells: list[Text | str] = []
         for ref in scores.refs:
             cells += [scores.value(ref, task), *([scores.p(ref, task)] if ref in pairs else [])]
-        table.add_row(_name_of(task), scores.measured(task), *cells)
+        table.add_row(f"{task[0]}:{task[1]}", scores.measured(task), *cells)
     return table
 
 

@@ -111,6 +111,10 @@ def search(
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
     task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
     report_task: ReportTask = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="REF", help="The model that was fine-tuned."),
+    ] = None,
     score: Annotated[
         str | None, typer.Option("--score", metavar="COMMAND", help="Select by what a command says of {model}.")
     ] = None,
@@ -177,6 +181,7 @@ def search(
     result = run_search(
         refs or [],
         output,
+        base=base,
         tasks=task or [],
         report_tasks=report_task or [],
         score=custom,

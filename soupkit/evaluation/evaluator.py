@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,26 +15,27 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import StorageError
 from soupkit.evaluation import image_pass
-from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, open_tokenizer, preprocess_of
+from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, preprocess_of
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
-from soupkit.evaluation.kinds import KINDS
+from soupkit.evaluation.head_transform import open_head_transform
+from soupkit.evaluation.heads import build_head, fill_head, is_head
 from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Hits, Outcome, score_of
 from soupkit.evaluation.pixel_cache import open_pixels
 from soupkit.evaluation.pixels import Pixels
-from soupkit.evaluation.prompts import PromptEncoder, tokenize
 from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.task_runs import TASK_RUNS
+from soupkit.evaluation.text_sides import HeadSides, PromptSides, TextSides
 from soupkit.evaluation.transform import Transform, open_transform
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
+from soupkit.scratch import ScratchDirectory
 
 T = TypeVar("T")
 _CPU_BATCH = 32
 _CUDA_BATCH = 512
-_PROMPTS = 256  # encoded together
 _ROOM_HINT = "choose another --precision or --device"
 
 
@@ -65,25 +65,29 @@ class Evaluator:
         self._ranks = ranks or Ranks()
         self.device = choose_device(self.options.device, self._ranks.local)
         self.dtype = precision_dtype(self.options.precision, self.device)
-        transform = open_transform(preprocess_of(config), where)
-        self._temporary = TemporaryDirectory(prefix="soupkit-") if self.options.cache is None else None
+        self._config, head = config, is_head(config)
+        transform = open_head_transform(config, where) if head else open_transform(preprocess_of(config), where)
+        self._temporary = ScratchDirectory() if self.options.cache is None else None
         cache = Path(self._temporary.name) if self._temporary else self.options.cache
         assert cache is not None
         self.pixels: tuple[Pixels, ...] = tuple(
             self._ranks.together(self._open_pixels, task, transform, cache, progress) for task in tasks
         )
-        tokenizer = open_tokenizer(config, tokenizer_files, where)
-        self._prompts = [
-            tokenize(tokenizer, KINDS[task.kind].texts(task, pixels))
-            for task, pixels in zip(self.tasks, self.pixels, strict=True)
-        ]
-        self.model: nn.Module = build_model(config, self.device, self.dtype, random=False, progress=progress)
+        self._sides: TextSides = (
+            HeadSides(self.tasks, config, self.device, where)
+            if head
+            else PromptSides(self.tasks, self.pixels, config, tokenizer_files, self.device, where)
+        )
+        self.model: nn.Module = (
+            build_head(config, self.device, self.dtype)
+            if head
+            else build_model(config, self.device, self.dtype, random=False, progress=progress)
+        )
         batch = self.options.batch_size or (_CUDA_BATCH if self.device.type == "cuda" else _CPU_BATCH)
-        self._how = image_pass.Pass(self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile)
+        self._how = image_pass.Pass(
+            self.device, self.dtype, batch, transform.mean, transform.std, self.options.compile, head
+        )
         self._stride = batch  # what the images are divided by among ranks, also when one of them halves its batch
-        self._prompts_together = _PROMPTS
-        # Whether a model's prompts go over their prefix tree: asked once, of the first weights it encodes with.
-        self._uses_tree: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
         self._loaded = False
         self.scale = 1.0  # what the weights that were loaded multiply cosines by
         if self.device.type == "cuda" and self.options.batch_size is None:
@@ -114,12 +118,18 @@ class Evaluator:
 
         Raises ArchitectureError where they do not fit, CheckpointError where they cannot be read.
         """
-        self._ranks.together(fill_model, self.model, checkpoint)
+        self._ranks.together(self._fill, checkpoint)
         if not self._loaded:  # what was found out before was found out without any weights
-            self._uses_tree.pop(self.model, None)
+            self._sides.weights_came(self.model)
         self._loaded = True
         self._how = replace(self._how, subject=checkpoint.ref)
         self.scale = self._ranks.together(logit_scale, self.model, checkpoint)
+
+    def _fill(self, checkpoint: Checkpoint) -> None:
+        if is_head(self._config):
+            fill_head(self.model, self._config, checkpoint)
+        else:
+            fill_model(self.model, checkpoint)
 
     def score(
         self, model: nn.Module | None = None, *, ref: str = "", fingerprint: str | None = None,
@@ -135,24 +145,15 @@ class Evaluator:
         return [with_chances(outcome, logit_scale(model or self.model)) for outcome in outcomes]
 
     def text_side(self, task: int, model: nn.Module | None = None) -> Tensor:
-        """Return what the text tower makes of task number `task`: the classifier, float32 [embed, classes], or for
-        retrieval the captions' features, float32 [captions, embed].
+        """Return what images are compared with on task number `task`: the classifier, float32 [embed, classes], for
+        retrieval the captions' features, float32 [captions, embed], and for a model with a head what picks the task's
+        classes, float32 [outputs, classes].
 
         Raises CheckpointError where they are not finite.
         """
-        side = self._fitting(lambda: self._text_side(task, model), self._halve_prompts)
+        side = self._fitting(partial(self._sides.of, task, model or self.model), self._sides.halve)
         image_pass.check_finite(side.isfinite().all(), "prompts", self._how)
         return side
-
-    def _text_side(self, task: int, model: nn.Module | None) -> Tensor:
-        encoder = self._encoder(task, model or self.model)
-        return TASK_RUNS[self.tasks[task].kind].text_side(encoder, self.tasks[task])
-
-    def _encoder(self, task: int, model: nn.Module) -> PromptEncoder:
-        uses_tree = self._uses_tree.get(model)
-        encoder = PromptEncoder(model, self._prompts[task], self.device, self._prompts_together, uses_tree)
-        self._uses_tree[model] = encoder.uses_tree
-        return encoder
 
     def run(
         self, task: int, text_sides: Sequence[Tensor], model: nn.Module | None = None, progress: Progress = SILENT
@@ -172,6 +173,16 @@ class Evaluator:
 
         parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
         return kind.outcomes(parts, text_sides, pixels, self.device)
+
+    def features(self, task: int, rows: np.ndarray, progress: Progress = SILENT) -> Tensor:
+        """Return the live model's features of images `rows` (int64 [n]) of task number `task`, float32 [n, embed] of
+        length one, on disk. Under `torchrun` every rank takes its share, and all of them return the whole."""
+
+        def look() -> Tensor:
+            return image_pass.embed(self.model, self.pixels[task], self._share(rows), self._how, progress)
+
+        parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
+        return image_pass.joined([part for part in parts if len(part)])
 
     @property
     def stride(self) -> int:
@@ -206,11 +217,6 @@ class Evaluator:
         if self._how.batch == 1:
             raise StorageError("has no room for one image", self.device, _ROOM_HINT) from error
         self._how = replace(self._how, batch=self._how.batch // 2)
-
-    def _halve_prompts(self, error: Exception) -> None:
-        if self._prompts_together == 1:
-            raise StorageError("has no room for one prompt", self.device, _ROOM_HINT) from error
-        self._prompts_together //= 2
 
     def shared_images(self, first: int, second: int) -> int:
         """Count the images that tasks number `first` and `second` share, byte for byte."""

@@ -7,6 +7,7 @@ scored. Nothing waits for the device before the end of a pass.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from soupkit.errors import CheckpointError, StorageError
+from soupkit.evaluation.heads import head_logits
 from soupkit.evaluation.outcomes import RECALLS, Hits, Ranking, Retrieval
 from soupkit.evaluation.pixels import Pixels
 from soupkit.progress import SILENT, Progress
@@ -25,9 +27,12 @@ _CAPTIONS = 1024  # captions or images that are compared with all of the others 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """How images go through a model: where, `batch` at a time, in which dtype, normalised by `mean` and `std`, and
-    whether `torch.compile` makes one program of the tower; `keep_logits` has a classification's cosines kept, on disk;
-    `subject` is what errors call the model."""
+    """How images go through a model: where, in which dtype, `batch` at a time, normalised by `mean` and `std`.
+
+    `compiled` has `torch.compile` make one program of the tower; a model with a `head` gives logits, any other features
+    that become of length one; `keep_logits` has what a classification compares kept, on disk; `subject` is what errors
+    call the model.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -35,12 +40,14 @@ class Pass:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     compiled: bool = False
+    head: bool = False
     keep_logits: bool = False
     subject: str = "the model"
 
     def tower(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return the image tower of `model`; models of one architecture share what is compiled."""
-        encode: Callable[[Tensor], Tensor] = model.encode_image  # type: ignore[assignment]
+        """Return the image tower of `model`, or all of one with a head; models of one architecture share what is
+        compiled."""
+        encode: Callable[[Tensor], Tensor] = partial(head_logits, model) if self.head else model.encode_image  # type: ignore[assignment]
         return torch.compile(encode, dynamic=False) if self.compiled else encode
 
 
@@ -62,7 +69,8 @@ def normalise(x: Tensor, stored: Tensor, scale: Tensor, shift: Tensor) -> None:
 def image_features(
     model: nn.Module, pixels: Pixels, rows: np.ndarray, how: Pass, progress: Progress = SILENT
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield batch by batch which of `rows` (int64 [n]) it holds, and their features, float32 [b, embed], length one.
+    """Yield batch by batch which of `rows` (int64 [n]) it holds, and their features, float32 [b, embed], length one,
+    or the logits of a model with a head, float32 [b, outputs].
 
     Raises CheckpointError after the last batch when features were not finite.
     """
@@ -80,7 +88,8 @@ def image_features(
             stored = stored.pin_memory().to(how.device, non_blocking=True)
         normalise(x[: len(part)], stored, scale, shift)
         images = x.view(how.batch, height, width, channels).permute(0, 3, 1, 2).to(how.dtype)
-        features = normalize(encode(images)[: len(part)].float(), dim=-1)
+        features = encode(images)[: len(part)].float()
+        features = features if how.head else normalize(features, dim=-1)
         finite &= features.isfinite().all()
         yield part, features
         progress.advance(len(part))

@@ -19,13 +19,16 @@ from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, DataError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
+from soupkit.evaluation.intervals import mcnemar
 from soupkit.evaluation.outcomes import Hits, score_of
-from soupkit.evaluation.task import Score, Task
+from soupkit.evaluation.prompts import fill_templates
+from soupkit.evaluation.task import Pair, Score, Task
 from soupkit.evaluation.transform import open_transform
 from soupkit.progress import SILENT, Progress
 
 TEMPLATES = ("a photo of a {c}.",)
 _TOP = 5
+_BATCH = 64  # images
 
 
 class PictureData(Protocol):
@@ -108,10 +111,10 @@ def score_live(
     templates: Sequence[str] = TEMPLATES,
     task: str = "dataset",
     split: str = "",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Progress = SILENT,
-) -> Score:
-    """Score a model on pictures and labels that are in memory, on the device where it is.
+) -> tuple[Score, Hits]:
+    """Score a model on pictures and labels that are in memory, on the device where it is; the hits are image by image.
 
     `classnames` are the dataset's `classes` unless given; `templates` hold `{c}` where the name goes. A model without
     `encode_text` is taken for a classifier of these classes.
@@ -127,12 +130,13 @@ def score_live(
         device, dtype = _where(model)
         classifier = None
         if hasattr(model, "encode_text"):
-            classifier = _classifier(live, names, templates, device)
+            classifier = _classifier(live, names, templates, device, task)
+        size = _BATCH if batch_size is None else batch_size
         labels, ranked = [], []
         progress.start(f"{live.name} on {task}", len(data), "images")
-        for first in range(0, len(data), batch_size):
-            items = [_item(data, i, len(names), live, task) for i in range(first, min(first + batch_size, len(data)))]
-            images = torch.stack([picture for picture, _ in items]).to(device, dtype)
+        for first in range(0, len(data), size):
+            items = [_item(data, i, len(names), live, task) for i in range(first, min(first + size, len(data)))]
+            images = _stacked([picture for picture, _ in items], f"{task}, items from {first}").to(device, dtype)
             logits = _logits(model, images, classifier)
             if logits.ndim != 2 or logits.shape[1] != len(names):
                 shape = list(logits.shape)
@@ -147,7 +151,19 @@ def score_live(
     right = np.concatenate(ranked) == truth[:, None]
     hits = Hits(right[:, 0], right.any(axis=1) if len(names) >= _TOP else None, truth)
     described = Task(task, split, "classification", "acc1", _NoFiles(task), names, tuple(templates))
-    return score_of(hits, described, live.name, live.fingerprint)
+    return score_of(hits, described, live.name, live.fingerprint), hits
+
+
+def paired(scored: Sequence[tuple[Score, Hits]]) -> tuple[Pair, ...]:
+    """Return McNemar's test of the first model against every other, image by image."""
+    return tuple(
+        Pair(
+            scored[0][0].ref, score.ref, score.task, score.split, int((first & ~other.top1).sum()),
+            int((other.top1 & ~first).sum()), mcnemar(first, other.top1),
+        )
+        for first in [scored[0][1].top1]
+        for score, other in scored[1:]
+    )  # fmt: skip
 
 
 @contextmanager
@@ -167,7 +183,9 @@ def _where(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return (first.device, first.dtype) if first is not None else (torch.device("cpu"), torch.float32)
 
 
-def _classifier(live: LiveModel, names: Sequence[str], templates: Sequence[str], device: torch.device) -> Tensor:
+def _classifier(
+    live: LiveModel, names: Sequence[str], templates: Sequence[str], device: torch.device, task: str
+) -> Tensor:
     """Return [embed, classes]: for each class the mean of its prompts' features, each of length one, made so again."""
     model: Any = live.model
     tokenizer = live.tokenizer
@@ -181,7 +199,7 @@ def _classifier(live: LiveModel, names: Sequence[str], templates: Sequence[str],
 
     rows = []
     for name in names:
-        features = model.encode_text(tokenizer([template.format(c=name) for template in templates]).to(device))
+        features = model.encode_text(tokenizer(list(fill_templates([name], templates, task))).to(device))
         rows.append(normalize(normalize(features.float(), dim=-1).mean(dim=0), dim=-1))
     return torch.stack(rows, dim=1)
 
@@ -190,6 +208,13 @@ def _logits(model: Any, images: Tensor, classifier: Tensor | None) -> Tensor:
     if classifier is None:
         return model(images).float()
     return normalize(model.encode_image(images).float(), dim=-1) @ classifier
+
+
+def _stacked(pictures: list[Tensor], where: str) -> Tensor:
+    """Return pictures [N, 3, height, width]. Raises DataError for those of different shapes."""
+    if len(shapes := {tuple(picture.shape) for picture in pictures}) > 1:
+        raise DataError(f"differ in shape: {sorted(shapes)[:2]}", where, "preprocess them to one size")
+    return torch.stack(pictures)
 
 
 def _item(data: PictureData, index: int, classes: int, live: LiveModel, task: str) -> tuple[Tensor, int]:

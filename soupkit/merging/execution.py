@@ -19,6 +19,7 @@ from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.files import storage_error
 from soupkit.merging.engine import Engine, choose_workers, one_thread_per_operation
 from soupkit.merging.journal import Journal, SlabKey, SlabResult, read_journals
+from soupkit.merging.memory import fitting, memory_of_a_worker
 from soupkit.merging.output_hashes import fingerprints, sha256_of_files, sha256_on_hub
 from soupkit.merging.plan import cut
 from soupkit.merging.preparation import Prepared
@@ -45,7 +46,9 @@ class Execution:
         self.ranks = ranks
         self.progress = progress
         self.device = choose_device(device, ranks.local)
-        self.workers = choose_workers(prepared.sources, self.device, threads, ranks)
+        each = memory_of_a_worker(prepared.tensors, prepared.method, len(prepared.sources), self.device)
+        self.workers = fitting(choose_workers(prepared.sources, self.device, threads, ranks), each)
+        self.memory = each * self.workers.count
         self.slabs = cut(prepared.tensors, slab_bytes)
 
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:

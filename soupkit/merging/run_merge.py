@@ -36,7 +36,10 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What came of a merge. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run)."""
+    """What came of a merge. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run).
+
+    `memory_bytes` is what the workers of this process hold at most of weights, known before the start.
+    """
 
     status: str
     output: Path
@@ -46,6 +49,7 @@ class MergeResult:
     fingerprint: str | None
     bytes_read: int
     bytes_written: int
+    memory_bytes: int
     seconds: float
     timings: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -125,15 +129,20 @@ def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Pr
     if existing is not None:
         if ranks.leads:
             progress.note(f"{prepared.output} is there already, made of the same weights in the same way")
-        return _result("unchanged", prepared, existing, started, {})
+        return _result("unchanged", prepared, existing, execution.memory, started, {})
     if options.dry_run:
-        return _result("planned", prepared, None, started, {})
+        return _result("planned", prepared, None, execution.memory, started, {})
     prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
-    return _result("written", prepared, prints, started, timings)
+    return _result("written", prepared, prints, execution.memory, started, timings)
 
 
 def _result(
-    status: str, prepared: Prepared, prints: list[Fingerprint] | None, started: float, timings: dict[str, float]
+    status: str,
+    prepared: Prepared,
+    prints: list[Fingerprint] | None,
+    memory: int,
+    started: float,
+    timings: dict[str, float],
 ) -> MergeResult:
     """Put the result together; `prints` are the fingerprints of the ingredients, the base, and the output."""
     document = prepared.document
@@ -150,6 +159,7 @@ def _result(
         fingerprint=prints[-1].value if prints else None,
         bytes_read=sum(_bytes(s) for s in prepared.sources) if work else 0,
         bytes_written=prepared.layout.size if work else 0,
+        memory_bytes=memory,
         seconds=time.perf_counter() - started,
         timings=timings,
         notes=prepared.notes,

@@ -30,6 +30,9 @@ class Ingredients:
     config: Config | None
     tokenizer_files: tuple[Path, ...]
     notes: tuple[str, ...]
+    base_ref: str | None = None
+    base: Checkpoint | None = None
+    base_fingerprint: Fingerprint | None = None
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -40,6 +43,7 @@ def open_ingredients(
     output: Path,
     opened: ExitStack,
     *,
+    base: str | None = None,
     model: str | None,
     preprocess: Path | None,
     keep_going: bool,
@@ -48,17 +52,22 @@ def open_ingredients(
 ) -> Ingredients:
     """Open and check the ingredients. `memory` remembers fingerprints of files that did not change.
 
+    `base` is what they were fine-tuned from, where a merge method is to have it.
+
     Raises UsageError for fewer than two, or for two that are the same; what `merge` raises for those that do not fit
     together; CheckpointError for one with NaN or infinity, unless `keep_going` leaves it out.
     """
     if len(set(refs)) < len(refs):
         raise UsageError("is given twice", next(r for r in refs if refs.count(r) > 1), "give each ingredient once")
-    soup = SoupEntry(ingredients=list(refs), model=model, preprocess=preprocess)
+    if len(refs) < 2:
+        raise UsageError(f"needs at least 2 ingredients and got {len(refs)}", "soupkit search", "name more checkpoints")
+    method = "uniform" if base is None else "task_arithmetic"  # which takes a base, and any number of ingredients
+    soup = SoupEntry(ingredients=list(refs), method=method, base=base, model=model, preprocess=preprocess)
     prepared = prepare(soup, output, opened)
     notes = list(prepared.notes)
     kept: list[int] = []
     fingerprints: dict[int, Fingerprint] = {}
-    for i, checkpoint in enumerate(prepared.sources):
+    for i, checkpoint in enumerate(prepared.sources[: len(refs)]):
         looked_at = look(checkpoint, memory, progress)
         fingerprints[i] = looked_at.fingerprint
         if not looked_at.nonfinite:
@@ -81,13 +90,17 @@ def open_ingredients(
             raise UsageError(
                 f"has the same weights as {refs[kept[first]]}", refs[kept[at]], "give each ingredient once"
             )
+    far = prepared.sources[-1] if base is not None else None
     return Ingredients(
         tuple(refs[i] for i in kept),
-        prepared.sources,
+        prepared.sources[: len(kept)],
         tuple(fingerprints[i] for i in kept),
         prepared.agreement.config,
         prepared.tokenizer_files,
         tuple(notes),
+        base,
+        far,
+        look_at_finite(far, memory, progress) if far is not None else None,
     )
 
 
@@ -112,6 +125,18 @@ def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> Loo
     paths = [str(path) for path in checkpoint.files]
     seen = remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
     return LookedAt(Fingerprint(seen["value"], seen["image"], seen["text"]), seen["nonfinite"])
+
+
+def look_at_finite(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> Fingerprint:
+    """Return the fingerprint of weights that are finite. Raises CheckpointError for others."""
+    looked_at = look(checkpoint, memory, progress)
+    if looked_at.nonfinite:
+        raise CheckpointError(
+            "has non-finite weights (NaN or infinity)",
+            f"{checkpoint.ref}, tensor {looked_at.nonfinite!r}",
+            "choose another checkpoint",
+        )
+    return looked_at.fingerprint
 
 
 def _is_finite(checkpoint: Checkpoint, name: str, reader: Reader) -> bool:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from torch import nn
 
 from soupkit.checkpoint.checkpoint import Checkpoint
-from soupkit.errors import ArchitectureError, CheckpointError, UsageError
+from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions, default_cache
@@ -26,7 +25,8 @@ from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
-from soupkit.search.ingredients import look
+from soupkit.scratch import ScratchDirectory
+from soupkit.search.ingredients import look_at_finite
 from soupkit.search.interpolation_document import InterpolationDocument, Point
 from soupkit.search.measured import shown
 
@@ -72,7 +72,7 @@ def interpolate(
     evaluation = evaluation or EvaluationOptions(cache=default_cache())
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
-        temporary = Path(stack.enter_context(TemporaryDirectory(prefix="soupkit-")))
+        temporary = Path(stack.enter_context(ScratchDirectory()))
         if evaluation.cache is None:
             evaluation = replace(evaluation, cache=temporary, scores=False)
         prepared = ranks.together(_prepared, base, refs, temporary, model, preprocess, stack)
@@ -161,16 +161,7 @@ def _score_curve(
 
 def _fingerprints(sources: Sequence[Checkpoint], memory: Path, progress: Progress) -> list[str]:
     """Return the fingerprints of weights that are finite. Raises CheckpointError for others."""
-    values = []
-    for source in sources:
-        looked_at = look(source, memory, progress)
-        if looked_at.nonfinite:
-            raise CheckpointError(
-                "has non-finite weights (NaN or infinity)", f"{source.ref}, tensor {looked_at.nonfinite!r}",
-                "choose another checkpoint",
-            )  # fmt: skip
-        values.append(looked_at.fingerprint.value)
-    return values
+    return [look_at_finite(source, memory, progress).value for source in sources]
 
 
 def fill_between(model: nn.Module, prepared: Prepared, alpha: float, reader: Reader) -> None:

@@ -65,7 +65,8 @@ class PreparedSearch:
     def inputs(self) -> SearchInputs:
         """What a strategy is told of the inputs."""
         tasks = [f"{t.name}:{t.split}" for t in self.selecting] + ([NAME] if self.score is not None else [])
-        return SearchInputs(self.ingredients.refs, tuple(tasks), tuple(self.ingredients.checkpoints[0].tensors))
+        tensors = tuple(self.ingredients.checkpoints[0].tensors)
+        return SearchInputs(self.ingredients.refs, tuple(tasks), tensors, self.ingredients.base_ref)
 
     def subject(self) -> dict[str, Any]:
         """Return what decides the outcome, so that a journal of another search is recognised."""
@@ -84,6 +85,8 @@ class PreparedSearch:
             "evaluation": evaluation,
             "ranks": self.ranks.size,
         }
+        if self.ingredients.base_fingerprint is not None:
+            subject["base"] = self.ingredients.base_fingerprint.value
         if self.score is not None:
             subject["score"] = self.score.described(self.options.seed)
         return json.loads(json.dumps(subject))

@@ -71,6 +71,9 @@ def describe(
         decisions=tuple(trials.decisions),
         selected=tuple(ingredients.refs[m] for m in chosen.members),
         weights=chosen.soup.weights,
+        method=chosen.soup.method if chosen.soup.use is not None else None,
+        parameters=chosen.soup.parameters if chosen.soup.use is not None else None,
+        base=ingredients.base_ref if chosen.soup.has_base else None,
         score=_renamed(soup.combined(), str(output), fingerprint),
         best_ingredient=best.combined(),
         uniform=_renamed(trials.measured(all_of_them).combined(), UNIFORM, None),
@@ -90,7 +93,7 @@ def describe(
 
 def _declared(facts: dict[str, Any]) -> dict[str, Any]:
     """Sort what a strategy stated into fields of the document and what it has no field for."""
-    fields = {"groups", "correlations", "shapley"}
+    fields = {"methods", "groups", "correlations", "shapley"}
     return {
         **{name: value for name, value in facts.items() if name in fields},
         "facts": {name: value for name, value in facts.items() if name not in fields},
@@ -122,7 +125,7 @@ def _shared_images(live: LiveSoups) -> Iterator[tuple[int, str]]:
 
 def _why_alone(trials: SearchTrials, ranks: Ranks, chosen: ScoredSoup) -> str | None:
     """Say why the best soup is one ingredient; None where it is not."""
-    if len(chosen.members) > 1:
+    if len(chosen.members) > 1 or chosen.soup.use is not None:
         return None
     name = trials.ingredients.refs[chosen.members[0]]
     pairs: dict[tuple[str, ...], tuple[float, str]] = {}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
+from soupkit.scratch import ScratchDirectory
 from soupkit.search.candidate import ScoredSoup
 from soupkit.search.custom_score import CustomScore
 from soupkit.search.document import SearchDocument
@@ -62,6 +62,7 @@ def search(
     refs: Sequence[str | Path],
     output: str | Path,
     *,
+    base: str | Path | None = None,
     tasks: str | Path | Sequence[str | Path] = (),
     report_tasks: str | Path | Sequence[str | Path] = (),
     score: str | Callable[..., Any] | None = None,
@@ -90,6 +91,8 @@ def search(
     """Search for the soup of `refs` that scores best on `tasks` (the mean over them), and write it to `output`.
 
     The tasks select on split `val` unless a split is named; `report_tasks` (split `test` unless named) only report.
+    `base` is the checkpoint that they were fine-tuned from, for merge methods that need it.
+
     `score` selects instead of tasks, or beside them: a command for the shell with `{model}` in it, or a function of a
     soup's directory (a `Path`), of its weights (annotated as `Mapping[str, Tensor]`) or of a live `nn.Module` that
     `build()` made, which returns a number, named numbers or hits; `minimize` to `score_weight` are explained by
@@ -116,7 +119,7 @@ def search(
         files = tuple(Path(path) for path in score_files)
         custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight, build)
     return run_search(
-        refs, output, tasks=_listed(tasks), report_tasks=_listed(report_tasks), score=custom, options=how,
+        refs, output, base=base, tasks=_listed(tasks), report_tasks=_listed(report_tasks), score=custom, options=how,
         evaluation=evaluation,
         data_root=Path(data_root) if data_root is not None else None, model=model,
         preprocess=Path(preprocess) if preprocess is not None else None,
@@ -145,6 +148,7 @@ def run_search(
     output: str | Path,
     *,
     tasks: Sequence[str],
+    base: str | Path | None = None,
     report_tasks: Sequence[str] = (),
     score: CustomScore | None = None,
     options: SearchOptions,
@@ -170,10 +174,10 @@ def run_search(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         if evaluation.cache is None:
-            temporary = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            temporary = stack.enter_context(ScratchDirectory())
             evaluation = replace(evaluation, cache=Path(temporary), scores=False)
         ingredients = ranks.together(
-            open_ingredients, [str(r) for r in refs], target, stack,
+            open_ingredients, [str(r) for r in refs], target, stack, base=str(base) if base is not None else None,
             model=model, preprocess=preprocess, keep_going=options.keep_going,
             memory=evaluation.cache / "weights" if evaluation.cache else None, progress=progress,
         )  # fmt: skip
@@ -228,6 +232,7 @@ def _search(
     written = merge(
         [prepared.ingredients.refs[m] for m in chosen.members], soup,
         method=chosen.soup.method, parameters=chosen.soup.parameters,
+        base=prepared.ingredients.base_ref if chosen.soup.has_base else None,
         model=prepared.model, preprocess=prepared.preprocess, allow_single=True,
         options=RunOptions(device=prepared.evaluation.device), progress=progress,
     )  # fmt: skip

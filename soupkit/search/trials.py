@@ -67,6 +67,11 @@ class SearchTrials:
         """Return the first rank's `value` on every rank."""
         return self._ranks.gather(value)[0]
 
+    def value_of(self, soup: Soup) -> float | None:
+        """Return what a soup scored, None where it was not scored to the end."""
+        measured = self._measured.get(soup)
+        return measured.value if measured is not None else None
+
     def state(self, **facts: Any) -> None:
         """Put `facts` into `search.json`."""
         self.facts.update(facts)
@@ -158,7 +163,7 @@ class SearchTrials:
 
     def _accepted(self, soup: Soup, measured: Measured) -> ScoredSoup:
         names = ", ".join(self.ingredients.refs[m] for m in soup.members)
-        kind = "soup" if soup.shares is None else "mixture"
+        kind = soup.method if soup.use is not None else "soup" if soup.is_uniform else "mixture"
         self._narration.accepted(measured.whole_value, f"the {kind} of {names}")
         return self._current(soup, measured)
 
@@ -182,9 +187,11 @@ class SearchTrials:
             hits=measured.count if measured.scored == measured.images or measured.worth is None else None,
             images_scored=measured.scored,
             images=measured.images,
+            method=soup.method if soup.use is not None else None,
+            parameters=soup.parameters if soup.use is not None else None,
             decision="accepted" if accepted else "rejected",
         )
-        self._record({**decision.model_dump(mode="json"), "bits": f"hits/{soup_key(self.ingredients, soup)}"})
+        self._record({**decision.to_dict(), "bits": f"hits/{soup_key(self.ingredients, soup)}"})
         self.decisions.append(decision)
 
     def _record(self, line: dict[str, Any]) -> None:

@@ -34,13 +34,15 @@ class WrittenSoups:
             return
         self._soup = None
         source = Path(self._ingredients.refs[soup.members[0]])
-        if len(soup.members) == 1 and _is_linkable(source):
+        if len(soup.members) == 1 and soup.is_uniform and _is_linkable(source):
             self._ranks.lead(self._link, source)
         else:
             self._ranks.lead(self._clear_links)
+            base = self._ingredients.base_ref if soup.has_base else None
             merge(
                 [self._ingredients.refs[m] for m in soup.members], self.path,
-                method=soup.method, parameters=soup.parameters, model=self._model, preprocess=self._preprocess,
+                method=soup.method, parameters=soup.parameters,
+                base=base, model=self._model, preprocess=self._preprocess,
                 allow_single=True, options=RunOptions(fresh=True),
             )  # fmt: skip
         self._soup = soup

@@ -47,10 +47,15 @@ def test_a_state_dict_is_no_ingredient(here: Path) -> None:
 
 
 def test_an_option_that_there_is_not_is_named(here: Path) -> None:
-    with pytest.raises(UsageError, match="colour"):
+    with pytest.raises(UsageError, match=r"^colour: is no option\nhint: the fields of RunOptions are device, threads"):
         soupkit.merge(["runs/a", "runs/b"], "out", colour="red")
-    with pytest.raises(UsageError, match="says what options says too"):
+    with pytest.raises(UsageError, match=r"^thread: is no option\nhint: did you mean threads\?"):
+        soupkit.merge(["runs/a", "runs/b"], "out", thread=2)
+    with pytest.raises(UsageError, match="the strategy swap has no option 'colour'"):
+        soupkit.search(["runs/a", "runs/b"], "out", tasks="digits", strategy="swap", colour="red")
+    with pytest.raises(UsageError, match=r"^fresh: is said beside the options themselves"):
         soupkit.merge(["runs/a", "runs/b"], "out", options=soupkit.RunOptions(), fresh=True)
+    assert not (here / "out").exists()
 
 
 def test_one_task_is_a_text_or_a_path(here: Path) -> None:
@@ -58,7 +63,14 @@ def test_one_task_is_a_text_or_a_path(here: Path) -> None:
 
     by_name = soupkit.evaluate("runs/a", "digits", limit=20)
     by_path = soupkit.evaluate([Path("runs/a")], Path(DIGITS), limit=20)
-    assert by_name.scores[0].value == by_path.scores[0].value
+    by_cache = soupkit.evaluate("runs/a", ["digits"], limit=20, cache="elsewhere")
+    assert by_name.scores[0].value == by_path.scores[0].value == by_cache.scores[0].value
+    assert (here / "elsewhere").is_dir()
+
+
+def test_a_search_takes_the_options_of_evaluation_as_keywords(here: Path) -> None:
+    plan = soupkit.search(["runs/a", "runs/b"], "out", tasks="digits", strategy="swap", limit=20, dry_run=True).plan
+    assert plan is not None and (plan.images, plan.strategy) == (20, "swap")
 
 
 def test_search_is_a_package_and_a_function() -> None:

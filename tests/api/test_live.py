@@ -49,6 +49,17 @@ def test_a_live_clip_scores_as_its_checkpoint_does(here: Path) -> None:
     assert opened.fingerprint == expected.fingerprint and live.fingerprint is None
 
 
+def test_two_models_on_pairs_are_compared_image_by_image(here: Path) -> None:
+    pictures, classnames, templates = digits(100)
+    by_name = soupkit.evaluate(["runs/a", "runs/b"], "digits", limit=100)
+    in_memory = soupkit.evaluate(
+        ["runs/a", "runs/b"], pictures, classnames=classnames, templates=templates, name="digits"
+    )
+    (want,), (pair,) = by_name.pairs, in_memory.pairs
+    assert (pair.first, pair.second, pair.p) == (want.first, want.second, want.p)
+    assert (pair.only_first, pair.only_second) == (want.only_first, want.only_second)
+
+
 def test_a_classifier_is_scored_by_its_logits_and_left_in_its_mode(here: Path) -> None:
     model = Brightness()
     model.train()
@@ -65,8 +76,12 @@ def test_a_classifier_is_scored_by_its_logits_and_left_in_its_mode(here: Path) -
         ([(torch.zeros(3, 8, 8), "dark")], {}, "has the label 'dark'"),
         ([torch.zeros(3, 8, 8)], {}, "is Tensor, and not"),
         ([], {}, "holds no pictures"),
-        ([(Image.new("RGB", (8, 8)), 0)], {}, "is missing, for pictures"),
+        ([(Image.new("RGB", (8, 8)), 0)], {}, "preprocess: is missing for pictures"),
         ([(torch.zeros(3, 8, 8), 0)], {"classnames": None}, "has no class names"),
+        ([(torch.zeros(3, 8, 8), 0)], {"classnames": "ab"}, "classnames: is one text"),
+        ([(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 9), 1)], {}, "differ in shape"),
+        ([(torch.zeros(3, 8, 8), 0)], {"device": "cpu"}, "device: is that of the module"),
+        ([(torch.zeros(3, 8, 8), 0)], {"limit": 3}, "limit: belongs to tasks by name"),
         ([(torch.zeros(3, 8, 8), 0)], {"classnames": ["a", "b", "c"]}, r"gives \[1, 2\] for 3 classes"),
     ],
 )
@@ -78,5 +93,7 @@ def test_what_does_not_fit_is_named(items: list[Any], how: dict[str, Any], what:
 def test_a_module_needs_a_dataset_and_words_of_a_dataset_need_one_too(here: Path) -> None:
     with pytest.raises(UsageError, match="is no Dataset"):
         soupkit.evaluate(Brightness(), "digits")
-    with pytest.raises(UsageError, match="belongs to a Dataset"):
+    with pytest.raises(UsageError, match="classnames: belongs to a Dataset"):
         soupkit.evaluate("runs/a", "digits", classnames=["a"])
+    with pytest.raises(DataError, match="without a class name"):
+        soupkit.evaluate("runs/a", digits(1)[0], classnames=["a"], templates="a photo")

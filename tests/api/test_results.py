@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
 import soupkit
 from soupkit.api.results import EvaluationResult, SearchResult
 from soupkit.api.shown import Shown
-from tests.processes import soupkit as command
+from soupkit.cli.commands import register
+
+COMMANDS = Typer()
+register(COMMANDS)
 
 
 @pytest.fixture
@@ -17,9 +22,7 @@ def each(here: Path) -> dict[str, Shown]:
         "merge": soupkit.merge(["runs/a", "runs/b"], "soups/uniform"),
         "compare": soupkit.compare(["runs/a", "runs/b"]),
         "evaluate": soupkit.evaluate(["runs/a", "soups/uniform"], "digits", limit=20),
-        "search": soupkit.search(
-            ["runs/a", "runs/b"], "soups/best", tasks="digits", evaluation=soupkit.EvaluationOptions(limit=20)
-        ),
+        "search": soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", limit=20),
         "interpolate": soupkit.interpolate("runs/base", "runs/a", tasks="digits", points=3, limit=20),
         "classify": soupkit.classify("runs/a", "picture.png", ["a dog", "a cat"]),
         "report": soupkit.report("scores.json"),
@@ -68,7 +71,7 @@ def test_without_pandas_a_frame_says_what_to_install(here: Path, monkeypatch: py
 
 def test_functions_give_what_the_commands_print(here: Path) -> None:
     result = soupkit.evaluate(["runs/a", "runs/b"], "digits", limit=20)
-    done = command("evaluate", "runs/a", "runs/b", "--task", "digits", "--limit", "20", "--json", cwd=here)
+    done = CliRunner().invoke(COMMANDS, ["evaluate", "runs/a", "runs/b", "--task=digits", "--limit=20", "--json"])
     assert json.loads(done.stdout)["scores"] == json.loads(json.dumps(result.to_dict()))["scores"]
     assert isinstance(result, EvaluationResult)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import soupkit
 from soupkit.evaluation import EvaluationOptions
@@ -24,7 +23,6 @@ from tests.docs.pages import ROOT, blocks
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
 RECIPES = {title: dict(blocks(text)) for title, text in SECTIONS if "```toml" in text}
-WEIGHTS = "open_clip_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class Installed:
 
     def run_all(self) -> list[str]:
         return [self.run(command).stdout for command in self.commands]
+
+
+def weights(soup: Path) -> dict[str, torch.Tensor]:
+    with soupkit.open_checkpoint(soup) as checkpoint:
+        return {name: checkpoint[name].clone() for name in checkpoint.tensors}
 
 
 def state(seed: int) -> dict[str, torch.Tensor]:
@@ -88,7 +91,7 @@ def test_the_recipe_of_a_merge_method(install: Callable[[str], Installed]) -> No
     for name, tensors in zip("abc", states, strict=True):
         save(package.directory / "runs" / name, tensors)
     package.run_all()
-    soup = load_file(package.directory / "soups" / "midrange" / WEIGHTS)
+    soup = weights(package.directory / "soups" / "midrange")
     for name in soup:
         stacked = np.stack([tensors[name].double().numpy() for tensors in states])
         middle, mean = (stacked.min(axis=0) + stacked.max(axis=0)) / 2, stacked.mean(axis=0)
@@ -149,7 +152,7 @@ def test_the_recipe_of_a_format(install: Callable[[str], Installed]) -> None:
     for name, tensors in zip("ab", states, strict=True):
         np.savez(package.directory / "weights" / f"{name}.npz", **{k: v.numpy() for k, v in tensors.items()})
     package.run_all()
-    soup = load_file(package.directory / "soups" / "npz" / WEIGHTS)
+    soup = weights(package.directory / "soups" / "npz")
     for name, tensor in soup.items():
         mean = (states[0][name].double() + states[1][name].double()) / 2
         torch.testing.assert_close(tensor, mean.float(), rtol=0, atol=0)

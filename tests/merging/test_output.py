@@ -196,3 +196,27 @@ def test_how_the_model_of_bare_weights_is_known_is_said_and_recorded(
 def test_weights_that_look_unrelated_are_warned_about(tmp_path: Path) -> None:
     refs = [save(tmp_path / str(i), random_state(i, spread=30)) for i in range(2)]
     assert any("independently trained" in note for note in merge(refs, tmp_path / "soup").notes)
+
+
+def test_a_dry_run_says_how_much_memory_the_merge_will_take(tmp_path: Path) -> None:
+    """The largest tensor has 4 Mi elements: a method that sees it whole holds it of each source, twice of the output,
+    and what it computes in; any other holds blocks."""
+    n = 1 << 22
+    refs = [save(tmp_path / str(i), {"visual.proj": torch.full((2048, 2048), float(i))}) for i in range(3)]
+
+    def memory(method: str, threads: int = 1, **parameters: Any) -> int:
+        options = RunOptions(device="cpu", dry_run=True, threads=threads)
+        soup = tmp_path / "soup"
+        return merge(refs[:2], soup, method=method, base=refs[2], parameters=parameters, options=options).memory_bytes
+
+    blocks = memory("ties")
+    assert blocks < 64 << 20 and memory("ties", threads=2) == 2 * blocks
+    whole = memory("ties", trim="tensor")
+    assert n * (3 * 4 + 2 * 4 + 8) <= whole < n * (3 * 4 + 2 * 4 + 8) + (64 << 20)
+    assert memory("iso_c") > 2 * whole
+
+
+def test_a_method_whose_bytes_may_differ_elsewhere_says_so(three: list[Path], tmp_path: Path) -> None:
+    inexact = merge(three[:2], tmp_path / "iso", method="iso_c", base=three[2])
+    assert any("linear algebra" in note for note in inexact.notes)
+    assert not any("linear algebra" in note for note in merge(three, tmp_path / "mean").notes)

@@ -42,10 +42,11 @@ _RECORDS = {
 _HINT = "it may be cut short, or of another program; get it again"
 
 
-def read_metadata(folder: Path) -> Metadata:
+def read_metadata(folder: Path, *, files: bool = True) -> Metadata:
     """Return the metadata of the checkpoint in `folder`: names, shapes, dtypes, and where the chunks of tensors lie.
 
-    No code of the file runs. Every chunk lies inside of a regular file of `folder` itself. Raises CheckpointError for
+    No code of the file runs. Every chunk lies inside of a regular file of `folder` itself; without `files` that is left
+    to whoever opens them. Raises CheckpointError for
     what is damaged, larger than LIMIT, of other classes than torch's, or points elsewhere.
     """
     path = folder / METADATA_NAME
@@ -56,7 +57,8 @@ def read_metadata(folder: Path) -> Metadata:
         if size > LIMIT:
             raise CheckpointError(f"is larger than {LIMIT >> 20} MiB", path, "such a checkpoint is not read")
         metadata = _metadata(_Unpickler(BytesIO(path.read_bytes())).load(), size)
-        _check_files(folder, metadata)
+        if files:
+            _check_files(folder, metadata)
         return metadata
     except CheckpointError:
         raise

@@ -1,8 +1,7 @@
 """Folders that torch.distributed.checkpoint writes: `.metadata`, and the ranks' files of which it says what is where.
 
-Each piece of a tensor is an archive of torch.save's within a file (`torch_archive`). `.metadata` is a pickle, and is
-read as data: nothing in it is called. Which entries are the model's is known by their names: open_clip, accelerate and
-torchtitan keep it under "model", beside "optimizer".
+Each piece of a tensor is an archive of torch.save's within a file (`torch_archive`). Which entries are the model's is
+known by their names: open_clip, accelerate and torchtitan keep it under "model", beside "optimizer".
 """
 
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from soupkit.checkpoint.dtypes import BY_TORCH_NAME, DTYPES
 from soupkit.checkpoint.formats.averages import PART, is_average
-from soupkit.checkpoint.formats.pickle_reader import Call, Name, PickleError, read_data
+from soupkit.checkpoint.formats.pickle_reader import Call
 from soupkit.checkpoint.formats.pickles import STATE_DICT_KEYS
 from soupkit.checkpoint.formats.table import FileFormat, Tensors
 from soupkit.checkpoint.formats.torch_archive import TorchArchive
@@ -28,6 +27,16 @@ _MOST_EXTENTS = 1 << 20  # of one tensor, about 100 MB of memory
 _NOT_WEIGHTS = ("optim", "scheduler", "lr_scheduler", "train_state", "dataloader", "rng")
 
 Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Where the archive of a piece lies, and where the piece begins in its tensor (empty: it is the whole)."""
+
+    offsets: Sizes
+    file: str
+    begin: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ def read_distributed(path: Path, part: str | None = None) -> tuple[Tensors, dict
         files: dict[str, BinaryIO] = {}
         tensors = {}
         for fqn, name in chosen.items():
-            pieces = [document.piece(fqn, *held, files, opened) for held in document.storage.get(fqn, [])]
+            pieces = [document.piece(fqn, stored, files, opened) for stored in document.storage.get(fqn, [])]
             dtype, shape = document.tensors[fqn]
             where = f"{path.parent}, tensor {fqn!r}"
             extents = tuple(_joined(shape, DTYPES[dtype].itemsize, pieces, path.parent, where))
@@ -62,60 +71,38 @@ def read_distributed(path: Path, part: str | None = None) -> tuple[Tensors, dict
 def rank_files(path: Path) -> tuple[str, ...]:
     """Return the names of the files that hold the tensors. Raises CheckpointError."""
     document = _Document(path)
-    return tuple(sorted({where["relative_path"] for held in document.storage.values() for _, where in held}))
+    return tuple(sorted({stored.file for held in document.storage.values() for stored in held}))
 
 
 class _Document:
     """What `.metadata` says: the dtype and shape of each tensor, and which bytes of which file hold its pieces."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            document = read_data(path.read_bytes())
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-            ) from error
-        except PickleError as error:
-            raise CheckpointError(str(error), path, _AGAIN) from error
-        metadata = _state(document)
-        described, stored = metadata.get("state_dict_metadata"), metadata.get("storage_data")
-        if not isinstance(described, dict) or not isinstance(stored, dict):
-            raise CheckpointError("is not the metadata of torch.distributed.checkpoint", path, _AGAIN)
-        self._paths = planner if isinstance(planner := metadata.get("planner_data"), dict) else {}
-        self.tensors: dict[str, tuple[str, Sizes]] = {}
-        for fqn, value in described.items():
-            if isinstance(value, Call) and str(value.function).endswith(".TensorStorageMetadata"):
-                self.tensors[str(fqn)] = self._tensor(str(fqn), _state(value))
-        self.storage: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-        for index, where in stored.items():
-            key, location = _state(index), _state(where)
-            if (fqn := key.get("fqn")) in self.tensors:
-                self.storage.setdefault(str(fqn), []).append((key, self._location(location)))
+        from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    def _tensor(self, fqn: str, state: dict[str, Any]) -> tuple[str, Sizes]:
-        properties = state.get("properties")
-        held = properties.state if isinstance(properties, Call) else None
-        dtype = held[0] if isinstance(held, tuple) and held else None
-        shape = _sizes(state.get("size"))
-        row = BY_TORCH_NAME.get(dtype.name) if isinstance(dtype, Name) else None
-        if row is None or shape is None:
+        from soupkit.checkpoint.formats.dcp import read_metadata
+
+        self.folder = path.parent
+        metadata = read_metadata(self.folder, files=False)  # in the Hub's cache they are links
+        self._paths: dict[str, tuple[str | int, ...]] = metadata.planner_data
+        self.tensors: dict[str, tuple[str, Sizes]] = {}
+        for fqn, held in metadata.state_dict_metadata.items():
+            if isinstance(held, TensorStorageMetadata):
+                self.tensors[fqn] = self._dtype(fqn, str(held.properties.dtype)), tuple(held.size)
+        self.storage: dict[str, list[_Stored]] = {}
+        for index, info in metadata.storage_data.items():
+            if index.fqn in self.tensors:
+                stored = _Stored(tuple(index.offset or ()), info.relative_path, info.offset, info.length)
+                self.storage.setdefault(index.fqn, []).append(stored)
+
+    def _dtype(self, fqn: str, name: str) -> str:
+        row = BY_TORCH_NAME.get(name.removeprefix("torch."))
+        if row is None:
             raise CheckpointError(
-                f"is of {dtype}, which soupkit does not read", f"{self.path.parent}, tensor {fqn!r}",
+                f"is of {name}, which soupkit does not read", f"{self.folder}, tensor {fqn!r}",
                 "save it as floats, integers or booleans",
             )  # fmt: skip
-        return row.name, shape
-
-    def _location(self, state: dict[str, Any]) -> dict[str, Any]:
-        name, offset, length = state.get("relative_path"), state.get("offset"), state.get("length")
-        plain = isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name and "\0" not in name
-        if not plain:
-            raise CheckpointError(
-                f"names a file outside its folder: {str(name)[:100]!r}", self.path, "this file may be an attack"
-            )
-        if not isinstance(offset, int) or not isinstance(length, int) or offset < 0 or length < 0:
-            raise CheckpointError(f"does not say where in {name} a tensor lies", self.path, _AGAIN)
-        return state
+        return row.name
 
     def choose(self, part: str | None) -> dict[str, str]:
         """Return the full names of the model's tensors, or of the average's, with their own names."""
@@ -123,13 +110,13 @@ class _Document:
         for fqn in self.tensors:
             path = self._paths.get(fqn)
             group, name = "", fqn
-            if isinstance(path, tuple) and len(path) > 1 and all(isinstance(p, str) for p in path):
-                group, name = path[0], ".".join(path[1:])
+            if path is not None and len(path) > 1:
+                group, name = str(path[0]), ".".join(map(str, path[1:]))
             groups.setdefault(group, {})[fqn] = name
         if part is not None:
             averages = [members for group, members in groups.items() if is_average(group)]
             if part != PART or not averages:
-                raise CheckpointError(f"holds no {part!r}", self.path.parent, f"its parts are {', '.join(groups)}")
+                raise CheckpointError(f"holds no {part!r}", self.folder, f"its parts are {', '.join(groups)}")
             return averages[0]
         for key in STATE_DICT_KEYS:
             if key in groups:
@@ -141,47 +128,29 @@ class _Document:
             for fqn, name in members.items()
         }
         if not rest:
-            raise CheckpointError("holds no weights of a model", self.path.parent, f"it has {', '.join(groups)}")
+            raise CheckpointError("holds no weights of a model", self.folder, f"it has {', '.join(groups)}")
         return rest
 
-    def piece(
-        self, fqn: str, key: dict[str, Any], where: dict[str, Any], files: dict[str, BinaryIO], opened: ExitStack
-    ) -> _Piece:
+    def piece(self, fqn: str, stored: "_Stored", files: dict[str, BinaryIO], opened: ExitStack) -> _Piece:
         """Open the archive that holds a piece of a tensor, and return where its bytes lie."""
-        name, begin = where["relative_path"], where["offset"]
-        path = self.path.parent / name
-        if where.get("transform_descriptors"):
-            raise CheckpointError("is compressed", f"{path}, tensor {fqn!r}", _conversion(self.path.parent))
-        if name not in files:
+        path = self.folder / stored.file
+        if stored.file not in files:
             try:
-                files[name] = opened.enter_context(path.open("rb"))
+                files[stored.file] = opened.enter_context(path.open("rb"))
             except OSError as error:
                 raise CheckpointError(f"cannot be read: {error.strerror}", path, _AGAIN) from error
-        archive = TorchArchive(path, files[name], begin, begin + where["length"])
+        archive = TorchArchive(path, files[stored.file], stored.begin, stored.begin + stored.length)
         tensor = archive.document()
         if not isinstance(tensor, Call):
             raise CheckpointError("holds no tensor", f"{path}, tensor {fqn!r}", _AGAIN)
         spec = archive.spec(fqn, tensor)
         dtype, shape = self.tensors[fqn]
-        offsets = _sizes(key.get("offset")) or (0,) * len(shape)
+        offsets = stored.offsets or (0,) * len(shape)
         if spec.dtype != dtype or len(spec.shape) != len(shape) or len(offsets) != len(shape):
             raise CheckpointError("is not what its metadata says", f"{path}, tensor {fqn!r}", _AGAIN)
         if spec.strides is not None:
-            raise CheckpointError("is not stored row by row", f"{path}, tensor {fqn!r}", _conversion(self.path.parent))
+            raise CheckpointError("is not stored row by row", f"{path}, tensor {fqn!r}", _conversion(self.folder))
         return _Piece(offsets, spec.shape, spec.extents[0])
-
-
-def _state(value: object) -> dict[str, Any]:
-    state = value.state if isinstance(value, Call) else None
-    return state if isinstance(state, dict) else {}
-
-
-def _sizes(value: object) -> Sizes | None:
-    if isinstance(value, Call) and str(value.function) == "torch.Size" and isinstance(value.arguments, tuple):
-        value = value.arguments[0] if len(value.arguments) == 1 else None
-    if isinstance(value, tuple) and all(isinstance(n, int) and 0 <= n < 2**63 for n in value):
-        return value
-    return None
 
 
 def _conversion(folder: Path) -> str:

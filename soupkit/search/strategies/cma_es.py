@@ -19,7 +19,7 @@ from soupkit.search.strategies.table import BUDGET, STRATEGIES, MostTrials, Stra
 MIXING = {"mix": "a mixture of {n}"}
 
 # Only ranks are told, so nothing that compares scores of different generations may end the search; steps may.
-_OPTIONS = {
+CMA_OPTIONS = {
     "verbose": -9, "tolfun": 0, "tolfunhist": 0, "tolfunrel": 0, "tolflatfitness": math.inf,
     "tolstagnation": math.inf, "tolx": 1e-3,
 }  # fmt: skip
@@ -41,7 +41,7 @@ def mix(
     start = np.tile([1 / k if m in best.members else 0.0 for m in order], len(blocks))
     generator = np.random.default_rng(trials.seed)
     drawn = {"randn": lambda n, size: generator.standard_normal((n, size)), "seed": math.nan}
-    evolution = cma.CMAEvolutionStrategy(start, 0.5 / max(k, 2), {**_OPTIONS, **drawn})
+    evolution = cma.CMAEvolutionStrategy(start, 0.5 / max(k, 2), {**CMA_OPTIONS, **drawn})
     tried = 0
     while tried < budget and not evolution.stop():
         points = trials.agree(evolution.ask())

@@ -155,6 +155,7 @@ STRATEGIES: Table[Strategy] = Table(
         f"{_ROOM}.swap",
         f"{_ROOM}.cma_es",
         f"{_ROOM}.experts",
+        f"{_ROOM}.methods",
     ),
 )
 

@@ -80,10 +80,7 @@ def test_code_in_the_metadata_is_not_run(tmp_path: Path) -> None:
     metadata = pickle.loads((path / ".metadata").read_bytes())
     metadata.storage_meta = Bomb(tmp_path / "ran")
     (path / ".metadata").write_bytes(pickle.dumps(metadata))
-    with open_checkpoint(path) as checkpoint:
-        same(checkpoint, random_state(0))
-    (path / ".metadata").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
-    with pytest.raises(CheckpointError, match="is not the metadata"):
+    with pytest.raises(CheckpointError, match="is no metadata"):
         open_checkpoint(path)
     assert not (tmp_path / "ran").exists()
 
@@ -118,7 +115,7 @@ def beyond_the_end(metadata: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (outside, "outside its folder"),
+        (outside, "outside of the folder"),
         (one_short, "not covered by its pieces"),
         (two_at_one_place, "not covered by its pieces"),
         (beyond_the_end, "damaged archive"),
