@@ -8,6 +8,11 @@ from soupkit.errors import ArchitectureError, CheckpointError
 OPENAI_MEAN = [0.48145466, 0.4578275, 0.40821073]
 OPENAI_STD = [0.26862954, 0.26130258, 0.27577711]
 _INEXPRESSIBLE = "open_clip cannot build this model; choose ingredients that are CLIPs as OpenAI's"
+_DAMAGED = "correct it, or get the config again"
+_SIZES = {
+    "hidden_size", "num_attention_heads", "image_size", "num_hidden_layers", "intermediate_size", "patch_size",
+    "max_position_embeddings", "vocab_size", "projection_dim",
+}  # fmt: skip
 _STAYS = "keep it in open_clip's form: --to open_clip"
 
 
@@ -17,7 +22,8 @@ def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, 
     Values that open_clip takes for granted are left out, so that a config can be recognised as one of its own. Raises
     CheckpointError for what open_clip's CLIP cannot express.
     """
-    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
+    text, vision = (_section(config, name, where) for name in ("text_config", "vision_config"))
+    _check_sizes(config, "", where)
     activations = {text.get("hidden_act", "quick_gelu"), vision.get("hidden_act", "quick_gelu")}
     if len(activations) != 1 or not activations <= {"quick_gelu", "gelu"}:
         raise CheckpointError(
@@ -52,6 +58,24 @@ def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, 
     return {"model_cfg": model_cfg, "preprocess_cfg": to_preprocess(preprocessor or {}, vision_cfg["image_size"])}
 
 
+def _section(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    section = config.get(name) or {}
+    if not isinstance(section, dict):
+        raise CheckpointError(f"its {name} should be a map, not {section!r:.80}", where, _DAMAGED)
+    for key, kinds in (("hidden_act", (str,)), ("layer_norm_eps", (int, float))):
+        if not isinstance(section.get(key, kinds[0]()), kinds):
+            raise CheckpointError(f"its {name} has the {key} {section[key]!r:.80}", where, _DAMAGED)
+    _check_sizes(section, f"{name}.", where)
+    return section
+
+
+def _check_sizes(section: dict[str, Any], prefix: str, where: str) -> None:
+    for key in _SIZES & section.keys():
+        value = section[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
+            raise CheckpointError(f"its {prefix}{key} should be a size, not {value!r:.80}", where, _DAMAGED)
+
+
 def _mlp_ratio(hidden: int, width: int) -> dict[str, float]:
     return {} if hidden == 4 * width else {"mlp_ratio": hidden / width}
 
@@ -62,12 +86,13 @@ def to_preprocess(preprocessor: dict[str, Any], image_size: int, *, crops: bool 
     crops = preprocessor.get("do_center_crop", crops)
     mean, std = (OPENAI_MEAN, OPENAI_STD) if crops else ([0.5] * 3, [0.5] * 3)
     size = _side(preprocessor.get("crop_size" if crops else "size"), image_size)
+    resample = preprocessor.get("resample", 3)
     return {
         "size": size,
         "mode": "RGB",
         "mean": preprocessor.get("image_mean", mean),
         "std": preprocessor.get("image_std", std),
-        "interpolation": {2: "bilinear", 3: "bicubic"}.get(preprocessor.get("resample", 3), "bicubic"),
+        "interpolation": "bilinear" if resample == 2 else "bicubic",
         "resize_mode": "shortest" if crops else "squash",
         "fill_color": 0,
     }

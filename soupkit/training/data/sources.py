@@ -153,7 +153,10 @@ def _table(entry: DataEntry) -> Source:
 
     def read(index: int) -> tuple[bytes, tuple[str, ...]]:
         image, caption = rows[index]
-        return (path.parent / image).read_bytes(), (caption,)
+        try:
+            return (path.parent / image).read_bytes(), (caption,)
+        except ValueError as error:  # a path with a zero byte
+            raise DataError(f"names no file: {error}", f"{path}, image {index + 1}", "correct the row") from error
 
     return Source(str(path), np.array([len(rows)]), read, _files([(path.name, path.stat().st_size)]))
 
