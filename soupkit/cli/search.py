@@ -152,6 +152,12 @@ def search(
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="For random orders and draws.")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
     *,
+    builder: Annotated[
+        str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class.")
+    ] = None,
     scoring: Scoring,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; score and write nothing.")
@@ -163,6 +169,7 @@ def search(
     from soupkit.cli.output import finished, first_rank, print_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import result_fields, show_plan, show_search
+    from soupkit.evaluation.heads import HeadOptions
     from soupkit.publishing.reports.plots import plot_search
     from soupkit.search.custom_score import CustomScore
     from soupkit.search.options import SearchOptions
@@ -188,8 +195,7 @@ def search(
         options=how,
         evaluation=scoring.evaluation,
         data_root=scoring.data_root,
-        model=scoring.model,
-        preprocess=scoring.preprocess,
+        head=HeadOptions(scoring.model, builder, scoring.preprocess, label_map),
         dry_run=dry_run,
         fresh=fresh,
         picture=plot_search,

@@ -20,7 +20,7 @@ from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, pre
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.head_transform import open_head_transform
-from soupkit.evaluation.heads import build_head, fill_head, is_head
+from soupkit.evaluation.heads import build_head, fill_head, is_head, tensors_by_file_names
 from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Hits, Outcome, score_of
@@ -124,6 +124,13 @@ class Evaluator:
         self._loaded = True
         self._how = replace(self._how, subject=checkpoint.ref)
         self.scale = self._ranks.together(logit_scale, self.model, checkpoint)
+
+    def tensors(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """Return the live model's tensors under the names that `checkpoint`, of its architecture, has for them: what is
+        written into them is in the model."""
+        if is_head(self._config):
+            return tensors_by_file_names(self.model, self._config, checkpoint)
+        return dict(self.model.state_dict())
 
     def _fill(self, checkpoint: Checkpoint) -> None:
         if is_head(self._config):

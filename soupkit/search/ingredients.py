@@ -11,10 +11,11 @@ from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.finite import all_finite
-from soupkit.errors import CheckpointError, UsageError
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from soupkit.evaluation.content_digest import remembered
+from soupkit.evaluation.heads import HeadOptions, head_config
 from soupkit.merging.entry import SoupEntry
-from soupkit.merging.preparation import prepare
+from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader, runs
 from soupkit.progress import Progress
 
@@ -44,15 +45,14 @@ def open_ingredients(
     opened: ExitStack,
     *,
     base: str | None = None,
-    model: str | None,
-    preprocess: Path | None,
+    head: HeadOptions,
     keep_going: bool,
     memory: Path | None,
     progress: Progress,
 ) -> Ingredients:
     """Open and check the ingredients. `memory` remembers fingerprints of files that did not change.
 
-    `base` is what they were fine-tuned from, where a merge method is to have it.
+    `base` is what they were fine-tuned from, where a merge method is to have it; `head` says what their files do not.
 
     Raises UsageError for fewer than two, or for two that are the same; what `merge` raises for those that do not fit
     together; CheckpointError for one with NaN or infinity, unless `keep_going` leaves it out.
@@ -62,7 +62,7 @@ def open_ingredients(
     if len(refs) < 2:
         raise UsageError(f"needs at least 2 ingredients and got {len(refs)}", "soupkit search", "name more checkpoints")
     method = "uniform" if base is None else "task_arithmetic"  # which takes a base, and any number of ingredients
-    soup = SoupEntry(ingredients=list(refs), method=method, base=base, model=model, preprocess=preprocess)
+    soup = SoupEntry(ingredients=list(refs), method=method, base=base, model=head.model, preprocess=head.preprocess)
     prepared = prepare(soup, output, opened)
     notes = list(prepared.notes)
     kept: list[int] = []
@@ -95,13 +95,27 @@ def open_ingredients(
         tuple(refs[i] for i in kept),
         prepared.sources[: len(kept)],
         tuple(fingerprints[i] for i in kept),
-        prepared.agreement.config,
+        config_of(prepared, len(kept), head),
         prepared.tokenizer_files,
         tuple(notes),
         base,
         far,
         look_at_finite(far, memory, progress) if far is not None else None,
     )
+
+
+def config_of(prepared: Prepared, n: int, head: HeadOptions) -> Config | None:
+    """Return the config of the first `n` sources: a classifier's, where they have a head, else open_clip's; None where
+    they are neither.
+
+    Raises ArchitectureError where their heads differ: the outputs of one would be averaged with others of another.
+    """
+    heads = [head_config(checkpoint, head) for checkpoint in prepared.sources[:n]]
+    for checkpoint, config in zip(prepared.sources, heads, strict=False):
+        if config != heads[0]:
+            what = f"is not the classifier that {prepared.sources[0].ref} is, or its labels stand in another order"
+            raise ArchitectureError(what, checkpoint.ref, "compare their config.json")
+    return heads[0] or prepared.agreement.config
 
 
 @dataclass(frozen=True, slots=True)

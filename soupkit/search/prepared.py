@@ -9,6 +9,7 @@ from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.partial import sweep
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import DataError, StorageError
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.task import Task
 from soupkit.merging.soup_directory import SoupDocument
@@ -52,8 +53,7 @@ class PreparedSearch:
     ranks: Ranks
     progress: Progress
     target: Path
-    model: str | None
-    preprocess: Path | None
+    head: HeadOptions
     score: CustomScore | None = None
 
     @property
