@@ -151,6 +151,10 @@ def search(
     ] = "ge",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="For random orders and draws.")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
+    least_cosine: Annotated[
+        float | None,
+        typer.Option("--least-cosine", metavar="C", help="Leave out whose task vector points elsewhere (with --base)."),
+    ] = None,
     *,
     builder: Annotated[
         str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
@@ -179,6 +183,7 @@ def search(
         raise UsageError("is missing", "-o", "name the directory that the soup is written to")
     how = SearchOptions(
         strategy, stopping=stopping, error_rate=error_rate, accept=accept, seed=seed, keep_going=keep_going,
+        least_cosine=least_cosine,
         **_own_options(option or []),
     )  # fmt: skip
     custom = None

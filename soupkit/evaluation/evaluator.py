@@ -186,12 +186,17 @@ class Evaluator:
         """How many images go through the model together."""
         return self._stride
 
-    def hits(self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT) -> Hits:
-        """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone."""
-        return self._fitting(
-            lambda: image_pass.classify(self.model, [classifier], self.pixels[task], rows, self._how, progress),
-            self._halve_images,
-        )[0]
+    def hits(
+        self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT, *, keep_logits: bool = False
+    ) -> Hits:
+        """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone; with
+        `keep_logits` the logits as well."""
+
+        def look() -> list[Hits]:
+            how = replace(self._how, keep_logits=keep_logits)
+            return image_pass.classify(self.model, [classifier], self.pixels[task], rows, how, progress)
+
+        return self._fitting(look, self._halve_images)[0]
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         """Return this rank's part of `rows`: whole batches, so that they hold the same images for any number of

@@ -109,6 +109,18 @@ class TriedMethod(_Part):
     trials: int
 
 
+class ProxyAgreement(_Part):
+    """How well averaged logits on `images` images, `share` of all, guessed the scores of so many `soups`: Pearson's
+    correlation, the mean of guess minus score, and the largest distance; None where no soup was scored whole."""
+
+    share: float
+    images: int
+    soups: int
+    correlation: FiniteFloat | None = None
+    bias: FiniteFloat | None = None
+    largest: FiniteFloat | None = None
+
+
 class TaskGroup(_Part):
     """Tasks that belong together, and the ingredient that is best on them."""
 
@@ -161,6 +173,7 @@ class SearchDocument(_Part):
     optimistic: bool = False
     why: str | None = None
     notes: tuple[str, ...] = ()
+    proxy: ProxyAgreement | None = None
     methods: tuple[TriedMethod, ...] | None = None
     groups: tuple[TaskGroup, ...] | None = None
     correlations: list[list[FiniteFloat]] | None = None
@@ -195,7 +208,7 @@ class SearchDocument(_Part):
 
 
 _SOMETIMES = (
-    "method", "parameters", "base", "paired", "methods", "groups", "correlations", "shapley", "facts"
+    "method", "parameters", "base", "paired", "proxy", "methods", "groups", "correlations", "shapley", "facts"
 )  # fmt: skip
 _SCORES = ("score", "best_ingredient", "uniform")
 

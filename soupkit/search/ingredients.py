@@ -18,6 +18,7 @@ from soupkit.merging.entry import SoupEntry
 from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader, runs
 from soupkit.progress import Progress
+from soupkit.search.cosine_filter import mean_cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def open_ingredients(
     base: str | None = None,
     head: HeadOptions,
     keep_going: bool,
+    least_cosine: float | None = None,
     memory: Path | None,
     progress: Progress,
 ) -> Ingredients:
@@ -82,6 +84,8 @@ def open_ingredients(
             )
     if len(kept) < 2:
         raise UsageError(f"leaves {len(kept)} to search among", "--keep-going", "a search needs at least two")
+    if least_cosine is not None:
+        kept = _pointing_alike(refs, kept, prepared, least_cosine, notes)
     if len(kept) < len(refs):
         prepared = prepare(soup.model_copy(update={"ingredients": [refs[i] for i in kept]}), output, opened)
     values = [fingerprints[i].value for i in kept]
@@ -102,6 +106,26 @@ def open_ingredients(
         far,
         look_at_finite(far, memory, progress) if far is not None else None,
     )
+
+
+def _pointing_alike(
+    refs: Sequence[str], kept: list[int], prepared: Prepared, least: float, notes: list[str]
+) -> list[int]:
+    """Return those of `kept` whose task vectors have a mean cosine of at least `least` with the others', and note the
+    others. Raises UsageError without a base, or where fewer than two are left."""
+    if prepared.soup.base is None:
+        raise UsageError("needs the base of the task vectors", "--least-cosine", "name it with --base")
+    cosines = mean_cosines([prepared.sources[i] for i in kept], prepared.sources[-1])
+    for i, cosine in zip(kept, cosines, strict=True):
+        if cosine < least:
+            notes.append(f"left out: the task vector of {refs[i]} has a mean cosine of {cosine:.2f} with the others'")
+    alike = [i for i, cosine in zip(kept, cosines, strict=True) if cosine >= least]
+    if len(alike) < 2:
+        raise UsageError(
+            f"leaves {len(alike)} to search among; the cosines are {', '.join(f'{c:.2f}' for c in cosines)}",
+            "--least-cosine", "choose a smaller one",
+        )  # fmt: skip
+    return alike
 
 
 def config_of(prepared: Prepared, n: int, head: HeadOptions) -> Config | None:

@@ -81,6 +81,7 @@ def search(
     accept: str = "ge",
     seed: int = 0,
     keep_going: bool = False,
+    least_cosine: float | None = None,
     evaluation: EvaluationOptions | None = None,
     data_root: str | Path | None = None,
     model: str | None = None,
@@ -107,7 +108,7 @@ def search(
     stands for each class (`soupkit evaluate` has the same).
 
     `strategy` and its own `options` (`orders=3`, `budget=50`, `blocks=["visual.*"]`) are those of
-    `soupkit search --help`; `stopping` to `keep_going` are explained by `SearchOptions`. `picture` draws the document
+    `soupkit search --help`; `stopping` to `least_cosine` are explained by `SearchOptions`. `picture` draws the document
     to a path. Interrupted at any moment, the same call goes on, and scores no image again for the same weights.
 
     Raises UsageError for a call that cannot work; what `merge` raises for ingredients that cannot be averaged, before
@@ -120,6 +121,7 @@ def search(
         accept=accept,
         seed=seed,
         keep_going=keep_going,
+        least_cosine=least_cosine,
         **options,
     )
     custom = None
@@ -200,7 +202,7 @@ def run_search(
             evaluation = replace(evaluation, cache=Path(temporary), scores=False)
         ingredients = ranks.together(
             open_ingredients, [str(r) for r in refs], target, stack, base=str(base) if base is not None else None,
-            head=head, keep_going=options.keep_going,
+            head=head, keep_going=options.keep_going, least_cosine=options.least_cosine,
             memory=evaluation.cache / "weights" if evaluation.cache else None, progress=progress,
         )  # fmt: skip
         selecting = ranks.together(open_tasks, tasks, data_root=data_root, split="val")
