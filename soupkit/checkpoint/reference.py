@@ -8,7 +8,6 @@ a snapshot of a training run.
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
 from soupkit.checkpoint.formats.folder import LocalFolder, read_object
@@ -19,6 +18,7 @@ from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
+from soupkit.scratch import ScratchDirectory
 
 
 def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoint:
@@ -43,7 +43,7 @@ def open_headers(ref: str | Path) -> Checkpoint:
     if not is_hub(ref):
         return open_checkpoint(ref)
     hub = HubRef.parse(str(ref))
-    with TemporaryDirectory(prefix="soupkit-") as scratch:
+    with ScratchDirectory() as scratch:
         try:
             path = header_files(hub, Path(scratch))
             opened = _open(ref, path)

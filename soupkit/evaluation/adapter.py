@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 from soupkit.progress import SILENT, Progress
+from soupkit.scratch import ScratchDirectory
 
 Tokenizer = Callable[[list[str]], Tensor]
 _CONFIG_HINT = "weights and open_clip_config.json are not of one model; name the right one with --model"
@@ -61,7 +61,7 @@ class CausalTextTower:
 @contextmanager
 def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yield a name under which open_clip finds `config`: a directory of its own kind."""
-    with TemporaryDirectory(prefix="soupkit-") as directory:
+    with ScratchDirectory() as directory:
         (Path(directory) / OPEN_CLIP_CONFIG).write_text(json.dumps(config))
         for file in tokenizer_files:
             (Path(directory) / file.name).symlink_to(file.resolve())

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +31,7 @@ from soupkit.evaluation.text_sides import HeadSides, PromptSides, TextSides
 from soupkit.evaluation.transform import Transform, open_transform
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
+from soupkit.scratch import ScratchDirectory
 
 T = TypeVar("T")
 _CPU_BATCH = 32
@@ -67,7 +67,7 @@ class Evaluator:
         self.dtype = precision_dtype(self.options.precision, self.device)
         self._config, head = config, is_head(config)
         transform = open_head_transform(config, where) if head else open_transform(preprocess_of(config), where)
-        self._temporary = TemporaryDirectory(prefix="soupkit-") if self.options.cache is None else None
+        self._temporary = ScratchDirectory() if self.options.cache is None else None
         cache = Path(self._temporary.name) if self._temporary else self.options.cache
         assert cache is not None
         self.pixels: tuple[Pixels, ...] = tuple(
@@ -180,6 +180,16 @@ class Evaluator:
 
         parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
         return kind.outcomes(parts, text_sides, pixels, self.device)
+
+    def features(self, task: int, rows: np.ndarray, progress: Progress = SILENT) -> Tensor:
+        """Return the live model's features of images `rows` (int64 [n]) of task number `task`, float32 [n, embed] of
+        length one, on disk. Under `torchrun` every rank takes its share, and all of them return the whole."""
+
+        def look() -> Tensor:
+            return image_pass.embed(self.model, self.pixels[task], self._share(rows), self._how, progress)
+
+        parts = self._ranks.gather(self._ranks.together(self._fitting, look, self._halve_images))
+        return image_pass.joined([part for part in parts if len(part)])
 
     @property
     def stride(self) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model
 from soupkit.evaluation.text_files import read_lines
+from soupkit.scratch import ScratchDirectory
 
 HEAD = "classification_head.weight"  # what model-soups calls it
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
@@ -206,7 +206,7 @@ def _built_by_timm(config: Config) -> nn.Module:
 def _built_by_transformers(config: Config) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageClassification
 
-    with TemporaryDirectory(prefix="soupkit-") as directory:
+    with ScratchDirectory() as directory:
         (Path(directory) / "config.json").write_text(json.dumps(config["build"]))
         described = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     return AutoModelForImageClassification.from_config(described, trust_remote_code=False)

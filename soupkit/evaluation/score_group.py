@@ -13,6 +13,7 @@ from soupkit.evaluation.candidates import Candidate, by_image_tower
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.outcomes import Outcome, hits_of, score_of
+from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.score_cache import Images, ScoreCache
 from soupkit.evaluation.task import Bin, Score, Task
 from soupkit.progress import Progress
@@ -37,6 +38,12 @@ class Results:
         now = time.perf_counter()
         self.timings[step] += now - began
         return now
+
+
+def images_of(pixels: Pixels) -> Images:
+    """Return which images a score on these pixels counts."""
+    keys, hashes = (tuple(names[row] for row in pixels.rows) for names in (pixels.keys, pixels.hashes))
+    return Images(keys, hashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,7 @@ class Group:
 
     def _note_images(self, evaluator: Evaluator, results: Results) -> None:
         for t, pixels in zip(self.tasks, evaluator.pixels, strict=True):
-            keys, hashes = (tuple(names[row] for row in pixels.rows) for names in (pixels.keys, pixels.hashes))
-            results.images[t] = Images(keys, hashes)
+            results.images[t] = images_of(pixels)
             if self.ranks.leads:  # before any score: a kill must not leave scores of images that nobody can name
                 self.keep_images(t, results.images[t])
 

@@ -44,13 +44,12 @@ class SoupEntry(Entry):
     def _names_what_is_merged(self) -> "SoupEntry":
         hint = "give ingredients: [REF, ...], or run: RUN for the snapshots of a run"
         if not self.ingredients and self.run is None:
-            raise refusal(UsageError("has no ingredients", "", hint))
+            raise refusal(UsageError("has no ingredients", "the soup", hint))
         if self.run is not None:
             for field in ("ingredients", "weights", "parameters", "base"):
                 if getattr(self, field):
-                    raise refusal(
-                        UsageError(f"has {field} beside a run, whose snapshots have a decay's weights", "", hint)
-                    )
+                    what = f"has {field} beside a run, whose snapshots have a decay's weights"
+                    raise refusal(UsageError(what, "the soup", hint))
         return self
 
     @field_validator("method")

@@ -87,9 +87,11 @@ class CommonEntry(Entry):
     @model_validator(mode="after")
     def _something_selects(self) -> "CommonEntry":
         if not self.task and self.score is None:
-            raise refusal(UsageError("names neither a task nor a score to select on", "", "task: digits"))
+            raise refusal(UsageError("names neither a task nor a score to select on", "the search", "task: digits"))
         if self.score is not None and MODEL not in self.score:
-            raise refusal(UsageError("score does not say where {model} goes", "", "score: python evaluate.py {model}"))
+            raise refusal(
+                UsageError("score does not say where {model} goes", "the search", "score: python evaluate.py {model}")
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+from soupkit.scratch import ScratchDirectory
 from soupkit.search.ingredients import config_of, look_at_finite
 from soupkit.search.interpolation_document import InterpolationDocument, Point
 from soupkit.search.measured import shown
@@ -73,7 +73,7 @@ def interpolate(
     evaluation = evaluation or EvaluationOptions(cache=default_cache())
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
-        temporary = Path(stack.enter_context(TemporaryDirectory(prefix="soupkit-")))
+        temporary = Path(stack.enter_context(ScratchDirectory()))
         if evaluation.cache is None:
             evaluation = replace(evaluation, cache=temporary, scores=False)
         prepared = ranks.together(_prepared, base, refs, temporary, model, preprocess, stack)

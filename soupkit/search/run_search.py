@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
+from soupkit.scratch import ScratchDirectory
 from soupkit.search.candidate import ScoredSoup
 from soupkit.search.custom_score import CustomScore
 from soupkit.search.document import SearchDocument
@@ -198,7 +198,7 @@ def run_search(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         if evaluation.cache is None:
-            temporary = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            temporary = stack.enter_context(ScratchDirectory())
             evaluation = replace(evaluation, cache=Path(temporary), scores=False)
         ingredients = ranks.together(
             open_ingredients, [str(r) for r in refs], target, stack, base=str(base) if base is not None else None,

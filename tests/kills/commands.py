@@ -54,6 +54,8 @@ def _search(strategy: str) -> Callable[[Path], Words]:
         options: Words = ["--task", "digits:val", "--limit", 20, "--device", "cpu", "--strategy", strategy]
         if strategy in ("weights", "experts"):
             options += ["--budget", 4]
+        if strategy == "experts":
+            options += ["--task", "digits:train"]
         return ["greedy-search", *clips(root), "-o", "out", *options]
 
     return lay_out

@@ -7,16 +7,18 @@ those of open files, which a copy has not.
 """
 
 import io
+import itertools
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,12 @@ _LOG = "points.txt"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command runs, in `ranks` processes: `root` is all that it may change; beside it lie copies and the log of
-    its calls."""
+    """Where a command runs, in `ranks` processes that see `variables`: `root` is all that it may change on disk; beside
+    it lie copies and the log of its calls."""
 
     root: Path
     ranks: int = 1
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -48,20 +51,23 @@ class Place:
         """What each of the processes sees."""
         (self.root / "tmp").mkdir(exist_ok=True)
         home = {"SOUPKIT_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp"), "HF_HUB_OFFLINE": "1"}
-        return [{**env, **home} for env in ([environment()] if self.ranks == 1 else rank_environments(self.ranks))]
+        return [
+            {**env, **home, **self.variables}
+            for env in ([environment()] if self.ranks == 1 else rank_environments(self.ranks))
+        ]
 
 
-def _wrap(root: str, act: Callable[[int, str], None]) -> None:
-    """Call `act` with a number and a name before every call of this process that changes which files there are."""
-    lock, count, owner = threading.RLock(), [0], os.getpid()
+def _wrap(root: str, act: Callable[[int, str], None], *, network: bool) -> None:
+    """Call `act` with a number and a name before every call of this process that changes which files there are, and
+    before all that it sends over the network if that counts."""
+    lock, owner = threading.RLock(), os.getpid()
 
     def before(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         paths = arguments[: 2 if name in _OF_TWO else 1]
         if os.getpid() != owner or not any(_below(root, path, named) for path in paths):
             return
         with lock:
-            count[0] += 1
-            act(count[0], f"{name} {' '.join(map(str, paths))}")
+            act(f"{name} {' '.join(map(str, paths))}")
 
     def wrapped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -87,6 +93,15 @@ def _wrap(root: str, act: Callable[[int, str], None]) -> None:
     import builtins
 
     builtins.open = watched_open  # type: ignore[assignment]
+    if network:
+        send = socket.socket.send
+
+        def watched_send(connection: socket.socket, data: Any, *flags: int) -> int:
+            with lock:
+                act(f"send {bytes(data[:60])!r}")
+            return send(connection, data, *flags)
+
+        socket.socket.send = watched_send  # type: ignore[method-assign]
 
 
 def _below(root: str, path: Any, named: dict[str, Any]) -> bool:
@@ -110,11 +125,12 @@ def _watched(
 ) -> None:  # fmt: skip
     place = Place(Path(root))
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    copying = [False]
+    copying, points = [False], itertools.count(1)
 
-    def act(point: int, call: str) -> None:
-        if copying[0]:  # by this very function
+    def act(call: str) -> None:
+        if copying[0]:  # by this very function: a relative link is made below the root by its name
             return
+        point = next(points)
         os.write(log, f"{point} {call}\n".encode("utf-8", "replace"))
         if mode == "kill" and point == number:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -125,7 +141,7 @@ def _watched(
             finally:
                 copying[0] = False
 
-    _wrap(root, act)
+    _wrap(root, act, network="HF_ENDPOINT" in variables)
     run_soupkit(arguments, directory, variables, streams)
 
 
@@ -166,6 +182,14 @@ def every_point(arguments: Sequence[object], place: Place) -> list[str]:
     done = _wait(_start(arguments, place, "copy"))
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return place.log.read_text("utf-8").splitlines() if place.log.exists() else []
+
+
+def count_points(arguments: Sequence[object], place: Place) -> list[str]:
+    """Run a command to its end, and return what its points are."""
+    place.log.unlink(missing_ok=True)
+    done = _wait(_start(arguments, place, "count"))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
+    return place.log.read_text("utf-8").splitlines()
 
 
 def kill_at(arguments: Sequence[object], place: Place, number: int) -> bool:
@@ -211,12 +235,14 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def contents(root: Path) -> dict[str, object]:
-    """Return all that lies below `root` but for temporary files: directories, links, and files without what tells the
-    time."""
+    """Return all that lies below `root`: directories, links, and files without what tells the time.
+
+    Temporary files do not count, nor do remembered fingerprints: their names tell a file by its inode and its time.
+    """
     return {
         str(path.relative_to(root)): _content(path)
         for path in sorted(root.rglob("*"))
-        if path.relative_to(root).parts[0] != "tmp"
+        if path.relative_to(root).parts[0] != "tmp" and path.parent.name != "fingerprints"
     }
 
 
