@@ -145,10 +145,12 @@ def _proxy(document: "SearchDocument") -> list[str]:
         return []
     if proxy.bias is None or proxy.largest is None:
         return [f"averaged logits on {proxy.images:,} images guessed that no soup is worth a trial"]
-    correlation = f", correlation {proxy.correlation:.2f}" if proxy.correlation is not None else ""
+    rank = proxy.rank_correlation
+    agreed = f", rank correlation {rank:.2f}" if rank is not None else ""
     return [
-        f"averaged logits on {proxy.images:,} images guessed the scores of {proxy.soups} soups: by "
-        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{correlation}"
+        f"averaged logits on {proxy.images:,} images guessed the scores of {proxy.soups} soups: off by "
+        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more were "
+        "turned away without a trial"
     ]
 
 

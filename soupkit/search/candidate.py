@@ -136,6 +136,9 @@ class Proxy(Protocol):
     def doubt(self, one: Soup, other: Soup) -> float:
         """Return the standard error of the difference of two guesses, as samples of all images."""
 
+    def prune(self, soups: int) -> None:
+        """Note that so many soups were turned away by guesses alone."""
+
 
 class Trials(Protocol):
     """What a strategy may ask for. Draws are seeded by `seed`; `proxy` is there where the options ask for it."""

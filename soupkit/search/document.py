@@ -110,13 +110,15 @@ class TriedMethod(_Part):
 
 
 class ProxyAgreement(_Part):
-    """How well averaged logits on `images` images, `share` of all, guessed the scores of so many `soups`: Pearson's
-    correlation, the mean of guess minus score, and the largest distance; None where no soup was scored whole."""
+    """How well averaged logits on `images` images, `share` of all, guessed the scores of so many `soups`: Spearman's
+    rank correlation, the mean of guess minus score, and the largest distance; None where no soup was scored whole.
+    `pruned` soups were turned away on guesses alone."""
 
     share: float
     images: int
     soups: int
-    correlation: FiniteFloat | None = None
+    pruned: int = 0
+    rank_correlation: FiniteFloat | None = None
     bias: FiniteFloat | None = None
     largest: FiniteFloat | None = None
 

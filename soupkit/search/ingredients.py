@@ -18,7 +18,7 @@ from soupkit.merging.entry import SoupEntry
 from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader, runs
 from soupkit.progress import Progress
-from soupkit.search.cosine_filter import mean_cosines
+from soupkit.search.cosine_filter import median_cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,14 @@ def open_ingredients(
 def _pointing_alike(
     refs: Sequence[str], kept: list[int], prepared: Prepared, least: float, notes: list[str]
 ) -> list[int]:
-    """Return those of `kept` whose task vectors have a mean cosine of at least `least` with the others', and note the
+    """Return those of `kept` whose task vectors have a median cosine of at least `least` with the others', and note the
     others. Raises UsageError without a base, or where fewer than two are left."""
     if prepared.soup.base is None:
         raise UsageError("needs the base of the task vectors", "--least-cosine", "name it with --base")
-    cosines = mean_cosines([prepared.sources[i] for i in kept], prepared.sources[-1])
+    cosines = median_cosines([prepared.sources[i] for i in kept], prepared.sources[-1])
     for i, cosine in zip(kept, cosines, strict=True):
         if cosine < least:
-            notes.append(f"left out: the task vector of {refs[i]} has a mean cosine of {cosine:.2f} with the others'")
+            notes.append(f"left out: the task vector of {refs[i]} has a median cosine of {cosine:.2f} with the others'")
     alike = [i for i, cosine in zip(kept, cosines, strict=True) if cosine >= least]
     if len(alike) < 2:
         raise UsageError(

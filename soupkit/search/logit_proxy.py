@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from soupkit.files import write_whole
 from soupkit.search.candidate import Soup
@@ -27,11 +28,16 @@ class Part:
 
 
 class LogitProxy:
-    """Guesses what soups score from `logits`, [ingredient][task] float32 [b, classes], on the images of `part`."""
+    """Guesses what soups score from `logits`, [ingredient][task] float32 [b, classes], on the images of `part`.
+
+    Of zero-shot models the logits are cosines: the scales of fine-tunes of one model differ by little, and so does the
+    mean. `pruned` counts the soups that strategies turned away by guesses alone.
+    """
 
     def __init__(self, part: Part, logits: Sequence[Sequence[np.ndarray]]) -> None:
         self.part, self._logits = part, logits
         self.guesses: list[tuple[float, float]] = []  # what was guessed, and what was scored
+        self.pruned = 0
         self._hits: dict[Soup, np.ndarray] = {}
 
     def value(self, soup: Soup) -> float:
@@ -41,6 +47,10 @@ class LogitProxy:
     def doubt(self, one: Soup, other: Soup) -> float:
         """Return the standard error of the difference of two guesses: of the images on which they differ."""
         return float(np.sqrt((self._guessed(one) != self._guessed(other)).sum())) / len(self.part.rows)
+
+    def prune(self, soups: int) -> None:
+        """Note that so many soups were turned away by guesses alone."""
+        self.pruned += soups
 
     def _guessed(self, soup: Soup) -> np.ndarray:
         """Return what a soup is guessed to get right, bool [b]."""
@@ -56,20 +66,25 @@ class LogitProxy:
 
     def compare(self, soup: Soup, value: float) -> None:
         """Note what a soup scored for real."""
-        if soup.use is None and len(soup.members) > 1:
+        if len(soup.members) > 1:
             self.guesses.append((self.value(soup), value))
 
     def agreement(self, share: float) -> dict[str, Any]:
-        """Return how well guesses and scores agreed: Pearson's correlation (None where it is not defined), the mean of
-        guess minus score, and the largest distance of the two, over the soups of several that were scored whole."""
-        said: dict[str, Any] = {"share": share, "images": len(self.part.rows), "soups": len(self.guesses)}
+        """Return how well guesses and scores agreed: Spearman's rank correlation (None where it is not defined), the
+        mean of guess minus score, and the largest distance of the two, over the soups of several that were scored
+        whole; and how many were not scored at all."""
+        said: dict[str, Any] = {
+            "share": share, "images": len(self.part.rows), "soups": len(self.guesses), "pruned": self.pruned,
+        }  # fmt: skip
         if not self.guesses:
-            return {**said, "correlation": None, "bias": None, "largest": None}
+            return said
         guessed, scored = np.array(self.guesses).T
-        vary = len(self.guesses) > 2 and guessed.std() > 0 and scored.std() > 0
-        correlation = float(np.corrcoef(guessed, scored)[0, 1]) if vary else None
+        vary = len(self.guesses) > 2 and np.ptp(guessed) > 0 and np.ptp(scored) > 0
+        rank = float(spearmanr(guessed, scored)[0]) if vary else None
         apart = guessed - scored
-        return {**said, "correlation": correlation, "bias": float(apart.mean()), "largest": float(np.abs(apart).max())}
+        return {
+            **said, "rank_correlation": rank, "bias": float(apart.mean()), "largest": float(np.abs(apart).max()),
+        }  # fmt: skip
 
 
 def draw_part(sizes: Sequence[int], share: float, least: int, seed: int) -> list[np.ndarray]:

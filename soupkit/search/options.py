@@ -17,8 +17,8 @@ class SearchOptions:
 
     `stopping` ends trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score
     does not fall ("ge") or only one whose score rises ("gt"). `seed` is that of random orders and draws. `keep_going`
-    leaves ingredients out that are not finite; `least_cosine` those whose task vector's mean cosine with the others' is
-    smaller. `own` are the options of the strategy's own that were given, by name
+    leaves ingredients out that are not finite; `least_cosine` those whose task vector's median cosine with the others'
+    is smaller. `own` are the options of the strategy's own that were given, by name
     (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
     """
 

@@ -214,7 +214,7 @@ def run_search(
         prepared = PreparedSearch(
             ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, head, score,
         )  # fmt: skip
-        options.row.check_inputs(prepared.inputs, options.settled)
+        prepared.check_options()
         for note in notes if ranks.leads else ():
             progress.note(note)
         finished = ranks.lead(check_output, prepared, fresh=fresh)

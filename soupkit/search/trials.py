@@ -4,7 +4,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from soupkit.errors import UsageError
 from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
 from soupkit.search.document import Decision
 from soupkit.search.hit_scorer import HitScorer
@@ -65,8 +64,7 @@ class SearchTrials:
 
     def _look_at_a_part(self, share: float) -> None:
         """Score every ingredient on a part of the images alone, whose logits then stand for soups."""
-        if not isinstance(self.scorer, HitScorer):
-            raise UsageError("needs a score that is a sum of hits", "--proxy", "select on tasks of classification")
+        assert isinstance(self.scorer, HitScorer)  # or the search was refused
         part, logits = self.scorer.part(share, _LEAST, self.seed), []
         right = np.zeros(len(part.rows))
         for m in range(len(self.ingredients)):

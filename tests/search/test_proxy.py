@@ -17,6 +17,7 @@ from soupkit.search.hit_score import hit_metric
 from soupkit.search.logit_proxy import LogitProxy, Part, draw_part, keep_logits, read_logits
 from soupkit.search.strategies.cma_es import mix
 from soupkit.search.strategies.greedy import greedy, in_several_orders
+from soupkit.search.strategies.methods import try_methods
 from tests.search.tables import Tables
 
 IMAGES, INGREDIENTS = 20_000, 32
@@ -39,7 +40,10 @@ class Guesser:
     """Guesses of a pool's soups from some of its images, without what averaging weights does beyond averaging."""
 
     def __init__(self, pool: Averages, part: np.ndarray) -> None:
-        self.pool, self.part = pool, part
+        self.pool, self.part, self.pruned = pool, part, 0
+
+    def prune(self, soups: int) -> None:
+        self.pruned += soups
 
     def hits(self, soup: Soup) -> np.ndarray:
         shares = np.asarray(soup.weights) / np.sum(soup.weights)
@@ -90,7 +94,7 @@ def test_weights_by_guesses_score_few_mixtures_and_end_no_worse_than_greedy() ->
     tables.guesser = Guesser(tables, np.arange(1000))
     best = mix(tables, tables.order(), budget=30, proxy=0.1)
     mixtures = [soup for soup in tables.soups if soup.shares is not None]
-    assert len(mixtures) <= 30
+    assert 0 < len(mixtures) <= 30 and tables.guesser.pruned > 100
     assert best.worth == max(
         [tables.scored[soup] for soup in tables.soups] + [tables.worth(uniform(tables.order()[:1]))]
     )
@@ -112,6 +116,35 @@ def test_a_guess_is_the_score_of_the_mean_logits() -> None:
         assert proxy.value(soup) == pytest.approx(np.mean(accuracies))
         proxy.compare(soup, proxy.value(soup) - 0.1)
     assert proxy.agreement(0.5)["bias"] == pytest.approx(0.1) and proxy.agreement(0.5)["soups"] == 2
+
+
+def test_how_guesses_and_scores_agree_is_told_by_their_ranks() -> None:
+    generator = np.random.default_rng(5)
+    labels = (generator.integers(0, 5, 200),)
+    part = Part(np.arange(200), labels, hit_metric(["acc1"], labels))
+    right = [np.eye(5)[labels[0]] * generator.uniform(0, 3, (200, 1)) for _ in range(5)]
+    proxy = LogitProxy(part, [[x + generator.normal(size=(200, 5))] for x in right])
+    assert "bias" not in proxy.agreement(0.5)
+    soups = [uniform(members) for members in ([0, 1], [0, 2, 3], [1, 2, 3, 4], [0, 1, 2, 3, 4])]
+    guesses = [proxy.value(soup) for soup in soups]
+    assert len(set(guesses)) == 4
+    for soup, guess in zip(soups, guesses, strict=True):
+        proxy.compare(soup, guess**3)  # another scale, the same order
+    proxy.prune(7)
+    told = proxy.agreement(0.5)
+    assert told["rank_correlation"] == pytest.approx(1) and told["pruned"] == 7
+    assert told["largest"] == pytest.approx(max(g - g**3 for g in guesses))
+
+
+def test_methods_by_guesses_merge_what_averaged_logits_choose() -> None:
+    margins = np.random.default_rng(2).normal(0.5, 1, (6, 800))
+    margins[[1, 4]] -= 3  # these two know nothing
+    tables = Averages(margins, np.zeros_like(margins), 0)
+    tables.guesser = Guesser(tables, np.arange(400))
+    try_methods(tables, tables.order(), budget=4, proxy=0.5)
+    merged = [soup for soup in tables.soups if soup.use is not None]
+    assert merged and all(not {1, 4} & set(soup.members) for soup in merged) and tables.guesser.pruned >= 2
+    assert {len(soup.members) for soup in merged} == {6 - tables.guesser.pruned}
 
 
 def test_a_part_is_drawn_by_its_seed_and_is_never_too_small() -> None:
@@ -145,6 +178,7 @@ def test_a_search_by_guesses_says_how_good_they_were_and_scores_for_real(
     assert document.score.value >= document.best_ingredient.value
     with pytest.raises(UsageError, match="--proxy: needs a score that is a sum of hits"):
         soupkit.search(fine_tunes[:3], tmp_path / "other", score=lambda path: 1.0, proxy=0.5, evaluation=options)
+    assert not list(tmp_path.glob("other*"))
 
 
 def test_ingredients_whose_task_vectors_point_elsewhere_are_left_out(points: list[Path], tmp_path: Path) -> None:
@@ -162,7 +196,7 @@ def test_ingredients_whose_task_vectors_point_elsewhere_are_left_out(points: lis
     refs = [*points[:3], astray]
     result = soupkit.search(refs, tmp_path / "soup", base=base, least_cosine=0.6, **given)
     assert [s.ref for s in result.document.ingredients] == [str(path) for path in points[:3]]
-    assert any(f"left out: the task vector of {astray} has a mean cosine of" in note for note in result.notes)
+    assert any(f"left out: the task vector of {astray} has a median cosine of" in note for note in result.notes)
     with pytest.raises(UsageError, match="--least-cosine: leaves 0"):
         soupkit.search(refs, tmp_path / "none", base=base, least_cosine=0.999, **given)
     with pytest.raises(UsageError, match="--least-cosine: needs the base"):

@@ -80,7 +80,9 @@ def _score_the_best_guess(
     """Rank mixtures by guesses, and score the first, if it is guessed to be no worse than the best soup so far."""
     ranked = [(-guesses.value(soup), distance) for soup, distance in meant]
     soup, _ = meant[ranked.index(min(ranked))]
-    if guesses.value(soup) >= guesses.value(best.soup):
+    worth_a_trial = guesses.value(soup) >= guesses.value(best.soup)
+    guesses.prune(len(meant) - worth_a_trial)
+    if worth_a_trial:
         mixed = trials.measure(best, soup, "mix")
         best = mixed if mixed.worth > best.worth else best
     return best, ranked
