@@ -160,7 +160,8 @@ def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> Loo
         odd = next((n for n in checkpoint if not _is_finite(checkpoint, n, reader)), "")
         return {"value": value.value, "image": value.image, "text": value.text, "nonfinite": odd}
 
-    paths = [str(path) for path in checkpoint.files]
+    paths = [str(path) for path in checkpoint.paths]
+    memory = memory if paths else None  # nothing says of weights in memory that they are the same as before
     seen = remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
     return LookedAt(Fingerprint(seen["value"], seen["image"], seen["text"]), seen["nonfinite"])
 
