@@ -149,8 +149,8 @@ def _proxy(document: "SearchDocument") -> list[str]:
     agreed = f", rank correlation {rank:.2f}" if rank is not None else ""
     return [
         f"averaged logits on {proxy.images:,} images guessed the scores of {proxy.soups} soups: off by "
-        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more were "
-        "turned away without a trial"
+        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more "
+        "were turned away without a trial"
     ]
 
 

@@ -121,7 +121,7 @@ def score_live(
 
     Raises UsageError for what is missing, DataError for an item that is no (picture, label) of these classes.
     """
-    names = tuple(classnames or getattr(data, "classnames", ()) or getattr(data, "classes", ()))
+    names = tuple(classnames or getattr(data, "classnames", None) or getattr(data, "classes", None) or ())
     if not names:
         raise UsageError("has no class names", "classnames", "give one for each label, in order")
     if not len(data):
