@@ -12,13 +12,24 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.kills.commands import COMMANDS
+from tests.kills.commands import COMMANDS, RANKS
 from tests.kills.points import Place, check, check_random
+
+
+@contextmanager
+def laid_out(name: str) -> Iterator[tuple[list[object], Place]]:
+    """Yield the words of a command, and where what it reads is laid out."""
+    with TemporaryDirectory(prefix="kill-points-") as directory:
+        place = Place(Path(directory) / "root", RANKS.get(name, 1))
+        place.root.mkdir()
+        yield COMMANDS[name](place.root), place
 
 
 def main() -> int:
@@ -32,19 +43,15 @@ def main() -> int:
     options = parser.parse_args()
     names = [n for n in COMMANDS if not options.commands or any(n.startswith(c) for c in options.commands)]
     moments, failed, total = random.Random(options.seed), 0, 0
+    each = -(-options.random // len(names))
     for name in names:
         begun = time.monotonic()
-        with TemporaryDirectory(prefix="kill-points-") as directory:
-            root = Path(directory) / "root"
-            root.mkdir()
-            words = COMMANDS[name](root)
-            tried, failures = check(words, Place(root), options.points, kill=not options.copies)
+        with laid_out(name) as (words, place):
+            tried, failures = check(words, place, options.points, kill=not options.copies)
         if options.random:
-            with TemporaryDirectory(prefix="kill-points-") as directory:
-                root = Path(directory) / "root"
-                root.mkdir()
-                more = check_random(COMMANDS[name](root), Place(root), options.random // len(names) or 1, moments)
-                tried, failures = tried + more[0], failures + more[1]
+            with laid_out(name) as (words, place):
+                more = check_random(words, place, each, moments)
+            tried, failures = tried + more[0], failures + more[1]
         total, failed = total + tried, failed + len(failures)
         print(f"{name}: {tried} kills, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
         for failure in failures:

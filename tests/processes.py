@@ -177,9 +177,8 @@ def start_torchrun(count: int, *arguments: object) -> Started:
     return Started(run_torchrun, ([*launch, *map(str, arguments)],))
 
 
-def start_ranks(count: int, *arguments: object, cwd: Sequence[Path | None] | None = None) -> list[Started]:
-    """Start the command line in `count` processes that see what `torchrun` would tell them, without its seconds; `cwd`
-    is the directory of each."""
+def rank_environments(count: int) -> list[dict[str, str]]:
+    """What each of `count` ranks sees: what `torchrun` would tell it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -189,7 +188,13 @@ def start_ranks(count: int, *arguments: object, cwd: Sequence[Path | None] | Non
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    places = [{**environment(), **meeting, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
+    return [{**environment(), **meeting, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
+
+
+def start_ranks(count: int, *arguments: object, cwd: Sequence[Path | None] | None = None) -> list[Started]:
+    """Start the command line in `count` processes that see what `torchrun` would tell them, without its seconds; `cwd`
+    is the directory of each."""
+    places = rank_environments(count)
     return [start(*arguments, cwd=at, env=place) for at, place in zip(cwd or [None] * count, places, strict=True)]
 
 

@@ -4,10 +4,10 @@ only to say what is wrong with a checkpoint."""
 import json
 import logging
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
+from soupkit.scratch import ScratchDirectory
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
@@ -19,7 +19,7 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]] | None
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # that it has no weights yet
     try:
-        with TemporaryDirectory(prefix="soupkit-") as directory, torch.device("meta"):
+        with ScratchDirectory() as directory, torch.device("meta"):
             (Path(directory) / OPEN_CLIP_CONFIG).write_text(json.dumps(config))
             model = open_clip.create_model(
                 f"local-dir:{directory}", load_weights=False, pretrained_hf=False, device="meta"

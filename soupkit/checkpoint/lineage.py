@@ -23,6 +23,7 @@ from soupkit.checkpoint.run_record import record_of
 from soupkit.checkpoint.towers import is_image
 from soupkit.progress import SILENT, Progress
 
+WHOLE = "whole"
 UNRELATED = 1.0
 OPPOSED = -0.2
 _BLOCK = 1 << 18  # elements; small enough for float32 sums within a block, which are then added in float64
@@ -32,7 +33,7 @@ _SAMPLED_ELEMENTS = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two of the compared checkpoints (by position) in one tower ("image" or "text").
+    """Two of the compared checkpoints (by position) in one tower: "image" or "text", or "whole" where it is no CLIP.
 
     `distance` is relative; `cosine` is that of the weights; `task_cosine` that of the differences from the base, None
     without a base or where one of them is zero.
@@ -63,7 +64,8 @@ def compare_weights(
     jobs = list(_jobs(checkpoints[0], sample))
     total = sum(stop - start for _, start, stop in jobs)
     progress.start("comparing weights", total, "weights")
-    grams = {"image": np.zeros((len(sources),) * 2), "text": np.zeros((len(sources),) * 2)}
+    towers = ("image", "text") if any(map(is_image, checkpoints[0])) else (WHOLE,)
+    grams = {tower: np.zeros((len(sources),) * 2) for tower in towers}
     shifted = {tower: gram.copy() for tower, gram in grams.items()}
 
     @np.errstate(invalid="ignore", over="ignore")  # weights that are not finite are refused elsewhere, with their name
@@ -73,7 +75,7 @@ def compare_weights(
         gram = (x @ x.T).astype(np.float64)
         x -= x[-1].copy()  # differences are taken before the products, so that near models keep their digits
         progress.advance(stop - start)
-        return ("image" if is_image(name) else "text"), gram, (x @ x.T).astype(np.float64)
+        return towers[0 if is_image(name) else -1], gram, (x @ x.T).astype(np.float64)
 
     with ThreadPoolExecutor(threads) as pool:
         for tower, gram, shift in pool.map(work, jobs):
@@ -140,17 +142,23 @@ def verdict(pairs: Sequence[Pair], refs: Sequence[str]) -> tuple[bool, str]:
     names = f"{refs[worst.first]} and {refs[worst.second]}"
     if worst.distance >= UNRELATED:
         return False, (
-            f"{names} look independently trained: their {worst.tower} towers are {worst.distance:.2f} apart, relative "
-            "to their own size; the average is likely to be worthless"
+            f"{names} look independently trained: {_tower(worst.tower, 'their', 's are')} {worst.distance:.2f} apart, "
+            "relative to their own size; the average is likely to be worthless"
         )
     opposed = [p for p in pairs if p.task_cosine is not None and p.task_cosine < OPPOSED]
     if opposed:
         far = min(opposed, key=lambda p: p.task_cosine or 0.0)
         return True, (
             f"one lineage, but {refs[far.first]} and {refs[far.second]} moved in opposed directions from the base "
-            f"(cosine {far.task_cosine:.2f} in the {far.tower} tower): averaging undoes what they learned"
+            f"(cosine {far.task_cosine:.2f} in {_tower(far.tower, 'the')}): averaging undoes what they learned"
         )
-    return True, f"one lineage: the largest relative distance is {worst.distance:.2g} ({names}, {worst.tower} tower)"
+    where = names if worst.tower == WHOLE else f"{names}, {worst.tower} tower"
+    return True, f"one lineage: the largest relative distance is {worst.distance:.2g} ({where})"
+
+
+def _tower(tower: str, article: str, end: str = "") -> str:
+    """Say which weights are meant: "their image towers are", or "their weights are" of what has no towers."""
+    return f"{article} weights{end[1:]}" if tower == WHOLE else f"{article} {tower} tower{end}"
 
 
 def recorded_lineage(paths: Sequence[Path], refs: Sequence[str]) -> str | None:

@@ -206,9 +206,11 @@ def sweep(target: Path) -> None:
     remove_lock(target)
     _remove_marked(_replaced_path(target))
     partial = partial_path(target)
-    if (_read_mark(partial / _LOCK, whole=True) or "").endswith(_PUBLISHED):
-        with suppress(OSError):
+    with suppress(OSError):
+        if (_read_mark(partial / _LOCK, whole=True) or "").endswith(_PUBLISHED):
             _remove(partial)
+        elif not partial.is_symlink():
+            partial.rmdir()  # when it is empty: the last thing that was to be done
 
 
 def remove_lock(directory: Path) -> None:

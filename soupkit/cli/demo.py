@@ -75,7 +75,7 @@ def _show(scores: "dict[str, Score]", selected: tuple[str, ...], result: "RunRes
     """Say what each model scores, what the search gained, and where everything is."""
     from rich.table import Table
 
-    from soupkit.cli.output import plain_console
+    from soupkit.cli.output import finished, plain_console
 
     console = plain_console()
     best = max(s.value for s in scores.values())
@@ -103,3 +103,5 @@ def _show(scores: "dict[str, Score]", selected: tuple[str, ...], result: "RunRes
     )
     hub, report = result.output / "hub", result.output / "report.html"
     console.print(f"{hub} is what the Hub would hold: open_clip loads it as local-dir:{hub}; {report} is the report")
+    soup_directory = result.output / "soup" / "greedy"
+    finished("demo", result.output, "soupkit", "push", soup_directory, "ORG/NAME", "--license", "mit", "--dry-run")

@@ -50,6 +50,9 @@ def evaluate(
         Path | None,
         typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class."),
     ] = None,
+    probe: Annotated[
+        str | None, typer.Option("--probe", metavar="all|K", help="Score linear probes fitted to the split train.")
+    ] = None,
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
     ] = False,
@@ -61,10 +64,11 @@ def evaluate(
 ) -> None:
     """Run the command; `HELP` is its help."""
     from soupkit.cli.manner import manner
-    from soupkit.cli.output import check_file, first_rank, plain_console, print_json, say, write_json
+    from soupkit.cli.output import check_file, finished, first_rank, plain_console, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.score_table import show_scores
     from soupkit.evaluation import evaluate as run_evaluate
+    from soupkit.evaluation.probe import parse_probe
     from soupkit.evaluation.results_table import write_results_table
     from soupkit.evaluation.scores_document import ScoresDocument
 
@@ -81,6 +85,7 @@ def evaluate(
         label_map=label_map,
         options=options,
         calibration=calibration,
+        probe=None if probe is None else parse_probe(probe),
         progress=terminal_progress(),
     )
     if not first_rank():
@@ -96,3 +101,5 @@ def evaluate(
         print_json("evaluate", document)
     else:
         show_scores(result, plain_console(), every_pair=manner().verbose)
+        if output is not None:
+            finished("scores", output, "soupkit", "report", output, "-o", output.with_suffix(".html"))

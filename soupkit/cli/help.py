@@ -228,7 +228,9 @@ def _folded(line: str, width: int) -> list[str]:
         return wrap(line.strip(), width, initial_indent=indent, subsequent_indent=indent + "    ")
     head, rest = columns.groups()
     if len(head) + _NARROWEST_HELP > width:
-        return [head.rstrip(), *wrap(rest, width, initial_indent=indent + "    ", subsequent_indent=indent + "    ")]
+        below = indent + "    "
+        first = wrap(head.strip(), width, initial_indent=indent, subsequent_indent=below)
+        return [*first, *wrap(rest, width, initial_indent=below, subsequent_indent=below)]
     return wrap(rest, width, initial_indent=head, subsequent_indent=" " * len(head))
 
 

@@ -42,7 +42,7 @@ def interpolate(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import check_file, first_rank, print_json, say, write_json
+    from soupkit.cli.output import check_file, finished, first_rank, print_json, say, write_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.publishing.reports.plots import plot_interpolation
     from soupkit.publishing.reports.style import check_format
@@ -77,6 +77,9 @@ def interpolate(
         print_json("interpolate", document)
     else:
         _show(result.document)
+        alpha = f"alpha={result.document.best_alpha:.3g}"
+        merging = ["merge", *refs, "--base", base, "--method", "interpolate", "--param", alpha, "-o", "soup"]
+        finished("curve", output or plot or "above", "soupkit", *merging)
 
 
 def _show(document: "InterpolationDocument") -> None:

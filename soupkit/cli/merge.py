@@ -65,6 +65,10 @@ def merge(
         list[float] | None, typer.Option("--weight", metavar="W", help="One per ingredient, in order.")
     ] = None,
     base: Annotated[str | None, typer.Option("--base", metavar="REF", help="The model that was fine-tuned.")] = None,
+    decay: Annotated[
+        str | None,
+        typer.Option("--decay", metavar="CURVE", help="REF is a run: weight its snapshots so."),
+    ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the method.")
     ] = None,
@@ -117,8 +121,12 @@ def merge(
         "--dtype": dtype,
         "--to": to,
     }
+    if decay is not None and (recipe is not None or mergekit is not None):
+        raise UsageError("is given beside a file", "--decay", "say it in the recipe alone")
     if recipe is not None or mergekit is not None:
         asked = _from_file(recipe, mergekit, soup, options)
+    elif decay is not None:
+        asked = _of_a_run(decay, options)
     elif soup is not None:
         raise UsageError("names a soup of a recipe, but no recipe is given", "--soup", "add --recipe FILE")
     else:
@@ -135,10 +143,26 @@ def merge(
     _show(result, as_json)
 
 
+def _of_a_run(curve: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the merge of a run's snapshots by a decay curve."""
+    from soupkit.merging.decay import CURVES, expanded
+    from soupkit.merging.entry import SoupEntry
+
+    if curve not in CURVES:
+        raise UsageError(f"knows no curve {curve!r}", "--decay", f"choose one of {', '.join(CURVES)}")
+    refs, others = options["REF"] or [], [o for o in ("--method", "--weight", "--base", "--param") if options[o]]
+    if len(refs) != 1 or others:
+        raise UsageError("takes one run and no weights or method", "--decay", "as in merge runs/a --decay 1-sqrt")
+    told = {_ENTRY[option]: value for option, value in options.items() if value is not None and option != "REF"}
+    entry = expanded(SoupEntry.model_validate({"run": refs[0], "decay": curve, **told}))
+    return {field: getattr(entry, field) for field in _ENTRY.values()}
+
+
 def _from_file(recipe: Path | None, mergekit: Path | None, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of a recipe or of a mergekit file. Options that it could hold are refused, so that it is clear
     what counts; but the model of bare weights, which mergekit knows nothing of."""
     from soupkit.merging import read_mergekit, read_soup
+    from soupkit.merging.decay import expanded
 
     if recipe is not None and mergekit is not None:
         raise UsageError("is given beside --recipe", "--mergekit", "give one of them")
@@ -149,14 +173,14 @@ def _from_file(recipe: Path | None, mergekit: Path | None, name: str | None, opt
         raise UsageError("holds what the call says too", f"{path} and {', '.join(both)}", "say it in the file alone")
     if mergekit is not None and name is not None:
         raise UsageError("names a soup of a recipe, and a mergekit file holds one", "--soup", "leave it out")
-    entry = read_mergekit(path) if mergekit is not None else read_soup(path, name)
+    entry = expanded(read_mergekit(path) if mergekit is not None else read_soup(path, name))
     told = {_ENTRY[option]: options[option] for option in about_weights}
     return {field: getattr(entry, field) for field in _ENTRY.values()} | told
 
 
 def _show(result: "MergeResult", as_json: bool) -> None:
     """Report the result: one document for machines, a few lines for people. Only the first of several ranks speaks."""
-    from soupkit.cli.output import count, first_rank, print_json, say
+    from soupkit.cli.output import count, finished, first_rank, print_json, say
 
     if not first_rank():
         return
@@ -175,6 +199,9 @@ def _show(result: "MergeResult", as_json: bool) -> None:
         amount = f"{count(result.bytes_read, 'B')} read, {count(result.bytes_written, 'B')} written"
         say(f"{result.output}: {result.method}, {result.dtype}, {result.fingerprint}")
         say(f"{amount} in {result.seconds:.1f} s")
+    if result.status != "planned":
+        refs = [ingredient["ref"] for ingredient in result.ingredients]
+        finished("soup", result.output, "soupkit", "evaluate", result.output, *refs, "--task", "TASK")
 
 
 def parse_size(text: str, option: str) -> int:

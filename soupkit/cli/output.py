@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,9 +77,18 @@ def plain_console(*, stderr: bool = False) -> "PlainConsole":
     from soupkit.cli.console import PlainConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    # Nobody's terminal is as wide as a pipe: what reads from it gets whole lines.
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    # Nobody's terminal is as wide as a pipe: what reads from it gets whole lines. rich knows a notebook's width.
+    width = None if stream.isatty() or "COLUMNS" in os.environ or in_notebook() else _PIPE_WIDTH
     return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
+
+
+def in_notebook() -> bool:
+    """Whether what is said goes to the page of a notebook, by rich's own judgement."""
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
 
 
 def first_rank() -> bool:
@@ -95,6 +105,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Tell a person what they should know whatever they asked for, on stderr."""
     print(visible(text, keep="\n"), file=sys.stderr, flush=True)
+
+
+def finished(made: str, where: object, *following: object) -> None:
+    """End a command: say what it made, where that is, and the command that usually follows, as it is typed."""
+    say(f"{made}: {where}")
+    say(f"next: {shlex.join(map(str, following))}")
 
 
 def print_line(text: str) -> None:

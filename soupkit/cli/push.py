@@ -69,13 +69,14 @@ def push(
         fields = {**asdict(result), "folder": str(result.folder) if result.folder else None}
         print_json("push", {"ref": f"hf-hub:{repo}", **fields})
     else:
-        _show(result)
+        licence = ["--license", license_] if license_ is not None else []
+        _show(result, ["soupkit", "push", directory, repo, *licence])
 
 
-def _show(result: "PushResult") -> None:
+def _show(result: "PushResult", sending: list[object]) -> None:
     from rich.table import Table
 
-    from soupkit.cli.output import count, plain_console
+    from soupkit.cli.output import count, finished, plain_console
 
     console = plain_console()
     there = "there" if result.folder else "on the Hub"
@@ -94,3 +95,7 @@ def _show(result: "PushResult") -> None:
         "pushed": f"{place} holds it, commit {result.commit}; checksums agree",
     }
     console.print(said[result.status], soft_wrap=True)
+    if result.status in ("pushed", "unchanged") and result.folder is None:
+        finished("repository", place, "soupkit", "inspect", f"hf-hub:{result.repo}")
+    elif result.status == "planned" or result.folder is not None:
+        finished("soup", sending[2], *sending)

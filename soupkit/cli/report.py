@@ -53,7 +53,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import print_json, print_line, say
+    from soupkit.cli.output import finished, print_json, print_line, say
     from soupkit.cli.progress import terminal_progress
     from soupkit.publishing.reports.report import make_report
 
@@ -93,3 +93,5 @@ def report(
         print_line(f"{path}: {state}")
     shown = ", ".join(result.figures) or "none"
     print_line(f"models: {len(result.models)}, tasks: {len(result.tasks)}, figures: {shown}")
+    if not dry_run:
+        finished("report", result.output, "xdg-open", result.output)

@@ -82,7 +82,7 @@ def run(
 
 def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None = None) -> None:
     """Say what was done, or would be and what it costs: one document for machines, lines for people."""
-    from soupkit.cli.output import print_json, print_line
+    from soupkit.cli.output import finished, print_json, print_line
     from soupkit.cli.run_cost import cost_lines, total_line
 
     if as_json:
@@ -95,3 +95,6 @@ def show(result: "RunResult", as_json: bool, world: int = 1, rate: float | None 
                 print_line(line)
     if total := total_line(list(result.costs.values()), world, rate):
         print_line(total)
+    soups = [step.output for step in result.steps if step.name.startswith("soup.") and step.output is not None]
+    if soups and not result.costs:
+        finished("recipe", result.output, "soupkit", "push", soups[-1], "ORG/NAME", "--license", "LICENSE", "--dry-run")

@@ -1,6 +1,7 @@
 """What a search found, as a person reads it: the scores that matter, the members, and the images that it took."""
 
 from dataclasses import asdict
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def show_search(result: "SearchResult") -> None:
 
     console, document = plain_console(), result.document
     console.print(_scores(document))
-    for line in (*_members(document), *_experts(document), *_paired(document), _cost(document)):
+    parts = (_members, _methods, _experts, _paired, _proxy, _cost)
+    for line in (line for part in parts for line in part(document)):
         console.print(line, soft_wrap=True)
     if result.status == "written":
         console.print(
@@ -85,6 +87,11 @@ def in_percent(score: "SearchScore") -> str:
 def _members(document: "SearchDocument") -> list[str]:
     """Say who is in the soup, with which shares where they are not equal."""
     refs, weights = document.selected, document.weights
+    if document.method is not None:
+        parameters = "".join(f", {name}={value:g}" if isinstance(value, float) else f", {name}={value}"
+                             for name, value in (document.parameters or {}).items())  # fmt: skip
+        base = f", from {document.base}" if document.base is not None else ""
+        return [f"the soup: {document.method}{parameters} of {', '.join(refs)}{base}"]
     if isinstance(weights, dict):
         mixtures = [f"  {pattern}: {_mixture(refs, shares)}" for pattern, shares in weights.items()]
         return ["the soup, with weights for each block of tensors:", *mixtures]
@@ -95,6 +102,19 @@ def _members(document: "SearchDocument") -> list[str]:
 
 def _mixture(refs: "Sequence[str]", shares: "Sequence[float]") -> str:
     return ", ".join(f"{share:g} {ref}" for ref, share in zip(refs, shares, strict=True) if share)
+
+
+def _methods(document: "SearchDocument") -> list[str]:
+    """Say what each merge method reached, the best ones first."""
+    from soupkit.search.narration import in_words
+
+    lines = []
+    best_last = sorted(document.methods or (), key=attrgetter("value"), reverse=document.score.metric == "minimized")
+    for m in reversed(best_last):
+        parameters = ", ".join(f"{name}={value}" for name, value in m.parameters.items())
+        value = in_words(m.value, document.score.unit)
+        lines.append(f"  {m.method}: {value}{f' with {parameters}' if parameters else ''}, {m.trials} trials")
+    return ["methods, each at its best:", *lines] if lines else []
 
 
 def _experts(document: "SearchDocument") -> list[str]:
@@ -119,13 +139,28 @@ def _paired(document: "SearchDocument") -> list[str]:
     ]
 
 
-def _cost(document: "SearchDocument") -> str:
+def _proxy(document: "SearchDocument") -> list[str]:
+    """Say how well averaged logits guessed what soups score."""
+    if (proxy := document.proxy) is None:
+        return []
+    if proxy.bias is None or proxy.largest is None:
+        return [f"averaged logits on {proxy.images:,} images guessed that no soup is worth a trial"]
+    rank = proxy.rank_correlation
+    agreed = f", rank correlation {rank:.2f}" if rank is not None else ""
+    return [
+        f"averaged logits on {proxy.images:,} images guessed the scores of {proxy.soups} soups: off by "
+        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more "
+        "were turned away without a trial"
+    ]
+
+
+def _cost(document: "SearchDocument") -> list[str]:
     trials = [d for d in document.decisions if d.action != "start"]
     scored, full = document.images_scored or 0, document.images_full or 0
     said = f"{len(trials)} trials, {sum(d.accepted for d in trials)} accepted"
     if document.counts != "images":
-        return f"{said}; {scored:,} {document.counts}"
-    return (
+        return [f"{said}; {scored:,} {document.counts}"]
+    return [
         f"{said}; {scored:,} images scored of the {full:,} that a full search scores "
         f"({100 * scored / full if full else 0:.0f} %)"
-    )
+    ]

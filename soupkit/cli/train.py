@@ -59,7 +59,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; `HELP` is its help."""
-    from soupkit.cli.output import first_rank, print_json, say
+    from soupkit.cli.output import finished, first_rank, print_json, say
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.train_cost import cost_lines, recipe_costs
     from soupkit.errors import UsageError
@@ -86,6 +86,10 @@ def train(
         say(f"{where}: {result.status}, {result.samples:,} samples{loss} {result.fingerprint or ''}".rstrip())
         if result.damaged or result.skipped:
             say(f"  {result.damaged:,} damaged samples were replaced, {result.skipped:,} steps skipped")
+    outputs = [result.output for result in results.values()]
+    if outputs and not dry_run:
+        following = ["merge", *outputs, "-o", output / "soup"] if len(outputs) > 1 else ["inspect", *outputs]
+        finished("trained", output, "soupkit", *following)
     for name, cost in costs.items():
         say("\n".join(cost_lines(name, cost)))
 

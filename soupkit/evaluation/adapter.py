@@ -6,11 +6,10 @@ checkpoint, again and again where several candidates are scored.
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 from soupkit.progress import SILENT, Progress
+from soupkit.scratch import ScratchDirectory
 
 Tokenizer = Callable[[list[str]], Tensor]
 _CONFIG_HINT = "weights and open_clip_config.json are not of one model; name the right one with --model"
@@ -61,7 +61,7 @@ class CausalTextTower:
 @contextmanager
 def _as_local_dir(config: Config, tokenizer_files: tuple[Path, ...] = ()) -> Iterator[str]:
     """Yield a name under which open_clip finds `config`: a directory of its own kind."""
-    with TemporaryDirectory(prefix="soupkit-") as directory:
+    with ScratchDirectory() as directory:
         (Path(directory) / OPEN_CLIP_CONFIG).write_text(json.dumps(config))
         for file in tokenizer_files:
             (Path(directory) / file.name).symlink_to(file.resolve())
@@ -156,18 +156,59 @@ def preprocess_of(config: Config) -> Config:
     return {**config.get("preprocess_cfg", {}), "size": size}
 
 
-def fill_model(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the weights of `checkpoint` into `model`, in place.
+# What open_clip fits to a model when it loads weights of another resolution, context or loss.
+_IMAGE_POSITIONS = "visual.positional_embedding"
+_TEXT_POSITIONS = ("positional_embedding", "text.positional_embedding")
+
+
+def fitted(model: nn.Module, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
+    """Return those tensors of `checkpoint` that `model` has in another shape, or has alone, as open_clip fits them when
+    it loads, and what is to be said of each.
+
+    Position embeddings of images are resized bicubically on their grid, those of texts linearly, and a model of the
+    SigLIP loss begins with a bias of 0 where the weights have none. Raises ArchitectureError for a grid that open_clip
+    cannot resize.
+    """
+    from open_clip.model import resize_pos_embed, resize_text_pos_embed
+
+    state, given = model.state_dict(), checkpoint.tensors
+    tensors: dict[str, Tensor] = {}
+    notes = []
+    if "logit_bias" in state and "logit_bias" not in given:
+        tensors["logit_bias"] = torch.zeros_like(state["logit_bias"])
+        notes.append(f"{checkpoint.ref} has no logit_bias: it begins at 0, as open_clip has it")
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and name in given and given[name].shape != tuple(state[name].shape) and given[name].numel == 1:
+            tensors[name] = checkpoint.read(name).reshape(state[name].shape)
+    for name in (_IMAGE_POSITIONS, *_TEXT_POSITIONS):
+        if name in state and name in given and given[name].shape[:1] != tuple(state[name].shape[:1]):
+            one = {name: checkpoint.read(name).float()}
+            before = len(one[name])
+            try:
+                (resize_pos_embed if name == _IMAGE_POSITIONS else resize_text_pos_embed)(one, model)
+            except (AssertionError, RuntimeError, AttributeError) as error:
+                what = f"cannot be resized: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+                raise ArchitectureError(what, f"{checkpoint.ref}, tensor {name!r}", _CONFIG_HINT) from error
+            tensors[name] = one[name]
+            notes.append(f"{name} is resized from {before} to {len(one[name])} positions, as open_clip does it")
+    return tensors, notes
+
+
+def fill_model(model: nn.Module, checkpoint: Checkpoint, fitted: Mapping[str, Tensor] = {}) -> None:
+    """Copy the weights of `checkpoint` into `model`, in place; those that are `fitted` from there.
 
     Raises ArchitectureError where they do not fit, CheckpointError for a file that was cut short since it was opened.
     """
     state = model.state_dict()
-    if missing := [n for n in state if n not in checkpoint.tensors]:
+    if missing := [n for n in state if n not in checkpoint.tensors and n not in fitted]:
         raise ArchitectureError(f"lacks {missing[0]!r}, which its config asks for", checkpoint.ref, _CONFIG_HINT)
     if extra := [n for n in checkpoint.tensors if n not in state]:
         raise ArchitectureError(f"holds {extra[0]!r}, which its config does not know", checkpoint.ref, _CONFIG_HINT)
     with torch.no_grad():
         for name, tensor in state.items():
+            if name in fitted:
+                tensor.copy_(fitted[name])
+                continue
             if tuple(tensor.shape) != checkpoint.tensors[name].shape:
                 shape = list(checkpoint.tensors[name].shape)
                 what = f"is of shape {shape}, and its config asks for {list(tensor.shape)}"

@@ -1,5 +1,6 @@
 """The checkpoints that an evaluation scores, opened: their config, and the fingerprints of their towers."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,9 @@ def open_candidate(ref: str | Path, said: HeadOptions, options: EvaluationOption
     try:
         head = head_config(checkpoint, said)
         config = head or _config_of(checkpoint, said.model, said.preprocess)
-        paths = [str(path) for path in checkpoint.files]
-        memory = options.cache / "fingerprints" if options.cache is not None else None
+        paths = [str(path) for path in checkpoint.paths]
+        # nothing says of weights in memory that they are the same as before
+        memory = options.cache / "fingerprints" if options.cache is not None and paths else None
 
         def compute() -> dict[str, str]:
             value = fingerprint(checkpoint, progress=progress)
@@ -76,3 +78,12 @@ def by_image_tower(candidates: dict[int, Candidate], chosen: Sequence[int]) -> l
     for c in chosen:
         towers.setdefault(candidates[c].fingerprint.image, []).append(c)
     return list(towers.values())
+
+
+def by_architecture(candidates: Sequence[Candidate], chosen: Sequence[int]) -> list[list[int]]:
+    """Group candidates by config: those of one group fit into one live model."""
+    groups: dict[str, list[int]] = {}
+    for c in chosen:
+        files = [file.name for file in candidates[c].checkpoint.tokenizer_files]
+        groups.setdefault(json.dumps([candidates[c].config, files], sort_keys=True), []).append(c)
+    return list(groups.values())

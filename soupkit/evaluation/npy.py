@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 _MOST_NUMBERS = 1 << 20
+_MOST_HEADER = 1024  # bytes; that of a vector has about a hundred
 
 
 def read_vector(data: bytes) -> np.ndarray:
@@ -18,7 +19,7 @@ def read_vector(data: bytes) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
+        shape, _, dtype = read_header(file, max_header_size=_MOST_HEADER)
     except Exception as error:  # the header is a literal of Python, whose parser raises many things
         raise ValueError(f"no array in numpy's format: {type(error).__name__}: {error}"[:200]) from error
     if dtype.hasobject or dtype.names is not None or dtype.kind not in "biuf":

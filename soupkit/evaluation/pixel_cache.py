@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from soupkit.checkpoint.partial import PartialDirectory
+from soupkit.checkpoint.partial import PartialDirectory, sweep
 from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.metrics import needs
@@ -87,6 +87,7 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
     """Open a finished cache; None where there is none, or where it is not whole, which is then removed."""
     if not target.is_dir():
         return None
+    sweep(target)
     height, width = transform.size
     try:
         lines = [json.loads(line) for line in (target / _SAMPLES).read_text().splitlines()]

@@ -1,13 +1,11 @@
 """Scores any number of checkpoints on any number of tasks: what `soupkit evaluate` does."""
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.device import choose_device
 from soupkit.errors import UsageError
 from soupkit.evaluation.calibration_metrics import CALIBRATION
-from soupkit.evaluation.candidates import Candidate, check_headers, open_candidate
+from soupkit.evaluation.candidates import Candidate, by_architecture, check_headers, open_candidate
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.head_labels import map_labels
 from soupkit.evaluation.heads import HeadOptions, is_head
@@ -23,12 +21,15 @@ from soupkit.evaluation.intervals import mcnemar
 from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.options import EvaluationOptions, default_cache
-from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
+from soupkit.evaluation.probe import Probe
+from soupkit.evaluation.score_cache import Images, ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.score_group import Cell, Group, Results
+from soupkit.evaluation.score_probes import ProbedTask, Probing
 from soupkit.evaluation.task import Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+from soupkit.scratch import ScratchDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,13 @@ def evaluate(
     label_map: Path | None = None,
     options: EvaluationOptions | None = None,
     calibration: bool = False,
+    probe: Probe | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Score the checkpoints `refs` on `tasks` (see `open_tasks` for their words).
 
-    With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`.
+    With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`. With a
+    `probe`, scores are those of linear classifiers on the image features, fitted to the tasks' split `train`.
 
     Candidates that share a tower, byte for byte, run it once. `model` and `preprocess` speak for bare weights. Scores
     that the cache holds are not taken again. Classifiers with a head are evaluated as they are: `builder` makes those
@@ -82,7 +85,7 @@ def evaluate(
         opened = ranks.together(_opened, tasks, data_root, calibration)
         notes = [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
-            directory = stack.enter_context(TemporaryDirectory(prefix="soupkit-"))
+            directory = stack.enter_context(ScratchDirectory())
             options = replace(options, cache=Path(directory), scores=False)
         said = HeadOptions(model, builder, preprocess, label_map)
         candidates: list[Candidate] = []
@@ -93,7 +96,15 @@ def evaluate(
                 candidates.append(ranks.together(open_candidate, ref, said, options, progress))
                 notes += [f"{ref}: {note}" for note in candidates[-1].checkpoint.notes]
                 notes += ranks.together(_said_of_head, candidates[-1], opened)
-            results = _score_all(candidates, opened, options, progress, ranks)
+            if probe is None:
+                results = _score_all(candidates, opened, options, progress, ranks)
+            else:
+                probed = ranks.together(_with_training_splits, opened, probe, data_root)
+                probing = Probing(probed, probe, options, ranks, progress)
+                probing.check(candidates)
+                results, said_of_probes = probing.score(candidates)
+                notes += said_of_probes
+                opened = [each.task for each in probed]
         finally:
             for candidate in candidates:
                 candidate.checkpoint.close()
@@ -122,6 +133,12 @@ def _said_of_head(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
     return [f"{candidate.ref} on {name}: outputs are classes {how}" for name, how in maps.items()]
 
 
+def _with_training_splits(tasks: Sequence[Task], probe: Probe, data_root: Path | None) -> tuple[ProbedTask, ...]:
+    """Open the split `train` of each task. Raises DataError where there is none."""
+    trains = [open_tasks([f"{task.name}:train"], data_root=data_root)[0] for task in tasks]
+    return tuple(ProbedTask(probe.named(task), train) for task, train in zip(tasks, trains, strict=True))
+
+
 def _opened(tasks: Sequence[str | Task], data_root: Path | None, calibration: bool) -> list[Task]:
     opened: list[Task] = []
     for task in tasks:
@@ -144,6 +161,10 @@ def _score_all(
     settings = ScoreSettings.of(options, choose_device(options.device, ranks.local))
     began = time.perf_counter()
     contents = [ranks.together(content_of, task, options, progress) for task in tasks]
+
+    def keep_images(t: int, images: Images) -> None:
+        cache.put_images(contents[t], settings, images)
+
     keys: dict[Cell, str] = {}
     for t, (task, content) in enumerate(zip(tasks, contents, strict=True)):
         results.images[t] = cache.images(content, settings)
@@ -158,30 +179,18 @@ def _score_all(
                     results.hits[c, t] = cached.hits
     results.spent("open", began)
     missing = frozenset(keys) - frozenset(results.scores)
-    for members in _by_architecture(candidates, sorted({c for c, _ in missing})):
+    for members in by_architecture(candidates, sorted({c for c, _ in missing})):
         wanted = sorted({t for c, t in missing if c in members})
         Group(
             {c: candidates[c] for c in members}, {t: tasks[t] for t in wanted}, missing, keys,
-            cache, options, ranks, progress,
+            cache, keep_images, options, ranks, progress,
         ).score(results)  # fmt: skip
-    if ranks.leads:
-        for t in {t for _, t in missing}:
-            cache.put_images(contents[t], settings, results.images[t])
     return results
-
-
-def _by_architecture(candidates: list[Candidate], chosen: list[int]) -> list[list[int]]:
-    """Group candidates by config: those of one group fit into one live model."""
-    groups: dict[str, list[int]] = {}
-    for c in chosen:
-        files = [file.name for file in candidates[c].checkpoint.tokenizer_files]
-        groups.setdefault(json.dumps([candidates[c].config, files], sort_keys=True), []).append(c)
-    return list(groups.values())
 
 
 def _shared(results: Results, tasks: list[Task]) -> list[str]:
     """Say which tasks have images in common: a choice made on one of them says too much about the other."""
-    hashes = [set(results.images[t].hashes) for t in range(len(tasks))]
+    hashes = [set(results.images.get(t, Images()).hashes) for t in range(len(tasks))]
     return [
         f"{a.name}:{a.split} and {b.name}:{b.split} share {count:,} images"
         for (i, a), (j, b) in combinations(enumerate(tasks), 2)
@@ -192,6 +201,6 @@ def _shared(results: Results, tasks: list[Task]) -> list[str]:
 def _pair(results: Results, task: Task, t: int, first: str, second: str, c: int) -> Pair:
     one, other = results.hits[0, t], results.hits[c, t]
     only = [np.flatnonzero(one & ~other), np.flatnonzero(other & ~one)]
-    keys = results.images[t].keys
+    keys = results.images.get(t, Images()).keys
     named = [tuple(keys[i] for i in rows) if keys else () for rows in only]
     return Pair(first, second, task.name, task.split, len(only[0]), len(only[1]), mcnemar(one, other), *named)

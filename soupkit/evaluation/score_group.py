@@ -2,7 +2,7 @@
 text tower that is asked for beside it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from soupkit.evaluation.candidates import Candidate, by_image_tower
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.outcomes import Outcome, hits_of, score_of
+from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.score_cache import Images, ScoreCache
 from soupkit.evaluation.task import Bin, Score, Task
 from soupkit.progress import Progress
@@ -39,16 +40,23 @@ class Results:
         return now
 
 
+def images_of(pixels: Pixels) -> Images:
+    """Return which images a score on these pixels counts."""
+    keys, hashes = (tuple(names[row] for row in pixels.rows) for names in (pixels.keys, pixels.hashes))
+    return Images(keys, hashes)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Candidates of one architecture and the tasks on which any of them has no score yet, both by their numbers; `keys`
-    name the scores that are `missing`."""
+    name the scores that are `missing`; `keep_images` is told the images of each task."""
 
     candidates: dict[int, Candidate]
     tasks: dict[int, Task]
     missing: frozenset[Cell]
     keys: dict[Cell, str]
     cache: ScoreCache
+    keep_images: Callable[[int, Images], None]
     options: EvaluationOptions
     ranks: Ranks
     progress: Progress
@@ -85,8 +93,9 @@ class Group:
 
     def _note_images(self, evaluator: Evaluator, results: Results) -> None:
         for t, pixels in zip(self.tasks, evaluator.pixels, strict=True):
-            keys, hashes = (tuple(names[row] for row in pixels.rows) for names in (pixels.keys, pixels.hashes))
-            results.images[t] = Images(keys, hashes)
+            results.images[t] = images_of(pixels)
+            if self.ranks.leads:  # before any score: a kill must not leave scores of images that nobody can name
+                self.keep_images(t, results.images[t])
 
     def _read_texts(
         self, evaluator: Evaluator, tower: Sequence[int], sides: dict[tuple[str, int], Tensor], scales: dict[int, float]

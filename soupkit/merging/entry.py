@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 
 from soupkit.errors import UsageError
 from soupkit.merging.parameters import check_values
@@ -19,10 +19,13 @@ class SoupEntry(Entry):
 
     `weights` has one number per ingredient; `parameters` are the method's, by name, as `--param` gives them. A recipe
     may call them `weight` and `param`, as the command's options are. `dtype` is a torch name, None keeps the
-    ingredients' own; `to` is the form of a CLIP's soup, None keeps the first ingredient's.
+    ingredients' own; `to` is the form of a CLIP's soup, None keeps the first ingredient's. `run` stands for
+    ingredients: the snapshots of a run, weighted by the curve `decay`.
     """
 
-    ingredients: list[str]
+    ingredients: list[str] = Field(default_factory=list)
+    run: str | None = None
+    decay: Literal["1-sqrt", "linear", "cosine"] = "1-sqrt"
     method: str = "uniform"
     weights: list[float] | None = Field(default=None, validation_alias=AliasChoices("weights", "weight"))
     base: str | None = None
@@ -36,6 +39,18 @@ class SoupEntry(Entry):
     def method_name(self) -> str:
         """The method that is meant: with weights, the mean is the weighted one."""
         return _meant(self.method, self.weights)
+
+    @model_validator(mode="after")
+    def _names_what_is_merged(self) -> "SoupEntry":
+        hint = "give ingredients: [REF, ...], or run: RUN for the snapshots of a run"
+        if not self.ingredients and self.run is None:
+            raise refusal(UsageError("has no ingredients", "the soup", hint))
+        if self.run is not None:
+            for field in ("ingredients", "weights", "parameters", "base"):
+                if getattr(self, field):
+                    what = f"has {field} beside a run, whose snapshots have a decay's weights"
+                    raise refusal(UsageError(what, "the soup", hint))
+        return self
 
     @field_validator("method")
     @classmethod
@@ -90,7 +105,11 @@ def read_soup(path: Path, name: str | None = None) -> SoupEntry:
             document.refuse(f"holds no soup {name!r}", ("soup",), hint=f"it holds {', '.join(soups)}")
         data, place = soups[name], ("soup", name)
     entry = document.validate(SoupEntry, data, place)
-    named = [(ref, ("ingredients", i)) for i, ref in enumerate(entry.ingredients)] + [(entry.base or "", ("base",))]
+    named: list[tuple[str, tuple[str | int, ...]]] = [
+        *((ref, ("ingredients", i)) for i, ref in enumerate(entry.ingredients)),
+        (entry.base or "", ("base",)),
+        (entry.run or "", ("run",)),
+    ]
     for ref, where in named:
         if reference := _RUN_REFERENCE.search(ref):
             document.refuse(

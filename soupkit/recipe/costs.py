@@ -127,7 +127,8 @@ class _Reckoning:
         if not isinstance(step, MergeStep | SearchStep):
             return None
         entry = self._directory.entry(step)
-        first = self._weights(entry.ingredients[0]) if entry.ingredients else None
+        source = entry.ingredients[0] if entry.ingredients else entry.run if isinstance(entry, SoupEntry) else None
+        first = self._weights(source) if source is not None else None
         dtype = entry.dtype if isinstance(entry, SoupEntry) else None
         return first if first is None else _converted(first, dtype)
 
@@ -138,6 +139,8 @@ class _Reckoning:
         return [one for one in weights if one is not None], lost
 
     def _merge(self, entry: SoupEntry) -> StepCost:
+        if entry.run is not None:
+            return StepCost(unknown=(f"how many snapshots {entry.run} has",))
         weights, lost = self._all_weights([*entry.ingredients, *([entry.base] if entry.base else [])])
         if lost:
             return StepCost(unknown=lost)

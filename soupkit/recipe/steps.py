@@ -10,6 +10,7 @@ from soupkit.evaluation import EvaluationOptions, default_cache, evaluate
 from soupkit.evaluation.entry import EvaluateEntry
 from soupkit.evaluation.scores_document import SCORES, ScoresDocument
 from soupkit.merging import RunOptions, merge
+from soupkit.merging.decay import expanded
 from soupkit.merging.entry import SoupEntry
 from soupkit.progress import Progress
 from soupkit.publishing.entry import PushEntry, ReportEntry
@@ -122,12 +123,13 @@ class MergeStep(Step[SoupEntry]):
 
     def inputs(self, entry: SoupEntry, stamps: Stamps) -> Iterator[Stamp]:
         """Yield ingredients, base, and the configs of bare weights."""
-        yield from stamps.weights([*entry.ingredients, entry.base])
+        yield from stamps.weights([*entry.ingredients, entry.base, entry.run])
         yield from stamps.configs([entry.model, entry.preprocess])
 
     def make(self, entry: SoupEntry, output: Path | None, making: Making) -> None:
         """Merge."""
         assert output is not None
+        entry = expanded(entry)
         merge(
             entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
             parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
@@ -150,7 +152,7 @@ class SearchStep(Step[SearchEntry]):
         """Search."""
         assert output is not None
         run_search(
-            entry.ingredients, output, tasks=entry.task, report_tasks=entry.report_task,
+            entry.ingredients, output, base=entry.base, tasks=entry.task, report_tasks=entry.report_task,
             score=entry.custom_score(), options=entry.options(),
             evaluation=replace(making.resources.evaluation, limit=entry.limit), data_root=entry.data_root,
             fresh=making.resources.fresh, picture=plot_search, progress=making.progress,

@@ -13,19 +13,32 @@ _ALL = "*"
 
 
 @dataclass(frozen=True, slots=True)
+class MethodUse:
+    """A merge method with its parameters, as `merge` takes them, in the order of their names; and whether it is given
+    the search's base."""
+
+    method: str
+    parameters: tuple[tuple[str, float | int | bool | str], ...] = ()
+    base: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Soup:
     """`members` are numbers of ingredients, in the order of the sum.
 
     `shares` is None for the uniform soup; else, for each block of tensors (a pattern of names, as `merge` takes them,
-    the first that matches counts), one weight per member.
+    the first that matches counts), one weight per member. `use` is another merge method than those two, None for them.
     """
 
     members: tuple[int, ...]
     shares: tuple[tuple[str, tuple[float, ...]], ...] | None = None
+    use: MethodUse | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What `merge` is given beside the members, with method `linear`; empty for the uniform soup."""
+        """What `merge` is given beside the members and the method; empty for the uniform soup."""
+        if self.use is not None:
+            return dict(self.use.parameters)
         if self.shares is None:
             return {}
         if len(self.shares) == 1:
@@ -35,14 +48,35 @@ class Soup:
     @property
     def method(self) -> str:
         """The merge method that writes it."""
+        if self.use is not None:
+            return self.use.method
         return "uniform" if self.shares is None else "linear"
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether it is the mean of its members."""
+        return self.shares is None and self.use is None
+
+    @property
+    def has_base(self) -> bool:
+        """Whether it is made with the search's base."""
+        return self.use is not None and self.use.base
+
+    @property
     def weights(self) -> list[float] | dict[str, list[float]]:
-        """One weight per member, or those of each block."""
+        """One weight per member, or those of each block; equal ones where another method says what counts."""
         if self.shares is None:
             return [1 / len(self.members)] * len(self.members)
         return self.parameters["weight"]
+
+
+def by_method(members: Sequence[int], method: str, parameters: Mapping[str, Any], *, base: bool) -> Soup:
+    """Return the soup of `members` by a merge method with `parameters`, with or without the base.
+
+    Numbers are rounded, so that what is read is what was scored.
+    """
+    values = {k: round(v, SHARE_DIGITS) if isinstance(v, float) else v for k, v in sorted(parameters.items())}
+    return Soup(tuple(members), None, MethodUse(method, tuple(values.items()), base))
 
 
 def uniform(members: Sequence[int]) -> Soup:
@@ -84,18 +118,37 @@ class ScoredSoup:
 
 @dataclass(frozen=True, slots=True)
 class SearchInputs:
-    """What is searched: the `refs` of the ingredients, the names of the `tasks` that select, and of the `tensors`."""
+    """What is searched: the `refs` of the ingredients, the names of the `tasks` that select, and of the `tensors`; and
+    the `base` that the ingredients were fine-tuned from, where it was named."""
 
     refs: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
+    base: str | None = None
+
+
+class Proxy(Protocol):
+    """What guesses a soup's score without scoring it."""
+
+    def value(self, soup: Soup) -> float:
+        """Return the guess, a fraction."""
+
+    def doubt(self, one: Soup, other: Soup) -> float:
+        """Return the standard error of the difference of two guesses, as samples of all images."""
+
+    def prune(self, soups: int) -> None:
+        """Note that so many soups were turned away by guesses alone."""
 
 
 class Trials(Protocol):
-    """What a strategy may ask for. Draws are seeded by `seed`."""
+    """What a strategy may ask for. Draws are seeded by `seed`; `proxy` is there where the options ask for it."""
 
     inputs: SearchInputs
     seed: int
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """What guesses scores."""
 
     @property
     def ingredient_scores(self) -> np.ndarray:
@@ -103,6 +156,9 @@ class Trials(Protocol):
 
     def by_members(self) -> dict[frozenset[int], float]:
         """Return the best score among the soups of the same members, for those that were scored in full."""
+
+    def value_of(self, soup: Soup) -> float | None:
+        """Return what a soup scored, None where it was not scored to the end."""
 
     def state(self, **facts: Any) -> None:
         """Put `facts` into `search.json`, each under its name: numbers, texts, lists and maps of them."""

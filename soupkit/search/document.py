@@ -54,7 +54,8 @@ class Decision(_Part):
 
     `soup` is what was tried, with its `weights` (None: uniform); `ref` is the ingredient it is about, None for a
     mixture; `value` is None where the trial ended early, after `images` images, of which `images_scored` were not known
-    from an earlier trial; `hits` are those on all of them, or None.
+    from an earlier trial; `hits` are those on all of them, or None. `method` and its `parameters` are those of a
+    soup that is no weighted mean.
     """
 
     n: int
@@ -69,6 +70,13 @@ class Decision(_Part):
     images_scored: int | None = None
     images: int | None = None
     decision: Literal["accepted", "rejected"]
+    method: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the trial as JSON holds it; a method is named where it is neither the mean nor a weighted one."""
+        said = self.model_dump(mode="json")
+        return said if self.method is not None else {k: v for k, v in said.items() if k not in ("method", "parameters")}
 
     @property
     def accepted(self) -> bool:
@@ -90,6 +98,29 @@ class Paired(_Part):
     only_soup: int
     only_best_ingredient: int
     p: FiniteFloat
+
+
+class TriedMethod(_Part):
+    """The best that a merge method reached, with which parameters, in so many trials."""
+
+    method: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    value: FiniteFloat
+    trials: int
+
+
+class ProxyAgreement(_Part):
+    """How well averaged logits on `images` images, `share` of all, guessed the scores of so many `soups`: Spearman's
+    rank correlation, the mean of guess minus score, and the largest distance; None where no soup was scored whole.
+    `pruned` soups were turned away on guesses alone."""
+
+    share: float
+    images: int
+    soups: int
+    pruned: int = 0
+    rank_correlation: FiniteFloat | None = None
+    bias: FiniteFloat | None = None
+    largest: FiniteFloat | None = None
 
 
 class TaskGroup(_Part):
@@ -131,6 +162,9 @@ class SearchDocument(_Part):
     decisions: Annotated[tuple[Decision, ...], Field(min_length=1)]
     selected: tuple[str, ...]
     weights: list[float] | dict[str, list[float]] | None = None
+    method: str | None = None
+    parameters: dict[str, Any] | None = None
+    base: str | None = None
     score: SearchScore
     best_ingredient: SearchScore
     uniform: SearchScore | None = None
@@ -141,6 +175,8 @@ class SearchDocument(_Part):
     optimistic: bool = False
     why: str | None = None
     notes: tuple[str, ...] = ()
+    proxy: ProxyAgreement | None = None
+    methods: tuple[TriedMethod, ...] | None = None
     groups: tuple[TaskGroup, ...] | None = None
     correlations: list[list[FiniteFloat]] | None = None
     shapley: ShapleyShares | None = None
@@ -157,9 +193,10 @@ class SearchDocument(_Part):
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON holds it; what only some searches say is left out where it is not said."""
         document = self.model_dump(mode="json", by_alias=True)
-        for key in ("paired", "groups", "correlations", "shapley", "facts"):
+        for key in _SOMETIMES:
             if not document[key]:
                 del document[key]
+        document["decisions"] = [decision.to_dict() for decision in self.decisions]
         if self.counts == "images":
             del document["counts"]
         for score in [*document["ingredients"], *document["report"], *(document[k] for k in _SCORES if document[k])]:
@@ -172,6 +209,9 @@ class SearchDocument(_Part):
         write_whole(directory / SEARCH_NAME, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
 
+_SOMETIMES = (
+    "method", "parameters", "base", "paired", "proxy", "methods", "groups", "correlations", "shapley", "facts"
+)  # fmt: skip
 _SCORES = ("score", "best_ingredient", "uniform")
 
 

@@ -22,6 +22,7 @@ class CommonEntry(Entry):
     ingredients: list[str]
     search: str = "greedy"
     task: list[str] = Field(default_factory=list)
+    base: str | None = None
     score: str | None = None
     minimize: bool = False
     score_file: list[str] = Field(default_factory=list)
@@ -34,6 +35,7 @@ class CommonEntry(Entry):
     accept: Literal["ge", "gt"] = "ge"
     seed: int = 0
     keep_going: bool = False
+    least_cosine: float | None = Field(None, ge=-1, le=1)
     option: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(None, ge=1)
     data_root: Path | None = None
@@ -49,6 +51,7 @@ class CommonEntry(Entry):
             accept=self.accept,
             seed=self.seed,
             keep_going=self.keep_going,
+            least_cosine=self.least_cosine,
             **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
             **self.option,
         )
@@ -84,9 +87,11 @@ class CommonEntry(Entry):
     @model_validator(mode="after")
     def _something_selects(self) -> "CommonEntry":
         if not self.task and self.score is None:
-            raise refusal(UsageError("names neither a task nor a score to select on", "", "task: digits"))
+            raise refusal(UsageError("names neither a task nor a score to select on", "the search", "task: digits"))
         if self.score is not None and MODEL not in self.score:
-            raise refusal(UsageError("score does not say where {model} goes", "", "score: python evaluate.py {model}"))
+            raise refusal(
+                UsageError("score does not say where {model} goes", "the search", "score: python evaluate.py {model}")
+            )
         return self
 
     @model_validator(mode="after")

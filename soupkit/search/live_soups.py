@@ -1,6 +1,7 @@
 """Soups in the evaluator's live model, one after the other, filled when they are to be scored; and their names."""
 
 import json
+from typing import Any
 
 import xxhash
 from torch import Tensor
@@ -30,7 +31,9 @@ class LiveSoups:
         self.ranks, self.progress = ranks, progress
         self.selecting: tuple[Task, ...] = evaluator.tasks[:selecting]
         self.reporting: tuple[Task, ...] = evaluator.tasks[selecting:]
-        self.running_sum = RunningSum(evaluator.model.state_dict(), ingredients.checkpoints)
+        self.running_sum = RunningSum(
+            evaluator.tensors(ingredients.checkpoints[0]), ingredients.checkpoints, ingredients.base
+        )
         self._soup: Soup | None = None
         self._text_sides: dict[int, Tensor] = {}
 
@@ -56,15 +59,20 @@ class LiveSoups:
 
 
 def soup_key(ingredients: Ingredients, soup: Soup) -> str:
-    """Return the name of a soup's weights: the ingredients' fingerprints in their order, and their shares."""
+    """Return the name of a soup's weights: the ingredients' fingerprints in their order, and their shares; or the
+    method, its parameters and the base's fingerprint."""
     fingerprints = [ingredients.fingerprints[m].value for m in soup.members]
-    described = fingerprints if soup.shares is None else [fingerprints, soup.shares]
+    described: Any = fingerprints if soup.shares is None else [fingerprints, soup.shares]
+    if soup.use is not None:
+        base = ingredients.base_fingerprint if soup.has_base else None
+        described = [fingerprints, soup.use.method, soup.use.parameters, base.value if base is not None else None]
     return xxhash.xxh3_128_hexdigest(json.dumps(described).encode())
 
 
 def soup_name(ingredients: Ingredients, soup: Soup) -> tuple[str, str | None]:
     """Return what a soup is called among scores: the ingredient with its fingerprint, or the sum of its members."""
-    if len(soup.members) == 1:
+    if len(soup.members) == 1 and soup.is_uniform:
         (m,) = soup.members
         return ingredients.refs[m], ingredients.fingerprints[m].value
-    return " + ".join(ingredients.refs[m] for m in soup.members), None
+    names = " + ".join(ingredients.refs[m] for m in soup.members)
+    return names if soup.use is None else f"{soup.method} of {names}", None

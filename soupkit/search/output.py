@@ -68,6 +68,6 @@ def publish(partial: PartialDirectory, document: SearchDocument, picture: Pictur
     if printed.is_dir():
         shutil.copytree(printed, soup / OUTPUT_OF_SCORE, dirs_exist_ok=True)
     document.write(soup)
-    if picture is not None and document.score.unit == "fraction":  # pictures are in percent
+    if picture is not None:
         picture(document.to_dict(), soup / "search.png")
     partial.publish(soup, replace=fresh)

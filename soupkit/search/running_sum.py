@@ -31,9 +31,12 @@ class RunningSum:
     Sums lie on the tensors' device where they fit beside `spare` bytes, else in host memory.
     """
 
-    def __init__(self, live: Mapping[str, Tensor], ingredients: Sequence[Checkpoint], *, spare: int = _SPARE) -> None:
+    def __init__(
+        self, live: Mapping[str, Tensor], ingredients: Sequence[Checkpoint], base: Checkpoint | None = None, *,
+        spare: int = _SPARE,
+    ) -> None:  # fmt: skip
         """Raises ArchitectureError where tensors are not the model's, StorageError without memory for the sum."""
-        self._ingredients = ingredients
+        self._ingredients, self._base = ingredients, base
         self._live = live
         names = ingredients[0].tensors
         for odd in [n for n in self._live if n not in names] + [n for n in names if n not in self._live]:
@@ -69,14 +72,15 @@ class RunningSum:
 
     def fill(self, soup: Soup) -> None:
         """Write `soup` into the model. Raises CheckpointError where an ingredient cannot be read."""
-        if soup.shares is None:
+        if soup.is_uniform:
             self._fill_uniform(soup.members)
             return
         self._sums, self._members = {}, ()  # room for what else is on the device
         chosen = [self._ingredients[m] for m in soup.members]
         method = METHODS.find(soup.method)
         parameters = resolve(method, soup.parameters, list(chosen[0].tensors), len(chosen))
-        fill_by(method, self._live, chosen, None, parameters, self._reader(self.device))
+        base = self._base if soup.has_base else None
+        fill_by(method, self._live, chosen, base, parameters, self._reader(self.device))
 
     @torch.no_grad()
     def _fill_uniform(self, members: tuple[int, ...]) -> None:

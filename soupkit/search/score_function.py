@@ -101,7 +101,7 @@ class LiveWeights:
         else:
             self.tensors = module.state_dict()
             _check_names(self.tensors, ingredients)
-        self._sum = RunningSum(self.tensors, ingredients.checkpoints)
+        self._sum = RunningSum(self.tensors, ingredients.checkpoints, ingredients.base)
 
     def given(self) -> nn.Module | Mapping[str, Tensor]:
         """Return what the function is given."""

@@ -13,10 +13,12 @@ from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.reference import open_headers
 from soupkit.checkpoint.run_record import record_of
 from soupkit.errors import ArchitectureError, UsageError
-from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, open_tokenizer
+from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, fitted, open_tokenizer
 from soupkit.progress import SILENT, Progress
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import seed_of
+
+_SIGLIP_BIAS = -10  # Zhai et al. 2023, https://arxiv.org/abs/2303.15343, for random weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def find_start(entry: TrainEntry, progress: Progress = SILENT) -> Start:
     if entry.init is None:
         return Start(find_config(entry), None, (), ())
     with open_checkpoint(entry.init, progress=progress) as parent:
-        config = _own_config(entry) if entry.model is not None else _config_of(parent)
+        config = _with_bias(entry, _own_config(entry) if entry.model is not None else _config_of(parent))
         value = fingerprint(parent).value
         record = record_of(parent.path)
         return Start(config, value, (value, *(record.lineage if record else ())), parent.tokenizer_files)
@@ -46,10 +48,19 @@ def find_start(entry: TrainEntry, progress: Progress = SILENT) -> Start:
 def find_config(entry: TrainEntry) -> dict[str, Any]:
     """Read the config of a run's model; of weights on the Hub no more than that is fetched. Raises as `find_start`."""
     if entry.model is not None:
-        return _own_config(entry)
+        config = _own_config(entry)
+        return config if entry.init is None else _with_bias(entry, config)
     assert entry.init is not None
     with open_headers(entry.init) as parent:
-        return _config_of(parent)
+        return _with_bias(entry, _config_of(parent))
+
+
+def _with_bias(entry: TrainEntry, config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with a bias where a run that starts from weights needs one, as open_clip's trainer adds it."""
+    model_cfg = config["model_cfg"]
+    if entry.loss != "siglip" or model_cfg.get("init_logit_bias") is not None:
+        return config
+    return {**config, "model_cfg": {**model_cfg, "init_logit_bias": _SIGLIP_BIAS}}
 
 
 def _config_of(parent: Checkpoint) -> dict[str, Any]:
@@ -100,7 +111,10 @@ def build(
     model = build_model(config, device, torch.float32, progress=progress)
     if entry.init is not None:
         with open_checkpoint(entry.init) as parent:
-            fill_model(model, parent)
+            tensors, notes = fitted(model, parent)
+            fill_model(model, parent, tensors)
+        for note in notes:
+            progress.note(note)
     model.train().requires_grad_(True)
     for lock, name in ((entry.lock_image, "lock_image_tower"), (entry.lock_text, "lock_text_tower")):
         if lock:

@@ -39,6 +39,13 @@ def test_independently_trained_weights_are_found_out(tmp_path: Path) -> None:
     assert found.lineage is not None and "independently trained" in found.lineage
 
 
+def test_what_is_no_clip_has_no_towers(tmp_path: Path) -> None:
+    states = [{"layers.0.weight": torch.randn(40, 40, generator=torch.Generator().manual_seed(i))} for i in range(2)]
+    found = compare([save(tmp_path / str(i), state) for i, state in enumerate(states)], weights=True)
+    assert [pair.tower for pair in found.pairs] == ["whole"]
+    assert found.lineage is not None and "their weights are" in found.lineage
+
+
 def test_a_sample_of_the_weights_gives_the_same_verdict(tmp_path: Path) -> None:
     for spread, apart in ((0.01, False), (30.0, True)):
         paths = [save(tmp_path / f"{spread}{i}", random_state(i, spread=spread)) for i in range(2)]

@@ -50,7 +50,7 @@ def telling_apart(model: nn.Module, last: nn.Linear, classify: Classifier, sprea
         for name, value in model.state_dict().items():
             if value.is_floating_point() and "running" not in name:
                 value.add_(spread * torch.randn(value.shape, generator=generator))
-        logits = torch.stack([classify(image) for image in digits(20)[0]])
+        logits = torch.stack([classify(image) for image in digits(8)[0]])
         last.bias -= logits.mean(dim=0)
     return classify
 
@@ -129,12 +129,13 @@ MAKERS: dict[str, tuple[Callable[[Path], Classifier], dict[str, Any], str]] = {
 def test_a_classifier_is_scored_as_its_own_library_runs_it(kind: str, tmp_path: Path) -> None:
     make, said, how = MAKERS[kind]
     classify = make(tmp_path / "model")
-    images, labels = digits()
+    n = 12 if kind == "torchvision" else 60  # at 224 pixels
+    images, labels = digits(n)
     with torch.inference_mode():
         logits = torch.stack([classify(image) for image in images])
     assert len(logits.argmax(dim=1).unique()) > 1, "a model that always says the same would agree too easily"
     ref = tmp_path / "model" / "model.pt" if kind == "torchvision" else tmp_path / "model"
-    options = EvaluationOptions(cache=tmp_path / "cache", limit=60)
+    options = EvaluationOptions(cache=tmp_path / "cache", limit=n)
     result = evaluate([ref], ["digits"], options=options, **said)
     with open_checkpoint(ref) as checkpoint:
         config = head_config(checkpoint, HeadOptions(**said))
@@ -144,7 +145,7 @@ def test_a_classifier_is_scored_as_its_own_library_runs_it(kind: str, tmp_path: 
             (hits,) = evaluator.outcomes()
     assert isinstance(hits, Hits)
     close = logits.topk(2, dim=1).values.diff(dim=1).abs()[:, 0].numpy() < 1e-3
-    assert close.mean() < 0.1
+    assert close.mean() <= 0.1
     np.testing.assert_array_equal(hits.predicted[~close], logits.argmax(dim=1).numpy()[~close])  # type: ignore[index]
     (score,) = result.scores
     right = logits.argmax(dim=1).numpy() == labels

@@ -54,6 +54,8 @@ def _search(strategy: str) -> Callable[[Path], Words]:
         options: Words = ["--task", "digits:val", "--limit", 20, "--device", "cpu", "--strategy", strategy]
         if strategy in ("weights", "experts"):
             options += ["--budget", 4]
+        if strategy == "experts":
+            options += ["--task", "digits:train"]
         return ["greedy-search", *clips(root), "-o", "out", *options]
 
     return lay_out
@@ -61,6 +63,11 @@ def _search(strategy: str) -> Callable[[Path], Words]:
 
 def _train(root: Path) -> Words:
     (root / "run.yaml").write_text(json.dumps(RUN))
+    return ["train", "run.yaml", "-o", "out", "--device", "cpu", "--workers", 0, "--threads", 1]
+
+
+def _train_on_two_ranks(root: Path) -> Words:
+    (root / "run.yaml").write_text(json.dumps({**RUN, "samples": 48, "shard": True, "ema": None, "snapshots": []}))
     return ["train", "run.yaml", "-o", "out", "--device", "cpu", "--workers", 0, "--threads", 1]
 
 
@@ -100,8 +107,13 @@ def _push_folder(root: Path) -> Words:
 
 def _push_over(root: Path) -> Words:
     """Over a repository that was laid out before, and in which the user has files and a link of their own."""
+    import soupkit
+    from soupkit.publishing.hub.push import PushOptions, publish
+
     words = _push_folder(root)
-    shutil.copytree(root / "soup", root / "hub")
+    publish(root / "soup", "me/soup", options=PushOptions(folder=root / "hub", license="mit"))
+    shutil.rmtree(root / "soup")
+    soupkit.merge([root / "clip1", root / "clip2"], root / "soup")
     (root / "hub" / "mine").mkdir()
     (root / "hub" / "mine" / "notes.txt").write_text("mine")
     (root / "hub" / "link").symlink_to("mine/notes.txt")
@@ -120,6 +132,7 @@ def _report(root: Path) -> Words:
     return ["report", "scores.json", "-o", "report.html", "--png", "figures"]
 
 
+RANKS = {"train on two ranks": 2}
 COMMANDS: dict[str, Callable[[Path], Words]] = {
     "merge": _merge,
     "merge --fresh": _merge_fresh,
@@ -130,6 +143,7 @@ COMMANDS: dict[str, Callable[[Path], Words]] = {
     "search weights": _search("weights"),
     "search experts": _search("experts"),
     "train": _train,
+    "train on two ranks": _train_on_two_ranks,
     "train --fresh": _train_fresh,
     "run": _run,
     "push --folder": _push_folder,

@@ -7,19 +7,22 @@ those of open files, which a copy has not.
 """
 
 import io
+import itertools
 import json
 import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.processes import Started, environment, run_soupkit
+from tests.processes import Started, environment, rank_environments, run_soupkit
 
 _CALLS = ("rename", "replace", "unlink", "remove", "mkdir", "rmdir", "link", "symlink", "truncate", "ftruncate")
 _OF_TWO = ("rename", "replace", "link", "symlink")
@@ -30,9 +33,12 @@ _LOG = "points.txt"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command runs: `root` is all that it may change; beside it lie copies and the log of its calls."""
+    """Where a command runs, in `ranks` processes that see `variables`: `root` is all that it may change on disk; beside
+    it lie copies and the log of its calls."""
 
     root: Path
+    ranks: int = 1
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
@@ -41,23 +47,27 @@ class Place:
     def copy(self, number: int) -> Path:
         return self.root.with_name(f"before-{number}")
 
-    def environment(self) -> dict[str, str]:
+    def environments(self) -> list[dict[str, str]]:
+        """What each of the processes sees."""
         (self.root / "tmp").mkdir(exist_ok=True)
-        home = {"SOUPKIT_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp")}
-        return {**environment(), **home, "HF_HUB_OFFLINE": "1"}
+        home = {"SOUPKIT_CACHE": str(self.root / "cache"), "TMPDIR": str(self.root / "tmp"), "HF_HUB_OFFLINE": "1"}
+        return [
+            {**env, **home, **self.variables}
+            for env in ([environment()] if self.ranks == 1 else rank_environments(self.ranks))
+        ]
 
 
-def _wrap(root: str, act: Callable[[int, str], None]) -> None:
-    """Call `act` with a number and a name before every call of this process that changes which files there are."""
-    lock, count, owner = threading.RLock(), [0], os.getpid()
+def _wrap(root: str, act: Callable[[int, str], None], *, network: bool) -> None:
+    """Call `act` with a number and a name before every call of this process that changes which files there are, and
+    before all that it sends over the network if that counts."""
+    lock, owner = threading.RLock(), os.getpid()
 
     def before(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         paths = arguments[: 2 if name in _OF_TWO else 1]
         if os.getpid() != owner or not any(_below(root, path, named) for path in paths):
             return
         with lock:
-            count[0] += 1
-            act(count[0], f"{name} {' '.join(map(str, paths))}")
+            act(f"{name} {' '.join(map(str, paths))}")
 
     def wrapped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -83,6 +93,15 @@ def _wrap(root: str, act: Callable[[int, str], None]) -> None:
     import builtins
 
     builtins.open = watched_open  # type: ignore[assignment]
+    if network:
+        send = socket.socket.send
+
+        def watched_send(connection: socket.socket, data: Any, *flags: int) -> int:
+            with lock:
+                act(f"send {bytes(data[:60])!r}")
+            return send(connection, data, *flags)
+
+        socket.socket.send = watched_send  # type: ignore[method-assign]
 
 
 def _below(root: str, path: Any, named: dict[str, Any]) -> bool:
@@ -106,11 +125,12 @@ def _watched(
 ) -> None:  # fmt: skip
     place = Place(Path(root))
     log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    copying = [False]
+    copying, points = [False], itertools.count(1)
 
-    def act(point: int, call: str) -> None:
-        if copying[0]:  # by this very function
+    def act(call: str) -> None:
+        if copying[0]:  # by this very function: a relative link is made below the root by its name
             return
+        point = next(points)
         os.write(log, f"{point} {call}\n".encode("utf-8", "replace"))
         if mode == "kill" and point == number:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -121,7 +141,7 @@ def _watched(
             finally:
                 copying[0] = False
 
-    _wrap(root, act)
+    _wrap(root, act, network="HF_ENDPOINT" in variables)
     run_soupkit(arguments, directory, variables, streams)
 
 
@@ -137,30 +157,53 @@ def _copy(source: Path, target: Path) -> None:
     raise AssertionError(f"{source} never stood still")
 
 
-def _start(arguments: Sequence[object], place: Place, mode: str, number: int, env: dict[str, str]) -> Started:
-    return Started(_watched, ([str(a) for a in arguments], str(place.root), mode, number), place.root, env)
+def _start(arguments: Sequence[object], place: Place, mode: str = "", number: int = 0) -> list[Started]:
+    """Start the processes of a command; the first one is watched where there is a `mode`."""
+    words = [str(a) for a in arguments]
+    first, *others = place.environments()
+    if mode:
+        leader = Started(_watched, (words, str(place.root), mode, number), place.root, first)
+    else:
+        leader = Started(run_soupkit, (words,), place.root, first)
+    return [leader, *(Started(run_soupkit, (words,), place.root, env) for env in others)]
+
+
+def _wait(processes: list[Started]) -> subprocess.CompletedProcess[str]:
+    """Wait for all of them, and return what came of the first; the others cannot go on without it."""
+    done = processes[0].wait(400)
+    for other in processes[1:]:
+        other.wait(400)
+    return done
 
 
 def every_point(arguments: Sequence[object], place: Place) -> list[str]:
     """Run a command to its end with a copy of its directory before every point; return what the points are."""
     place.log.unlink(missing_ok=True)
-    done = _start(arguments, place, "copy", 0, place.environment()).wait(400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = _wait(_start(arguments, place, "copy"))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return place.log.read_text("utf-8").splitlines() if place.log.exists() else []
+
+
+def count_points(arguments: Sequence[object], place: Place) -> list[str]:
+    """Run a command to its end, and return what its points are."""
+    place.log.unlink(missing_ok=True)
+    done = _wait(_start(arguments, place, "count"))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
+    return place.log.read_text("utf-8").splitlines()
 
 
 def kill_at(arguments: Sequence[object], place: Place, number: int) -> bool:
     """Run a command and kill it before point `number`; False where it ended before."""
     place.log.unlink(missing_ok=True)
-    done = _start(arguments, place, "kill", number, place.environment()).wait(400)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+    done = _wait(_start(arguments, place, "kill", number))
+    assert done.returncode in (0, -signal.SIGKILL), f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.returncode != 0
 
 
 def run_again(arguments: Sequence[object], place: Place) -> str:
     """Run a command undisturbed, and return what it says on stderr. AssertionError where it fails."""
-    done = Started(run_soupkit, ([str(a) for a in arguments],), place.root, place.environment()).wait(400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = _wait(_start(arguments, place))
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.stderr
 
 
@@ -192,12 +235,14 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def contents(root: Path) -> dict[str, object]:
-    """Return all that lies below `root` but for temporary files: directories, links, and files without what tells the
-    time."""
+    """Return all that lies below `root`: directories, links, and files without what tells the time.
+
+    Temporary files do not count, nor do remembered fingerprints: their names tell a file by its inode and its time.
+    """
     return {
         str(path.relative_to(root)): _content(path)
         for path in sorted(root.rglob("*"))
-        if path.relative_to(root).parts[0] != "tmp"
+        if path.relative_to(root).parts[0] != "tmp" and path.parent.name != "fingerprints"
     }
 
 
@@ -282,12 +327,12 @@ def check_random(
     length, wanted, failures, tried = time.monotonic() - begun, contents(place.root), [], 0
     for _ in range(kills):
         restore(place, start)
-        running = Started(run_soupkit, ([str(a) for a in arguments],), place.root, place.environment())
+        running = _start(arguments, place)
         moment = moments.uniform(0, length)
-        running.process.join(moment)
-        tried += running.alive
-        running.signal(signal.SIGKILL)
-        running.wait()
+        running[0].process.join(moment)
+        tried += running[0].alive
+        running[0].signal(signal.SIGKILL)
+        _wait(running)
         try:
             run_again(arguments, place)
             wrong = differences(contents(place.root), wanted)

@@ -114,7 +114,7 @@ parameters: {lambda: 1.0}
 """
     done = soupkit("merge", "--mergekit", write(text), "-o", "soup", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
-    merged = {name: x.unique().item() for name, x in load_file("soup/open_clip_model.safetensors").items()}
+    merged = {name: x.unique().item() for name, x in load_file("soup/model.safetensors").items()}
     assert [merged[n] for n in NAMES] == [0.5, 0.5, 1.0, 1.5, 0.5, 1.0, 1.5, 0.5]
     refused = soupkit("merge", "a", "--mergekit", write(text), "-o", "soup", cwd=Path.cwd())
     assert refused.returncode == 2 and "merge.yml and REF" in refused.stderr

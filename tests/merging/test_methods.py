@@ -61,7 +61,8 @@ def merged(case: Case, ingredients: Sequence[State], base: State, **options: Any
             options=RunOptions(device="cpu", threads=1),
             **options,
         )
-        return load_file(Path(root) / "soup" / "open_clip_model.safetensors")
+        (weights,) = (Path(root) / "soup").glob("*.safetensors")
+        return load_file(weights)
 
 
 def wanted(case: Case, ingredients: Sequence[State], base: State) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ def run(tensors: list[torch.Tensor], base: torch.Tensor | None = None, **options
             options["base"] = root / "base.safetensors"
         refs = [root / f"{i}.safetensors" for i in range(len(tensors))]
         merge(refs, root / "out", options=RunOptions(device="cpu", threads=1), **options)
-        return load_file(root / "out" / "open_clip_model.safetensors")["x"]
+        return load_file(root / "out" / "model.safetensors")["x"]
 
 
 def exact(x: float) -> Fraction:

@@ -118,7 +118,7 @@ def test_parameters_reach_the_tensors_they_are_meant_for(
         save_file({name: torch.full((2, 2), number) for name in names}, tmp_path / f"{place}.safetensors")
     base, a = tmp_path / "base.safetensors", tmp_path / "a.safetensors"
     merge([a], tmp_path / "soup", method="interpolate", base=base, parameters={"alpha": value})
-    soup = load_file(tmp_path / "soup" / "open_clip_model.safetensors")
+    soup = load_file(tmp_path / "soup" / "model.safetensors")
     for name, share in shares.items():
         assert torch.equal(soup[name], torch.full((2, 2), 4.0 * share)), name
 
@@ -129,4 +129,4 @@ def test_each_ingredient_gets_its_own_number(tmp_path: Path) -> None:
     refs = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     base, scale = tmp_path / "base.safetensors", {"scale": [0.5, 0.25]}
     merge(refs, tmp_path / "soup", method="task_arithmetic", base=base, parameters=scale)
-    assert load_file(tmp_path / "soup" / "open_clip_model.safetensors")["x"].unique().tolist() == [1 + 0.5 + 0.5]
+    assert load_file(tmp_path / "soup" / "model.safetensors")["x"].unique().tolist() == [1 + 0.5 + 0.5]

@@ -73,7 +73,7 @@ def test_a_method_that_a_program_adds_is_merged_with(tmp_path: Path) -> None:
     refs = [tmp_path / f"{i}.safetensors" for i in range(2)]
     given = {"lift": [1, 2], "steps": 3, "signed": True, "end": "last", "needed": 1}
     merge(refs, tmp_path / "soup", method="lifted", parameters=given)
-    assert load_file(tmp_path / "soup/open_clip_model.safetensors")["x"].tolist() == [1 - 3 * 2] * 3
+    assert load_file(tmp_path / "soup/model.safetensors")["x"].tolist() == [1 - 3 * 2] * 3
     assert METHODS.package_of("lifted") == "this program" and "lifted" in as_help()
 
 

@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.errors import UsageError
 from soupkit.evaluation.known_tasks import SUITES
 from soupkit.evaluation.sizes import task_sizes
 from soupkit.recipe.run import RunResult, run_recipe
@@ -20,6 +19,12 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "vit-bigg-14-laion2b.yaml"
 BIGG = 2_539_567_105  # parameters, as counted by torch; open_clip publishes 2539.57 M
 SHIFTS = {"wds/imagenet1k": 50_000, "wds/imagenetv2": 10_000, "wds/imagenet-a": 7_500, "wds/imagenet-r": 30_000,
           "wds/imagenet_sketch": 50_889, "wds/objectnet": 18_574}  # fmt: skip
+
+
+# Tasks whose templates, or images, no publication counts.
+UNPUBLISHED = (
+    "wds/wilds/iwildcam", "wds/wilds/fmow", "wds/fairness/dollar_street", "wds/fairness/geode", "wds/winogavil",
+)  # fmt: skip
 
 
 def test_the_literature_s_recipe_is_shown_whole_with_what_it_costs(tmp_path: Path) -> None:
@@ -34,7 +39,8 @@ def test_the_literature_s_recipe_is_shown_whole_with_what_it_costs(tmp_path: Pat
     assert (uniform["bytes_read"], uniform["bytes_written"]) == (3 * 4 * BIGG, 4 * BIGG)
     assert greedy["images"] == 25_000 * (3 + 2)  # each alone, and two trials after the best one
     sizes = task_sizes("datacomp-38")
-    assert scored["images"] == 6 * sum(s.images or 0 for s in sizes) and not scored["unknown"]
+    assert scored["images"] == 6 * sum(s.images or 0 for s in sizes)
+    assert all(any(name in line for name in UNPUBLISHED) for line in scored["unknown"])
     # As many operations as open_clip publishes for one image with one caption, 1065.36 G, divided among the towers.
     assert 0.8 * 967e9 < scored["operations"] / scored["images"] < 1065.36e9 * 1.3
     assert steps["push"]["bytes_written"] == 4 * BIGG and not list(tmp_path.iterdir())
@@ -44,13 +50,13 @@ def test_every_task_of_the_suites_has_a_size() -> None:
     assert {s.name: s.images for s in task_sizes("imagenet-shift")} == SHIFTS
     for name in SUITES["datacomp-38"]:
         (size,) = task_sizes(name)
-        assert size.images and size.prompts, name
+        assert (size.images and size.prompts) or name in UNPUBLISHED, name
     (digits,) = task_sizes("digits:val")
     assert (digits.images, digits.prompts) == (300, 80)
     (lost,) = task_sizes("/data/nowhere:val")
     assert lost.images is None
-    with pytest.raises(UsageError, match="cannot be scored"):
-        task_sizes("FMoW")
+    (fmow,) = task_sizes("FMoW")
+    assert (fmow.images, fmow.prompts) == (22_108, None)
 
 
 def planned(tmp_path: Path, sections: dict[str, Any]) -> RunResult:

@@ -40,6 +40,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+SIZES = {"layer.weight": (4, 6), "layer.bias": (4,)}
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> list[Path]:
+    """Four small models that are no CLIPs, each a directory: fine-tunes around the weights of a linear layer."""
+    generator = torch.Generator().manual_seed(0)
+    centre = {name: torch.randn(size, generator=generator) for name, size in SIZES.items()}
+    paths = []
+    for i, distance in enumerate((0.3, 0.4, 0.5, 3.0)):
+        path = tmp_path / f"point{i}"
+        path.mkdir()
+        state = {n: c + distance * torch.randn(c.shape, generator=generator) for n, c in centre.items()}
+        save_file(state, path / "model.safetensors", {"format": "pt"})
+        (path / "notes.txt").write_text("mine")
+        paths.append(path)
+    save_file(centre, tmp_path / "centre.safetensors")
+    return paths
+
+
 class Told(Silent):
     """Remembers what a person would be told."""
 

@@ -9,6 +9,11 @@ from soupkit.search.hit_score import HitMetric
 from soupkit.search.stopping import open_rule
 
 
+def hash_of(text: str) -> int:
+    """A number for a text, the same in every process."""
+    return sum(map(ord, text))
+
+
 class Tables:
     """What strategies may ask for, answered from `margins` (float64 [models, images]): an image is right above 0.
 
@@ -30,9 +35,14 @@ class Tables:
         self.scored: dict[Soup, int] = {uniform([m]): self.worth(uniform([m])) for m in range(len(margins))}
         self.first: ScoredSoup | None = None
         self.facts: dict[str, Any] = {}
+        self.guesser: Any = None
         self.seed = seed
         refs = tuple(f"ingredient{m}" for m in range(len(margins)))
-        self.inputs = SearchInputs(refs, ("first half", "second half"), ("visual.proj", "text_projection"))
+        self.inputs = SearchInputs(refs, ("first half", "second half"), ("visual.proj", "text_projection"), "base")
+
+    @property
+    def proxy(self) -> Any:
+        return self.guesser
 
     @property
     def ingredient_scores(self) -> np.ndarray:
@@ -45,6 +55,9 @@ class Tables:
             best[members] = max(best.get(members, value), value)
         return best
 
+    def value_of(self, soup: Soup) -> float | None:
+        return self.scored[soup] / self.metric.scale if soup in self.scored else None
+
     def state(self, **facts: Any) -> None:
         self.facts |= facts
 
@@ -55,9 +68,18 @@ class Tables:
         return value
 
     def hits(self, soup: Soup) -> np.ndarray:
+        if soup.use is not None:
+            return self.by_method(soup)
         blocks = soup.weights.values() if isinstance(soup.weights, dict) else [soup.weights]
         shares = np.mean([np.array(weights) / sum(weights) for weights in blocks], axis=0)
         return shares @ self.margins[list(soup.members)] + 0.1 * (len(soup.members) > 1) > 0
+
+    def by_method(self, soup: Soup) -> np.ndarray:
+        """Hits of a merge by any method: of the mean margins, moved by what the method and its numbers are."""
+        assert soup.use is not None
+        moved = sum(0.1 * v * (1.5 - v) for _, v in soup.use.parameters if isinstance(v, float))
+        lean = (hash_of(soup.use.method) % 7 - 3) / 30
+        return self.margins[list(soup.members)].mean(axis=0) + moved + lean > 0
 
     def worth(self, soup: Soup) -> int:
         return self.metric.worth(self.hits(soup))

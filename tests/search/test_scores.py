@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import soupkit
@@ -22,26 +22,7 @@ from soupkit.evaluation import EvaluationOptions
 from soupkit.search import SearchEntry, SearchResult
 from soupkit.search.custom_score import Answer, ScoreError, answer_of, read_answer
 from soupkit.search.score_function import what_it_takes
-from tests.search.conftest import Told
-
-SIZES = {"layer.weight": (4, 6), "layer.bias": (4,)}
-
-
-@pytest.fixture
-def points(tmp_path: Path) -> list[Path]:
-    """Four small models that are no CLIPs, each a directory: fine-tunes around the weights of a linear layer."""
-    generator = torch.Generator().manual_seed(0)
-    centre = {name: torch.randn(size, generator=generator) for name, size in SIZES.items()}
-    paths = []
-    for i, distance in enumerate((0.3, 0.4, 0.5, 3.0)):
-        path = tmp_path / f"point{i}"
-        path.mkdir()
-        state = {n: c + distance * torch.randn(c.shape, generator=generator) for n, c in centre.items()}
-        save_file(state, path / "model.safetensors", {"format": "pt"})
-        (path / "notes.txt").write_text("mine")
-        paths.append(path)
-    save_file(centre, tmp_path / "centre.safetensors")
-    return paths
+from tests.search.conftest import SIZES, Told
 
 
 def loss(state: Mapping[str, Tensor], centre: Path) -> float:
@@ -165,8 +146,11 @@ def test_a_search_by_a_command_that_was_killed_goes_on_and_asks_nothing_twice(
     process.wait()
     kept = len(list(answers.glob("*.json")))
     assert kept >= 4 and not (tmp_path / "soup").exists()
-    time.sleep(0.5)  # a command that outlived the search has ended
-    before = asked(tmp_path)
+    before, last = -1, asked(tmp_path)
+    while before != last:  # until a command that outlived the search has ended
+        before = last
+        time.sleep(2)
+        last = asked(tmp_path)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resuming: " in done.stderr

@@ -11,10 +11,21 @@ from soupkit.checkpoint.formats.table import FORMATS
 from soupkit.checkpoint.formats.timm import TIMM
 from soupkit.checkpoint.formats.training_run import TRAINING_RUN
 from soupkit.checkpoint.formats.transformers import TRANSFORMERS
-from soupkit.checkpoint.formats.unreadable import DEEPSPEED, FSDP_LOCAL
+from soupkit.checkpoint.formats.unreadable import ADAPTER, DEEPSPEED, FSDP_LOCAL
 
 _FILES = (SAFETENSORS_SHARDS, PICKLE_SHARDS, SAFETENSORS_FILE, DISTRIBUTED, PICKLE)
-_FAMILIES = (TRAINING_RUN, OPEN_CLIP, DEEPSPEED, FSDP_LOCAL, DIFFUSERS_PIPELINE, DIFFUSERS, TIMM, TRANSFORMERS, PLAIN)
+_FAMILIES = (
+    TRAINING_RUN,
+    OPEN_CLIP,
+    ADAPTER,
+    DEEPSPEED,
+    FSDP_LOCAL,
+    DIFFUSERS_PIPELINE,
+    DIFFUSERS,
+    TIMM,
+    TRANSFORMERS,
+    PLAIN,
+)
 
 for _row in (*_FILES, *_FAMILIES):
     FORMATS.add(_row, module=__name__)

@@ -160,8 +160,9 @@ def _della(
             return vector
         rows = vector.view(-1, row)
         # Equal magnitudes keep their order: the same ranks on every device. (rows, row)
-        ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1).double()
-        ranks = ranks / (row - 1) if row > 1 else ranks + 0.5
+        order = rows.abs().argsort(dim=1, stable=True)
+        shares = order.new_tensor(range(row)).double().div_(row - 1) if row > 1 else rows.new_full((1,), 0.5).double()
+        ranks = shares.new_empty(rows.shape).scatter_(1, order, shares.expand(rows.shape))
         probability = ranks.mul_(2 * epsilon[i]).add_(density[i] - epsilon[i]).view(-1)
         least = probability.mul(2.0**31).to(ops.integer)
         drawn = ops.random_bits(seed, i).to(ops.integer)

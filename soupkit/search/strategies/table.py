@@ -155,11 +155,18 @@ STRATEGIES: Table[Strategy] = Table(
         f"{_ROOM}.swap",
         f"{_ROOM}.cma_es",
         f"{_ROOM}.experts",
+        f"{_ROOM}.methods",
     ),
 )
 
 # Of every strategy that mixes with weights: one declaration, so that the command and the recipe have one option.
 BUDGET = StrategyOption("budget", int, 100, "mixtures tried, at most", low=1, metavar="N")
+
+# Of the strategies that let averaged logits choose what is tried.
+PROXY = StrategyOption(
+    "proxy", float, 0.0, "share of the images on which averaged logits guess what is worth a trial; 0: no guessing",
+    low=0, high=1, metavar="SHARE",
+)  # fmt: skip
 
 
 def own_options() -> dict[str, tuple[StrategyOption, tuple[str, ...]]]:

@@ -31,7 +31,7 @@ _VERSION = 1
 _BLOCK = 512  # members of a tar begin at multiples of this, so that 32 bits say where in 2 TiB
 _UNKNOWN = -1
 _MOST_SAMPLES = 1 << 40  # of one shard: no disk holds more
-_IMAGE_BYTES, _CAPTION_BYTES = 1 << 28, 1 << 20  # what a sample may take: 256 MiB and 1 MiB
+IMAGE_BYTES, CAPTION_BYTES = 1 << 28, 1 << 20  # what a sample may take: 256 MiB and 1 MiB
 _NO_FILE = (-1, -1)
 
 
@@ -246,11 +246,11 @@ class ShardReader:
                 "a sizes.json beside it may be of another version of the data: make it again, or remove it",
             )
         block, size, caption_block, caption_size = (int(n) for n in opened.extents[within])
-        if size > _IMAGE_BYTES or caption_size > _CAPTION_BYTES:
+        if size > IMAGE_BYTES or caption_size > CAPTION_BYTES:
             raise DataError(
                 f"holds a sample of {size:,} and {caption_size:,} bytes",
                 self._table.paths[shard],
-                f"an image has at most {_IMAGE_BYTES >> 20} MiB, a caption {_CAPTION_BYTES >> 20} MiB",
+                f"an image has at most {IMAGE_BYTES >> 20} MiB, a caption {CAPTION_BYTES >> 20} MiB",
             )
         caption = opened.read(caption_block * _BLOCK, caption_size)
         return opened.read(block * _BLOCK, size), (caption.decode("utf-8", "replace").strip(),)

@@ -6,6 +6,7 @@ the seed and the count of samples alone and a run may go on with another number 
 
 import csv
 import hashlib
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache as once
@@ -21,7 +22,7 @@ from soupkit.evaluation.tasks import open_tasks, split_name
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.training.data.braces import MOST, expand_braces
-from soupkit.training.data.shards import Keys, ShardReader, Table, open_table
+from soupkit.training.data.shards import IMAGE_BYTES, Keys, ShardReader, Table, open_table
 from soupkit.training.entry import DataEntry, TrainEntry
 from soupkit.training.signals import Stop
 
@@ -153,12 +154,22 @@ def _table(entry: DataEntry) -> Source:
 
     def read(index: int) -> tuple[bytes, tuple[str, ...]]:
         image, caption = rows[index]
-        try:
-            return (path.parent / image).read_bytes(), (caption,)
-        except ValueError as error:  # a path with a zero byte
-            raise DataError(f"names no file: {error}", f"{path}, image {index + 1}", "correct the row") from error
+        return _image_file(path.parent / image), (caption,)
 
     return Source(str(path), np.array([len(rows)]), read, _files([(path.name, path.stat().st_size)]))
+
+
+def _image_file(path: Path) -> bytes:
+    """Return what is in an image file. Raises OSError or DataError for what is none: a pipe would never end."""
+    try:
+        status = path.stat()
+    except ValueError as error:  # a NUL in the path
+        raise DataError(f"cannot be read: {error}", ascii(str(path))[:300], "correct the table") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("is no file", path, "correct the table")
+    if status.st_size > IMAGE_BYTES:
+        raise DataError(f"has {status.st_size:,} bytes", path, f"an image has at most {IMAGE_BYTES >> 20} MiB")
+    return path.read_bytes()
 
 
 def _paths(entry: DataEntry) -> list[str]:

@@ -60,6 +60,14 @@ def deepspeed(directory: Path, state: State) -> Path:
     return path
 
 
+def peft(directory: Path, state: State) -> Path:
+    path = directory / "adapter"
+    path.mkdir()
+    save_file({"base_model.model.proj.lora_A.weight": torch.zeros(2, 3)}, path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base"}))
+    return path
+
+
 def fsdp_local(directory: Path, state: State) -> Path:
     path = directory / "fsdp"
     path.mkdir()
@@ -117,6 +125,7 @@ SAMPLES: dict[str, Callable[[Path, State], Path]] = {
     "run": run,
     "deepspeed": deepspeed,
     "fsdp_local": fsdp_local,
+    "peft": peft,
     "transformers": transformers,
     "timm": timm,
     "diffusers": diffusers,

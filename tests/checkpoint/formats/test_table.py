@@ -98,8 +98,11 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(name: str, tmp_path: Pa
         open_checkpoint(path)
     assert caught.value.where == str(path)
     way_out = {
-        "deepspeed": "zero_to_fp32.py", "fsdp_local": "full_state_dict=True", "diffusers_pipeline": f"{path}:unet"
-    }  # fmt: skip
+        "deepspeed": "zero_to_fp32.py",
+        "fsdp_local": "full_state_dict=True",
+        "peft": "merge_and_unload()",
+        "diffusers_pipeline": f"{path}:unet",
+    }
     assert way_out[name] in caught.value.hint
 
 

@@ -46,6 +46,15 @@ def test_a_name_with_a_nul_is_a_file_that_is_missing(tmp_path: Path) -> None:
         source_of(csv=f"{tmp_path}/a\0b.csv")
 
 
+def test_what_a_table_names_and_is_no_image_is_damage(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "t.csv").write_text("filepath,title\na\0b,x\npipe,x\n.,x\n" + "y" * 10_000 + ",x\nmissing,x\n")
+    source = source_of(csv=tmp_path / "t.csv")
+    for i in range(5):
+        with pytest.raises((OSError, DataError)):
+            source.read(i)
+
+
 def shard_of(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, data in members.items():

@@ -50,5 +50,5 @@ def test_a_table_may_be_open_clips_own_and_lack_a_value(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("title\tfilepath\na shade, dark\t0.png\nno image\n", "utf-8-sig")
     source = source_of(csv=tmp_path / "t.csv")
     assert source.read(0) == (png(0), ("a shade, dark",))
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(DataError, match="is no file"):
         source.read(1)

@@ -1,0 +1,59 @@
+"""Temporary directories that a killed process leaves are removed by the next one.
+
+Each is locked for as long as its process, or a fork of it, lives: one whose lock is free belongs to nobody any more.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_PREFIX = "soupkit-scratch-"
+_NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")  # as tempfile makes them
+_YOUNG = 60.0  # seconds in which one may have been made and not be locked yet
+
+
+class ScratchDirectory(tempfile.TemporaryDirectory[str]):
+    """A `TemporaryDirectory` in TMPDIR; making one removes what killed processes of this user left there."""
+
+    def __init__(self) -> None:
+        _sweep(Path(tempfile.gettempdir()))
+        super().__init__(prefix=_PREFIX)
+        self._lock = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)  # nobody else but a sweep asks for it, and that does not wait
+
+    def cleanup(self) -> None:
+        """Remove the directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        super().cleanup()
+
+
+def _sweep(place: Path) -> None:
+    """Remove directories in `place` that ScratchDirectory made for processes that are gone."""
+    with suppress(OSError):
+        for entry in os.scandir(place):
+            if _NAME.fullmatch(entry.name):
+                _remove_if_left(Path(entry.path))
+
+
+def _remove_if_left(directory: Path) -> None:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # somebody else's, or gone
+        return
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.getuid() or time.time() - status.st_ctime < _YOUNG:
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
+    except OSError:  # its process lives
+        pass
+    finally:
+        os.close(descriptor)
