@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["OMP_NUM_THREADS"] = "1"  # processes are forked, and threads do not survive that
 
 from soupkit.errors import SoupkitError
-from tests.attacks.readers import READERS, Reader
+from tests.attacks.reader import Reader
+from tests.attacks.readers import READERS
 
 TOGETHER = 200  # inputs that one process reads
 SECONDS, SILENCE = 10, 40  # for one input; until a process that says nothing is killed
@@ -63,11 +64,12 @@ def attacked(reader: Reader, seed: int, number: int, work: Path, directory: Path
     """Write input `number` of `reader` to `directory`, and return which files of the good one were edited."""
     draw = random.Random(f"{seed} {reader.name} {number}")
     shutil.copytree(work / reader.name, directory, symlinks=True)
-    targets = draw.sample(sorted(reader.attacks), k=min(len(reader.attacks), draw.choice((1, 1, 1, 2))))
+    attacks = reader.targets(work / reader.name)
+    targets = draw.sample(sorted(attacks), k=min(len(attacks), draw.choice((1, 1, 1, 2))))
     for target in targets:
         data = (directory / target).read_bytes()
         for _ in range(draw.choice((1, 1, 1, 2, 4))):
-            data = reader.attacks[target](draw, data)
+            data = attacks[target](draw, data)
         (directory / target).write_bytes(data)
     return targets
 

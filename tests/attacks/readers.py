@@ -7,8 +7,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,12 @@ from soupkit.recipe.graph import read_recipe
 from soupkit.training import TrainEntry, read_runs
 from soupkit.training.data.sources import open_sources
 from tests.attacks import edits
+from tests.attacks.models import open_clip_directory
+from tests.attacks.reader import Reader
+from tests.attacks.unfinished import UNFINISHED
 from tests.conftest import CONFIG, PREPROCESS, TINY_MODEL
 
 SHAPES = {"visual.conv1.weight": (3, 3, 2, 2), "visual.ln_pre.bias": (7,), "text_projection": (5, 4), "logit_scale": ()}
-_TEXT: Any = TINY_MODEL["text_cfg"]
-SMALL_MODEL: dict[str, Any] = {**TINY_MODEL, "text_cfg": {**_TEXT, "vocab_size": 64}}
 RECIPE = """\
 version: 1
 name: three
@@ -50,18 +50,6 @@ evaluate: {refs: ["${soup.greedy}"], tasks: ["digits:test"]}
 report: {png: true}
 push: {soup: "${soup.greedy}", repo: me/three, license: mit}
 """
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What is attacked: `make` writes a good input into a directory, `attacks` say how each of its files is edited,
-    and `read` reads the input. The suite tries so many `examples`, fewer where one takes long."""
-
-    name: str
-    make: Callable[[Path], None]
-    attacks: Mapping[str, edits.Edit]
-    read: Callable[[Path], object]
-    examples: int = 40
 
 
 def _state(seed: int) -> dict[str, torch.Tensor]:
@@ -95,21 +83,9 @@ def _make_shards(directory: Path) -> None:
     (directory / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _open_clip_directory(directory: Path, scale: float = 1.0, config: dict[str, Any] = SMALL_MODEL) -> None:
-    from open_clip.model import CLIP
-
-    directory.mkdir()
-    torch.manual_seed(0)
-    model = CLIP(config["embed_dim"], dict(config["vision_cfg"]), dict(config["text_cfg"]))
-    state = {name: tensor.contiguous() * scale for name, tensor in model.state_dict().items()}
-    save_file(state, directory / "open_clip_model.safetensors", {"format": "pt"})
-    config = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
-    (directory / "open_clip_config.json").write_text(json.dumps(config))
-
-
 def _make_two(directory: Path) -> None:
-    _open_clip_directory(directory / "a")
-    _open_clip_directory(directory / "b", 1.01)
+    open_clip_directory(directory / "a")
+    open_clip_directory(directory / "b", 1.01)
 
 
 def _read_two(directory: Path) -> None:
@@ -247,7 +223,7 @@ def _make_soup(directory: Path) -> None:
     """A soup that a search made, with its scores and a README of its owner."""
     models = [directory / "a", directory / "b"]
     for model, scale in zip(models, (1.0, 1.01), strict=True):
-        _open_clip_directory(model, scale, TINY_MODEL)
+        open_clip_directory(model, scale, TINY_MODEL)
     evaluation = EvaluationOptions(cache=directory / "cache", device="cpu", limit=20)
     soupkit.greedy_search(models, directory / "soup", tasks=["digits"], evaluation=evaluation)
     result = soupkit.evaluate([directory / "soup", *models], ["digits"], options=evaluation)
@@ -378,4 +354,4 @@ ATTACKED = (
         _read_tables_of_results,
     ),
 )
-READERS = {reader.name: reader for reader in ATTACKED}
+READERS = {reader.name: reader for reader in (*ATTACKED, *UNFINISHED)}

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from soupkit.errors import SoupkitError
-from tests.attacks.readers import READERS, Reader
+from tests.attacks.reader import Reader
+from tests.attacks.readers import READERS
 
 CORPUS = Path(__file__).parent / "corpus"
 KEPT = sorted(path for path in CORPUS.glob("*/*") if path.is_dir())
@@ -53,15 +54,16 @@ def test_the_good_input_is_accepted(name: str, good: Callable[[Reader], Path], t
 @pytest.mark.parametrize("name", READERS)
 def test_an_edited_input_is_answered(name: str, good: Callable[[Reader], Path]) -> None:
     reader, whole = READERS[name], good(READERS[name])
+    attacks = reader.targets(whole)
 
     @settings(max_examples=reader.examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(sorted(reader.attacks)), st.integers(0, 2**32), st.integers(1, 3))
+    @given(st.sampled_from(sorted(attacks)), st.integers(0, 2**32), st.integers(1, 3))
     def check(target: str, seed: int, times: int) -> None:
         with TemporaryDirectory() as place:
             directory = shutil.copytree(whole, Path(place) / "input", symlinks=True)
             data = (directory / target).read_bytes()
             for i in range(times):
-                data = reader.attacks[target](random.Random(f"{seed} {i}"), data)
+                data = attacks[target](random.Random(f"{seed} {i}"), data)
             (directory / target).write_bytes(data)
             answered(reader, directory)
 
@@ -73,6 +75,6 @@ def test_what_once_went_wrong_is_answered(kept: Path, good: Callable[[Reader], P
     (reader,) = (r for r in READERS.values() if r.name.replace(" ", "-") == kept.parent.name)
     directory = shutil.copytree(good(reader), tmp_path / "input", symlinks=True)
     files = [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]
-    assert files and {file.as_posix() for file in files} <= set(reader.attacks)
+    assert files and {file.as_posix() for file in files} <= set(reader.targets(directory))
     shutil.copytree(kept, directory, dirs_exist_ok=True)
     answered(reader, directory)
