@@ -109,7 +109,7 @@ def _methods(document: "SearchDocument") -> list[str]:
     from soupkit.search.narration import in_words
 
     lines = []
-    best_last = sorted(document.methods or (), key=attrgetter("value"), reverse=document.score.metric == "minimized")
+    best_last = sorted(document.methods or (), key=attrgetter("value"), reverse=document.minimized)
     for m in reversed(best_last):
         parameters = ", ".join(f"{name}={value}" for name, value in m.parameters.items())
         value = in_words(m.value, document.score.unit)
@@ -149,8 +149,8 @@ def _proxy(document: "SearchDocument") -> list[str]:
     agreed = f", rank correlation {rank:.2f}" if rank is not None else ""
     return [
         f"averaged logits on {proxy.images:,} images guessed the scores of {proxy.soups} soups: off by "
-        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more were "
-        "turned away without a trial"
+        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more "
+        "were turned away without a trial"
     ]
 
 
