@@ -116,12 +116,12 @@ def score_live(
 ) -> tuple[Score, Hits]:
     """Score a model on pictures and labels that are in memory, on the device where it is; the hits are image by image.
 
-    `classnames` are the dataset's `classes` unless given; `templates` hold `{c}` where the name goes. A model without
-    `encode_text` is taken for a classifier of these classes.
+    `classnames` are the dataset's `classnames` or `classes` unless given; `templates` hold `{c}` where the name goes. A
+    model without `encode_text` is taken for a classifier of these classes.
 
     Raises UsageError for what is missing, DataError for an item that is no (picture, label) of these classes.
     """
-    names = tuple(classnames if classnames is not None else getattr(data, "classes", ()))
+    names = tuple(classnames or getattr(data, "classnames", None) or getattr(data, "classes", None) or ())
     if not names:
         raise UsageError("has no class names", "classnames", "give one for each label, in order")
     if not len(data):
