@@ -55,6 +55,7 @@ def evaluate(
     builder: str | None = None,
     label_map: str | Path | None = None,
     calibration: bool = False,
+    per_class: bool = False,
     probe: str | int | None = None,
     classnames: Sequence[str] | None = None,
     templates: str | Sequence[str] | None = None,
@@ -68,7 +69,8 @@ def evaluate(
 
     `models` are references, one or many, or an nn.Module; `tasks` are tasks by name or folder, one or many, or a torch
     Dataset of (picture, label), of which a list of pairs is one. `how` are the fields of `EvaluationOptions` (device,
-    limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear probes.
+    limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear probes,
+    `per_class` also counts by class.
     Raises what `soupkit.evaluation.evaluate` raises.
 
     A module, and any model on a Dataset, is scored where it is: zero-shot by `encode_image` and `encode_text`, or as a
@@ -88,7 +90,7 @@ def evaluate(
         live = _live_models(models, preprocess, tokenizer, model, how.get("device"))
         return _evaluate_live(
             live, tasks, classnames=classnames, templates=[templates] if isinstance(templates, str) else templates,
-            name=name, batch_size=how.get("batch_size"), progress=watched(progress),
+            name=name, batch_size=how.get("batch_size"), per_class=per_class, progress=watched(progress),
         )  # fmt: skip
     _refuse({**in_memory, "preprocess": preprocess if callable(preprocess) else None}, "belongs to a Dataset")
     from soupkit.evaluation import evaluate as run
@@ -97,7 +99,7 @@ def evaluate(
     result = run(
         references(models, "models"), _tasks(tasks), data_root=path(data_root), model=model,
         preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
-        calibration=calibration,
+        calibration=calibration, per_class=per_class,
         probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
         progress=watched(progress),
     )  # fmt: skip
@@ -188,11 +190,14 @@ def _evaluate_live(
     templates: Sequence[str] | None,
     name: str,
     batch_size: int | None,
+    per_class: bool,
     progress: Progress,
 ) -> EvaluationResult:
     import time
 
-    from soupkit.evaluation.live import TEMPLATES, paired, score_live
+    from soupkit.evaluation.live import TEMPLATES, class_names, paired, score_live
+    from soupkit.evaluation.outcomes import class_counts
+    from soupkit.evaluation.task import ClassHits
 
     if not _is_dataset(data):
         raise UsageError(
@@ -208,4 +213,16 @@ def _evaluate_live(
         )
         for model in models
     ]  # fmt: skip
-    return EvaluationResult(tuple(s for s, _ in scored), paired(scored), time.perf_counter() - started, {})
+    names = class_names(data, classnames)
+    classes = [
+        ClassHits(s.ref, s.task, s.split, names, *counts)
+        for s, hits in scored
+        if (counts := class_counts(hits, len(names)))
+    ]
+    return EvaluationResult(
+        tuple(s for s, _ in scored),
+        paired(scored),
+        time.perf_counter() - started,
+        {},
+        classes=tuple(classes) if per_class else (),
+    )
