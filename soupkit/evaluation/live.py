@@ -116,8 +116,8 @@ def score_live(
 ) -> tuple[Score, Hits]:
     """Score a model on pictures and labels that are in memory, on the device where it is; the hits are image by image.
 
-    `classnames` are the dataset's `classes` unless given; `templates` hold `{c}` where the name goes. A model without
-    `encode_text` is taken for a classifier of these classes.
+    `classnames` are the dataset's `classnames` or `classes` unless given; `templates` hold `{c}` where the name goes. A
+    model without `encode_text` is taken for a classifier of these classes.
 
     Raises UsageError for what is missing, DataError for an item that is no (picture, label) of these classes.
     """
@@ -153,8 +153,11 @@ def score_live(
 
 
 def class_names(data: PictureData, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of the classes in order: those `given`, else the dataset's `classes`. Raises UsageError."""
-    names = tuple(given if given is not None else getattr(data, "classes", ()))
+    """Return the names of the classes in order: those `given`, else the dataset's `classnames` or `classes`.
+
+    Raises UsageError where nobody says them.
+    """
+    names: tuple[str, ...] = tuple(given or getattr(data, "classnames", ()) or getattr(data, "classes", ()) or ())
     if not names:
         raise UsageError("has no class names", "classnames", "give one for each label, in order")
     return names
