@@ -178,7 +178,8 @@ class EvaluateStep(Step[EvaluateEntry]):
         assert output is not None
         result = evaluate(
             entry.refs, entry.tasks, data_root=entry.data_root,
-            options=replace(making.resources.evaluation, limit=entry.limit), progress=making.progress,
+            options=replace(making.resources.evaluation, limit=entry.limit), calibration=entry.calibration,
+            per_class=entry.per_class, progress=making.progress,
         )  # fmt: skip
         ScoresDocument.of(result, entry.limit, timed=False).write(output)
 
