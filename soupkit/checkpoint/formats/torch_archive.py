@@ -117,7 +117,7 @@ class TorchArchive:
 
         try:
             with self.path.open("rb") as file:
-                reader = torch._C.PyTorchFileReader(file)
+                reader: Any = torch._C.PyTorchFileReader(file)
                 reader.get_all_records()
                 reader.serialization_id()
                 for name in self.names:
