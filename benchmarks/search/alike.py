@@ -40,7 +40,7 @@ def make_alike(directory: Path, count: int) -> list[Path]:
     for i in range(count):
         state["visual.class_embedding"][0] += 1e-7
         made.append(directory / str(i))
-        made[-1].mkdir()
+        made[-1].mkdir(parents=True)
         save_file(state, made[-1] / "open_clip_model.safetensors", {"format": "pt"})
         config = json.dumps({"model_cfg": MODEL, "preprocess_cfg": pixels})
         (made[-1] / "open_clip_config.json").write_text(config)

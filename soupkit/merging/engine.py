@@ -149,6 +149,7 @@ class Engine:
             self._record(slab, self._do(worker, slab))
 
     def _new_worker(self, writers: Executor) -> SlabWorker:
+        torch.set_num_threads(1)  # a library for factorisations asks each thread anew, and more threads round otherwise
         torch.set_flush_denormal(False)  # a setting of the thread; the numerics hold for subnormal weights too
         return self._make_worker(writers)
 

@@ -47,7 +47,7 @@ def test_the_test_command_of_the_readme_is_the_one_that_the_script_runs() -> Non
     (reading,) = re.findall(r"command=\$\((.+)\)$", body("tests"), re.MULTILINE)
     done = subprocess.run(["bash", "-c", reading], capture_output=True, text=True, cwd=ROOT, check=True)
     (command,) = done.stdout.splitlines()
-    assert command.endswith("-m pytest") and f"\n{command}\n" in (ROOT / "README.md").read_text()
+    assert command.endswith("-m pytest -n 2") and f"\n{command}\n" in (ROOT / "README.md").read_text()
 
 
 def test_the_version_stands_once_and_the_changes_begin_with_it() -> None:

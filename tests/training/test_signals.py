@@ -103,7 +103,7 @@ def test_an_error_in_a_worker_is_the_error_itself(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         next(batches(data, entry, Ranks(), 0, 1))
     assert caught.value.what.startswith("32 samples in a row are damaged, the first: ")
-    assert "0.tar, sample" in caught.value.where
+    assert "0.tar, sample" in caught.value.what
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

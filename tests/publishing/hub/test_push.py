@@ -233,9 +233,11 @@ def test_what_must_not_be_published_is_refused_before_anything_is_sent(
     refused("may only read", "--license", "mit", token=READ_TOKEN)
     refused("may not write", "--license", "mit", repo="others/soup")
     refused("is public already", "--license", "mit", "--private", repo="org/public")
-    (soup / "search.json").write_text(json.dumps({"strategy": "greedy", "why": TOKEN, "ingredients": [], "report": []}))
+    score = {"ref": "a", "fingerprint": "a", "task": "digits", "split": "test", "metric": "acc1", "value": 0.5, "n": 9,
+             "low": 0.2, "high": 0.8, "metrics": {"acc1": 0.5}}  # fmt: skip
+    (soup / "scores.json").write_text(json.dumps({"schema": 1, "scores": [score], "notes": [TOKEN]}))
     refused("holds your token", "--license", "mit")
-    (soup / "search.json").unlink()
+    (soup / "scores.json").unlink()
     (soup / "README.md").write_text("<!-- soupkit: usage -->\nno end")
     refused("do not pair", "--license", "mit")
     (soup / "README.md").unlink()
