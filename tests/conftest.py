@@ -1,6 +1,7 @@
 """What the tests share: small real checkpoints on disk, and the command line as a real process."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,11 @@ PREPROCESS = {
     "resize_mode": "shortest",
 }
 CONFIG = {"model_cfg": TINY_MODEL, "preprocess_cfg": PREPROCESS}
+
+
+def pytest_configure() -> None:
+    # A shell that starts the suite in the background has it ignore Ctrl-C, and every process under test with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

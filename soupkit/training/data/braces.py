@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from string import ascii_letters
 
 from braceexpand import braceexpand
 
 MOST = 2_000_000  # names of one pattern; 2 billion samples in shards of 10,000 are 200,000
 _LENGTH = 4096  # of a pattern, as of a path
-_LETTERS = 52
-_LETTER_RANGE = re.compile(r"\{[A-Za-z]\.\.[A-Za-z]")
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
+_LETTER_RANGE = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
@@ -18,9 +18,9 @@ def expand_braces(pattern: str) -> Iterator[str]:
     """
     if len(pattern) > _LENGTH:
         raise ValueError(f"the pattern has more than {_LENGTH:,} characters")
-    if (most := _at_most(pattern)) > MOST:
+    if (names := _count(pattern)) > MOST:
         raise ValueError(
-            f"it stands for {f'{most:,}' if most < 10**15 else 'endlessly many'} names, more than {MOST:,}"
+            f"it stands for {f'{names:,}' if names < 10**15 else 'endlessly many'} names, more than {MOST:,}"
         )
     try:
         yield from braceexpand(pattern)
@@ -28,22 +28,34 @@ def expand_braces(pattern: str) -> Iterator[str]:
         raise ValueError("braces are nested too deeply") from None
 
 
-def _at_most(pattern: str) -> int:
-    """Return a number of names that `pattern` does not exceed: every range and every list counts as a factor."""
-    names = 1
-    for start, stop, step in _RANGE.findall(pattern):
-        if max(map(len, (start, stop, step))) > 18:
-            return 10**18
-        names *= abs(int(stop) - int(start)) // max(1, int(step or 1)) + 1
-    names *= _LETTERS ** len(_LETTER_RANGE.findall(pattern))
-    depth, commas = 0, [0]
-    for character in _RANGE.sub("", pattern):
-        if character == "{":
-            commas.append(0)
-            depth += 1
-        elif character == "}" and depth:
-            names *= commas.pop() + 1
-            depth -= 1
-        elif character == "," and depth:
-            commas[-1] += 1
+def _count(pattern: str) -> int:
+    """Return how many names `pattern` stands for, where its braces match, without making one of them."""
+    outer: list[tuple[int, int, int]] = []  # of each open brace: where it is, and the two counts of what is around it
+    listed, names = 0, 1  # names of the alternatives before the last comma, and of the one that is being read
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "\\":
+            position += 1
+        elif character == "{":
+            outer.append((position, listed, names))
+            listed, names = 0, 1
+        elif character == "," and outer:
+            listed, names = listed + names, 1
+        elif character == "}" and outer:
+            inside = listed + names
+            start, listed, names = outer.pop()
+            names *= _length_of_range(pattern[start + 1 : position]) or inside
+        position += 1
     return names
+
+
+def _length_of_range(text: str) -> int | None:
+    """Return the length of the range that stands between two braces; None for what is no range."""
+    if match := _RANGE.fullmatch(text):
+        start, stop = int(match[1]), int(match[2])
+    elif match := _LETTER_RANGE.fullmatch(text):
+        start, stop = ascii_letters.index(match[1].swapcase()), ascii_letters.index(match[2].swapcase())
+    else:
+        return None
+    return abs(stop - start) // max(1, int(match[3] or 1)) + 1

@@ -7,7 +7,7 @@ from braceexpand import braceexpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soupkit.training.data.braces import expand_braces
+from soupkit.training.data.braces import _count, expand_braces
 
 parts = st.recursive(
     st.sampled_from(["a", "b.tar", "", "{0..3}", "{00..12..5}", "{a..c}", "\\{"]),
@@ -21,7 +21,15 @@ parts = st.recursive(
 
 @given(parts)
 def test_a_pattern_stands_for_what_it_does_in_webdataset(pattern: str) -> None:
-    assert list(expand_braces(pattern)) == list(braceexpand(pattern))
+    assert list(expand_braces(pattern)) == (names := list(braceexpand(pattern)))
+    assert _count(pattern) == len(names)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{a,{a..c}}{{0..3},{a..c},{a..c}}", "{A..c}{Z..a}", "{x}{}{,}", "{9..-9..4}", "a,b"]
+)
+def test_names_are_counted_before_they_are_made(pattern: str) -> None:
+    assert _count(pattern) == len(list(braceexpand(pattern)))
 
 
 @pytest.mark.parametrize(
