@@ -1,9 +1,11 @@
 """Ground floor: tensors on disk. References, headers, architectures, fingerprints and the writer."""
 
-from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
+from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.comparison import Comparison, compare
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
+from soupkit.checkpoint.in_memory import held
 from soupkit.checkpoint.reference import open_checkpoint, open_headers
+from soupkit.checkpoint.sources import SourceFile
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "TensorSpec",
     "compare",
     "fingerprint",
+    "held",
     "open_checkpoint",
     "open_headers",
 ]

@@ -5,7 +5,6 @@ view on a memory map for looking at single tensors.
 """
 
 import mmap
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.sources import Source
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 
@@ -22,46 +22,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     import torch
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file that is open for reading, and what it looked like when it was opened."""
-
-    path: Path
-    descriptor: int
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def open(cls, path: Path) -> "Self":
-        """Open `path`; raises CheckpointError where that is not possible."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-            ) from error
-        status = os.fstat(descriptor)
-        return cls(path, descriptor, status.st_size, status.st_mtime_ns, status.st_ino)
-
-    def check_unchanged(self) -> None:
-        """Raise CheckpointError when the file was changed or replaced since it was opened."""
-        try:
-            now = self.path.stat()
-        except OSError as error:
-            raise CheckpointError(
-                f"disappeared while it was in use: {error.strerror}", self.path, "put it back, then run again"
-            ) from error
-        if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.size, self.mtime_ns, self.inode):
-            raise CheckpointError(
-                "changed while it was being read", self.path, "let whatever writes it finish, then run again"
-            )
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self.descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +45,7 @@ class Checkpoint(Mapping[str, Any]):
     family: str
     file_format: str
     tensors: dict[str, TensorSpec]
-    files: dict[Path, SourceFile]
+    files: dict[Path, Source]
     metadata: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] | None = None
     config_path: Path | None = None
@@ -103,12 +63,8 @@ class Checkpoint(Mapping[str, Any]):
 
         spec = self.tensors[name]
         dtype = getattr(torch, DTYPES[spec.dtype].torch_name)
-        raw = (
-            _map_bytes(self.files[spec.file].descriptor, spec)
-            if self._is_plain(spec) and spec.file in self.files
-            else None
-        )
-        if raw is None or spec.nbytes == 0:
+        source = self.files.get(spec.file) if self._is_plain(spec) and spec.nbytes else None
+        if source is None or source.descriptor is None or (raw := _map_bytes(source.descriptor, spec)) is None:
             return self.read(name)
         return torch.frombuffer(raw, dtype=dtype).view(spec.shape)
 
@@ -174,7 +130,7 @@ class Checkpoint(Mapping[str, Any]):
             )
         while view.nbytes:
             try:
-                n = os.preadv(source.descriptor, [view], offset)
+                n = source.read(offset, view)
             except OSError as error:
                 raise CheckpointError(
                     f"cannot be read at byte {offset}: {error.strerror}",
@@ -200,6 +156,11 @@ class Checkpoint(Mapping[str, Any]):
         byte_strides = tuple(s * spec.itemsize for s in spec.strides)
         ordered = np.lib.stride_tricks.as_strided(elements, spec.shape, byte_strides, writeable=False)
         return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files on disk that hold the weights; none where they are in memory."""
+        return tuple(path for path, source in self.files.items() if source.descriptor is not None)
 
     @property
     def as_written(self) -> "Checkpoint":

@@ -2,19 +2,29 @@
 
 A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION][:FILE-OR-FOLDER],
 either of them in a repository on the Hub. REF@ema is the average of the weights that lies beside them, RUN@samples=2e9
-a snapshot of a training run.
+a snapshot of a training run. memory:NAME names weights that are held in memory (see `in_memory`).
 """
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from soupkit.checkpoint.checkpoint import Checkpoint, SourceFile
+from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.formats.folder import LocalFolder, read_object
 from soupkit.checkpoint.formats.prefixes import strip_prefixes
-from soupkit.checkpoint.formats.table import Description, choose_weights, family_of, format_of, read_weights
+from soupkit.checkpoint.formats.table import (
+    Description,
+    Family,
+    Tensors,
+    choose_weights,
+    family_of,
+    format_of,
+    read_weights,
+)
 from soupkit.checkpoint.hub import fetch, header_files
 from soupkit.checkpoint.hub_ref import HubRef, is_hub
+from soupkit.checkpoint.in_memory import HeldWeights, held_as
+from soupkit.checkpoint.sources import Source, SourceFile
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
@@ -28,6 +38,8 @@ def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoi
     at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
     UsageError for a reference that is not well formed; HubError for what the Hub refuses.
     """
+    if (weights := held_as(ref)) is not None:
+        return _open_held(str(ref), weights)
     if is_hub(ref):
         return _open(ref, fetch(HubRef.parse(str(ref)), progress))
     return _open(ref, *_resolve_part(Path(ref)))
@@ -72,7 +84,26 @@ def _on_hub(checkpoint: Checkpoint, ref: Path) -> Checkpoint:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Weights that were found, before their family is asked what they are; `sources` are those that are no files."""
+
+    ref: str
+    path: Path
+    folder: LocalFolder
+    family: Family
+    file_format: str
+    tensors: Tensors
+    metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
+    sources: Mapping[Path, Source] = field(default_factory=dict)
+
+
 def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
+    return _described(_find(ref, path, part))
+
+
+def _find(ref: str | Path, path: Path, part: str | None) -> _Weights:
     if not path.exists():
         raise CheckpointError("does not exist", path, "check the path")
     folder = LocalFolder.list(path if path.is_dir() else path.parent)
@@ -82,25 +113,39 @@ def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
     weights = folder.path / choose_weights(folder, family) if path.is_dir() else path
     tensors, metadata = read_weights(weights, part)
     tensors, notes = strip_prefixes(tensors, weights)
-    described = family.describe(folder, tensors)
+    return _Weights(str(ref), path, folder, family, format_of(weights).name, tensors, metadata, tuple(notes))
+
+
+def _open_held(ref: str, weights: HeldWeights) -> Checkpoint:
+    path = Path(ref)
+    folder = weights.folder if weights.folder is not None else LocalFolder(path, ())
+    tensors, notes = strip_prefixes(weights.tensors, ref)
+    family = family_of(folder)
+    return _described(_Weights(ref, path, folder, family, "memory", tensors, {}, tuple(notes), weights.sources))
+
+
+def _described(weights: _Weights) -> Checkpoint:
+    """Return the checkpoint that the family of `weights` describes, with its files open. Raises CheckpointError."""
+    folder, family = weights.folder, weights.family
+    described = family.describe(folder, weights.tensors)
     everything = (*described.tensors.values(), *(described.clip.tensors.values() if described.clip else ()))
     settings = {name: config for name in family.configs if (config := read_object(folder, name)) is not None}
-    files = _open_files(everything)
+    files = _open_files(everything, weights.sources)
 
     def checkpoint(form: Description) -> Checkpoint:
         return Checkpoint(
-            ref=str(ref),
-            path=path,
+            ref=weights.ref,
+            path=weights.path,
             family=family.name,
-            file_format=format_of(weights).name,
+            file_format=weights.file_format,
             tensors=form.tensors,
             files=files,
-            metadata=metadata,
+            metadata=weights.metadata,
             config=form.config,
             config_path=folder.path / form.config_name if form.config_name is not None else None,
             tokenizer_files=tuple(folder.path / name for name in form.side_files) if form.config is not None else (),
             side_files=tuple(folder.path / name for name in described.side_files),
-            notes=(*notes, *form.notes),
+            notes=(*weights.notes, *form.notes),
             model=described.model,
             settings=settings,
         )
@@ -127,17 +172,19 @@ def _resolve_part(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def _open_files(specs: Iterable[TensorSpec]) -> dict[Path, SourceFile]:
-    """Open every file that holds a part of a tensor. Raises CheckpointError."""
-    files: dict[Path, SourceFile] = {}
+def _open_files(specs: Iterable[TensorSpec], sources: Mapping[Path, Source]) -> dict[Path, Source]:
+    """Return every source that holds a part of a tensor: those of `sources`, and files, opened. Raises
+    CheckpointError."""
+    files: dict[Path, Source] = {}
     try:
         for extent in (extent for spec in specs for extent in spec.extents):
             if extent.file not in files:
-                files[extent.file] = SourceFile.open(extent.file)
+                source = sources.get(extent.file)
+                files[extent.file] = source if source is not None else SourceFile.open(extent.file)
             if extent.offset + extent.nbytes > files[extent.file].size:
                 raise CheckpointError("was cut short while it was opened", extent.file, "get the file again")
     except CheckpointError:
-        for source in files.values():
-            source.close()
+        for opened in files.values():
+            opened.close()
         raise
     return files

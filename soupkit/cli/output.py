@@ -77,9 +77,18 @@ def plain_console(*, stderr: bool = False) -> "PlainConsole":
     from soupkit.cli.console import PlainConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    # Nobody's terminal is as wide as a pipe: what reads from it gets whole lines.
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    # Nobody's terminal is as wide as a pipe: what reads from it gets whole lines. rich knows a notebook's width.
+    width = None if stream.isatty() or "COLUMNS" in os.environ or in_notebook() else _PIPE_WIDTH
     return PlainConsole(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
+
+
+def in_notebook() -> bool:
+    """Whether what is said goes to the page of a notebook, by rich's own judgement."""
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
 
 
 def first_rank() -> bool:

@@ -3,10 +3,11 @@
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from soupkit.cli.manner import manner
-from soupkit.cli.output import clock, count, first_rank, plain_console, say
+from soupkit.cli.output import clock, count, first_rank, in_notebook, plain_console, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from soupkit.progress import Progress
 
+_NOTEBOOK_DELAY = 0.5  # seconds before a job in a notebook has a bar
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 5.0, 60.0  # seconds between lines where there is no terminal
 
 
@@ -71,37 +73,45 @@ class BarProgress:
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._label, self._unit, self._state = "", "", ""
-        self._started = 0.0
+        self._label, self._total, self._unit, self._state, self._done = "", 0, "", "", 0
+        self._started: float | None = None
         self._tenth = 0
+        self._lock = threading.Lock()
 
     def start(self, label: str, total: int, unit: str) -> None:
-        """Begin a job: show its line."""
+        """Begin a job: show its line; in a notebook, where each leaves an empty cell, once it has lasted."""
+        self._label, self._total, self._unit, self._state, self._done = label, total, unit, "", 0
+        self._started, self._tenth = time.monotonic(), 0
+        if not in_notebook():
+            self._draw()
+
+    def _draw(self) -> None:
         from rich.progress import Progress
 
         from soupkit.cli.progress_line import ProgressLine
 
-        self._label, self._unit, self._state, self._started = label, unit, "", time.monotonic()
-        self._tenth = 0
-        self._bar = Progress(ProgressLine(unit), console=plain_console(stderr=True), transient=True, expand=True)
+        self._bar = Progress(ProgressLine(self._unit), console=plain_console(stderr=True), transient=True, expand=True)
         self._bar.start()
-        self._task = self._bar.add_task(label, total=total or None, state="")
+        self._task = self._bar.add_task(self._label, total=self._total or None, state=self._state)
 
     def advance(self, n: int) -> None:
         """Move the bar by `n` units. Of a job that says how it stands, every tenth leaves a line above it."""
+        with self._lock:
+            self._done += n
+            if self._bar is None and self._started is not None and time.monotonic() - self._started > _NOTEBOOK_DELAY:
+                self._draw()
         if self._bar is None or self._task is None:
             return
-        self._bar.advance(self._task, n)
-        task = self._bar.tasks[0]
-        tenth = int(10 * task.completed / task.total) if task.total else 0
+        self._bar.update(self._task, completed=self._done)
+        tenth = int(10 * self._done / self._total) if self._total else 0
         if self._state and self._tenth < tenth < 10:
             self._tenth = tenth
-            self.note(f"{self._label}: {10 * tenth} %, {count(task.completed, self._unit)}, {self._state}")
+            self.note(f"{self._label}: {10 * tenth} %, {count(self._done, self._unit)}, {self._state}")
 
     def state(self, text: str) -> None:
         """Show how the job stands, in its line."""
+        self._state = text
         if self._bar is not None and self._task is not None:
-            self._state = text
             self._bar.update(self._task, state=text)
 
     def note(self, text: str) -> None:
@@ -113,14 +123,14 @@ class BarProgress:
 
     def finish(self) -> None:
         """End the job: one line that says what it took stands where the bar was."""
-        if self._bar is None or self._task is None:
+        if self._started is None:
             return
-        done = self._bar.tasks[0].completed
-        seconds = time.monotonic() - self._started
-        self._bar.stop()
-        self._bar = self._task = None
+        seconds, self._started = time.monotonic() - self._started, None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
         if seconds >= 1 or manner().verbose:
-            say(_finished(self._label, done, self._unit, seconds, self._state))
+            say(_finished(self._label, self._done, self._unit, seconds, self._state))
 
 
 def _finished(label: str, done: float, unit: str, seconds: float, state: str) -> str:
@@ -135,4 +145,6 @@ def terminal_progress() -> "Progress":
         from soupkit.progress import SILENT
 
         return SILENT
-    return BarProgress() if sys.stderr.isatty() else PlainProgress()
+    # rich draws in a notebook with the help of ipywidgets.
+    drawn = sys.stderr.isatty() or (in_notebook() and find_spec("ipywidgets") is not None)
+    return BarProgress() if drawn else PlainProgress()

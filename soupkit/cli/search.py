@@ -151,7 +151,17 @@ def search(
     ] = "ge",
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="For random orders and draws.")] = 0,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out ingredients with NaN.")] = False,
+    least_cosine: Annotated[
+        float | None,
+        typer.Option("--least-cosine", metavar="C", help="Leave out whose task vector points elsewhere (with --base)."),
+    ] = None,
     *,
+    builder: Annotated[
+        str | None, typer.Option("--builder", metavar="MODULE:FUNCTION", help="Makes a classifier of bare weights.")
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option("--label-map", metavar="FILE", help="Outputs of a head, a line per class.")
+    ] = None,
     scoring: Scoring,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; score and write nothing.")
@@ -163,6 +173,7 @@ def search(
     from soupkit.cli.output import finished, first_rank, print_json
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.search_output import result_fields, show_plan, show_search
+    from soupkit.evaluation.heads import HeadOptions
     from soupkit.publishing.reports.plots import plot_search
     from soupkit.search.custom_score import CustomScore
     from soupkit.search.options import SearchOptions
@@ -172,6 +183,7 @@ def search(
         raise UsageError("is missing", "-o", "name the directory that the soup is written to")
     how = SearchOptions(
         strategy, stopping=stopping, error_rate=error_rate, accept=accept, seed=seed, keep_going=keep_going,
+        least_cosine=least_cosine,
         **_own_options(option or []),
     )  # fmt: skip
     custom = None
@@ -188,8 +200,7 @@ def search(
         options=how,
         evaluation=scoring.evaluation,
         data_root=scoring.data_root,
-        model=scoring.model,
-        preprocess=scoring.preprocess,
+        head=HeadOptions(scoring.model, builder, scoring.preprocess, label_map),
         dry_run=dry_run,
         fresh=fresh,
         picture=plot_search,

@@ -41,7 +41,8 @@ def show_search(result: "SearchResult") -> None:
 
     console, document = plain_console(), result.document
     console.print(_scores(document))
-    for line in (*_members(document), *_methods(document), *_experts(document), *_paired(document), _cost(document)):
+    parts = (_members, _methods, _experts, _paired, _proxy, _cost)
+    for line in (line for part in parts for line in part(document)):
         console.print(line, soft_wrap=True)
     if result.status == "written":
         console.print(
@@ -138,13 +139,28 @@ def _paired(document: "SearchDocument") -> list[str]:
     ]
 
 
-def _cost(document: "SearchDocument") -> str:
+def _proxy(document: "SearchDocument") -> list[str]:
+    """Say how well averaged logits guessed what soups score."""
+    if (proxy := document.proxy) is None:
+        return []
+    if proxy.bias is None or proxy.largest is None:
+        return [f"averaged logits on {proxy.images:,} images guessed that no soup is worth a trial"]
+    rank = proxy.rank_correlation
+    agreed = f", rank correlation {rank:.2f}" if rank is not None else ""
+    return [
+        f"averaged logits on {proxy.images:,} images guessed the scores of {proxy.soups} soups: off by "
+        f"{100 * proxy.bias:+.2f} points on average, {100 * proxy.largest:.2f} at most{agreed}; {proxy.pruned} more "
+        "were turned away without a trial"
+    ]
+
+
+def _cost(document: "SearchDocument") -> list[str]:
     trials = [d for d in document.decisions if d.action != "start"]
     scored, full = document.images_scored or 0, document.images_full or 0
     said = f"{len(trials)} trials, {sum(d.accepted for d in trials)} accepted"
     if document.counts != "images":
-        return f"{said}; {scored:,} {document.counts}"
-    return (
+        return [f"{said}; {scored:,} {document.counts}"]
+    return [
         f"{said}; {scored:,} images scored of the {full:,} that a full search scores "
         f"({100 * scored / full if full else 0:.0f} %)"
-    )
+    ]

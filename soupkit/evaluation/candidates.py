@@ -37,8 +37,9 @@ def open_candidate(ref: str | Path, said: HeadOptions, options: EvaluationOption
     try:
         head = head_config(checkpoint, said)
         config = head or _config_of(checkpoint, said.model, said.preprocess)
-        paths = [str(path) for path in checkpoint.files]
-        memory = options.cache / "fingerprints" if options.cache is not None else None
+        paths = [str(path) for path in checkpoint.paths]
+        # nothing says of weights in memory that they are the same as before
+        memory = options.cache / "fingerprints" if options.cache is not None and paths else None
 
         def compute() -> dict[str, str]:
             value = fingerprint(checkpoint, progress=progress)

@@ -19,7 +19,7 @@ from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, pre
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.head_transform import open_head_transform
-from soupkit.evaluation.heads import build_head, fill_head, is_head
+from soupkit.evaluation.heads import build_head, fill_head, is_head, tensors_by_file_names
 from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Hits, Outcome, score_of
@@ -125,6 +125,13 @@ class Evaluator:
         self._how = replace(self._how, subject=checkpoint.ref)
         self.scale = self._ranks.together(logit_scale, self.model, checkpoint)
 
+    def tensors(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """Return the live model's tensors under the names that `checkpoint`, of its architecture, has for them: what is
+        written into them is in the model."""
+        if is_head(self._config):
+            return tensors_by_file_names(self.model, self._config, checkpoint)
+        return dict(self.model.state_dict())
+
     def _fill(self, checkpoint: Checkpoint) -> None:
         if is_head(self._config):
             fill_head(self.model, self._config, checkpoint)
@@ -189,12 +196,17 @@ class Evaluator:
         """How many images go through the model together."""
         return self._stride
 
-    def hits(self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT) -> Hits:
-        """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone."""
-        return self._fitting(
-            lambda: image_pass.classify(self.model, [classifier], self.pixels[task], rows, self._how, progress),
-            self._halve_images,
-        )[0]
+    def hits(
+        self, task: int, rows: np.ndarray, classifier: Tensor, progress: Progress = SILENT, *, keep_logits: bool = False
+    ) -> Hits:
+        """Return the live model's hits on `rows` (int64) of classification task number `task`, on this rank alone; with
+        `keep_logits` the logits as well."""
+
+        def look() -> list[Hits]:
+            how = replace(self._how, keep_logits=keep_logits)
+            return image_pass.classify(self.model, [classifier], self.pixels[task], rows, how, progress)
+
+        return self._fitting(look, self._halve_images)[0]
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         """Return this rank's part of `rows`: whole batches, so that they hold the same images for any number of

@@ -273,18 +273,8 @@ def fill_head(model: nn.Module, config: Config, checkpoint: Checkpoint) -> None:
     if config["head"] != "transformers":
         fill_model(model, checkpoint)
         return
-    # Its files have other names than its models since version 5, which it alone translates.
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        state = {name: checkpoint.read(name) for name in checkpoint.tensors}
-        kind: Any = type(model)
-        filled, report = kind.from_pretrained(None, config=model.config, state_dict=state, output_loading_info=True)
-    finally:
-        logging.set_verbosity(verbosity)
+    state = {name: checkpoint.read(name) for name in checkpoint.tensors}
+    filled, report = _translated(model, state)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(what):
             name = sorted(map(str, report[what]))[0]
@@ -292,6 +282,48 @@ def fill_head(model: nn.Module, config: Config, checkpoint: Checkpoint) -> None:
                 f"does not fit its config at {name!r} ({what.split('_')[0]})", checkpoint.ref, "check its config.json"
             )
     model.load_state_dict(filled.state_dict())
+
+
+def _translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a model of transformers' with the weights `state`, in the names of its files, and what did not fit.
+
+    Its files have other names than its models since version 5, which it alone translates.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        kind: Any = type(model)
+        filled, report = kind.from_pretrained(None, config=model.config, state_dict=state, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    return filled, report
+
+
+def tensors_by_file_names(model: nn.Module, config: Config, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the tensors of the classifier `model` under the names that `checkpoint` has for them.
+
+    Raises ArchitectureError where one of the model's is made of several of the file's.
+    """
+    live = dict(model.state_dict())
+    if config["head"] != "transformers":
+        return live
+    # Each tensor of the file is filled with a number of its own, which tells where it goes.
+    names = list(checkpoint.tensors)
+    marked = {name: torch.full(checkpoint.tensors[name].shape, float(i)) for i, name in enumerate(names)}
+    filled, _ = _translated(model, marked)
+    by_file = {}
+    for name, tensor in filled.state_dict().items():
+        number = float(tensor.flatten()[0])
+        if not (tensor == number).all() or not 0 <= number < len(names) or number != int(number):
+            raise ArchitectureError(
+                f"is stored otherwise than transformers holds it, at {name!r}", checkpoint.ref,
+                "search by a score of your own: --score 'COMMAND {model}'",
+            )  # fmt: skip
+        by_file[names[int(number)]] = live[name]
+    return by_file
 
 
 def head_logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +57,8 @@ def in_page_cache(sources: Sequence[Checkpoint]) -> bool:
         return False
     byte, ready, asked = bytearray(1), 0, 0
     for file in (f for source in sources for f in source.files.values()):
+        if file.descriptor is None:
+            continue
         for i in range(_PROBES):
             asked += 1
             try:
@@ -79,21 +81,43 @@ def one_thread_per_operation() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A merge to disk that may have begun before: its output, the slabs that are `done`, and the journal of others."""
+
+    writer: TensorWriter
+    journal: Journal
+    done: Mapping[SlabKey, SlabResult]
+
+    def result_of(self, slab: Slab) -> SlabResult | None:
+        """Return the result of a slab whose bytes the output holds already, None for another."""
+        result = self.done.get(slab.key)
+        return result if result is not None and self._is_written(slab, result) else None
+
+    def _is_written(self, slab: Slab, result: SlabResult) -> bool:
+        """Whether the output already holds what `result` says the slab wrote."""
+        for segment, sources in zip(slab.segments, result.digests, strict=True):
+            begin, end = (n * segment.tensor.itemsize for n in (segment.start, segment.stop))
+            for start, digest in zip(range(begin, end, CHUNK_BYTES), sources[-1], strict=True):
+                data = np.empty(min(CHUNK_BYTES, end - start), dtype=np.uint8)
+                if not self.writer.read_back(segment.tensor.name, start, data):
+                    return False
+                if xxhash.xxh3_128_digest(data) != digest:
+                    return False
+        return True
+
+
 class Engine:
     """Runs the slabs of one merge in this process and its forks, and keeps their results."""
 
     def __init__(
         self,
         make_worker: Callable[[Executor], SlabWorker],
-        writer: TensorWriter,
-        journal: Journal,
-        done: dict[SlabKey, SlabResult],
         progress: Progress,
+        resumed: Resumed | None = None,
     ) -> None:
         self._make_worker = make_worker
-        self._writer = writer
-        self._journal = journal
-        self._done = done
+        self._resumed = resumed
         self._progress = progress
         self._stop = threading.Event()
         self._results: dict[SlabKey, SlabResult] = {}
@@ -154,22 +178,11 @@ class Engine:
         return self._make_worker(writers)
 
     def _do(self, worker: SlabWorker, slab: Slab) -> SlabResult:
-        result = self._done.get(slab.key)
-        return result if result is not None and self._is_written(slab, result) else worker.run(slab)
+        result = self._resumed.result_of(slab) if self._resumed is not None else None
+        return result if result is not None else worker.run(slab)
 
     def _record(self, slab: Slab, result: SlabResult) -> None:
         self._results[slab.key] = result
-        self._journal.record(slab, result)
+        if self._resumed is not None:
+            self._resumed.journal.record(slab, result)
         self._progress.advance(sum((s.stop - s.start) * s.tensor.itemsize for s in slab.segments))
-
-    def _is_written(self, slab: Slab, result: SlabResult) -> bool:
-        """Whether the output already holds what `result` says the slab wrote."""
-        for segment, sources in zip(slab.segments, result.digests, strict=True):
-            begin, end = (n * segment.tensor.itemsize for n in (segment.start, segment.stop))
-            for start, digest in zip(range(begin, end, CHUNK_BYTES), sources[-1], strict=True):
-                data = np.empty(min(CHUNK_BYTES, end - start), dtype=np.uint8)
-                if not self._writer.read_back(segment.tensor.name, start, data):
-                    return False
-                if xxhash.xxh3_128_digest(data) != digest:
-                    return False
-        return True

@@ -17,7 +17,7 @@ from soupkit.checkpoint.writer import TensorWriter
 from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError
 from soupkit.files import storage_error
-from soupkit.merging.engine import Engine, choose_workers, one_thread_per_operation
+from soupkit.merging.engine import Engine, Resumed, choose_workers, one_thread_per_operation
 from soupkit.merging.journal import Journal, SlabKey, SlabResult, read_journals
 from soupkit.merging.memory import fitting, memory_of_a_worker
 from soupkit.merging.output_hashes import fingerprints, sha256_of_files, sha256_on_hub
@@ -54,7 +54,7 @@ class Execution:
     def run(self, *, fresh: bool, sha256: bool) -> tuple[list[Fingerprint], dict[str, float]]:
         """Merge into the partial directory and rename it. Returns the fingerprints of every source and of the output,
         and the seconds that the parts took."""
-        partial = PartialDirectory(self.prepared.output, "merge", recognises=_is_a_merge)
+        partial = PartialDirectory(self.prepared.target, "merge", recognises=_is_a_merge)
         with ExitStack() as held:
 
             def take() -> None:
@@ -63,9 +63,11 @@ class Execution:
             self.ranks.lead(take)
             try:
                 return self._pass(partial, fresh=fresh, sha256=sha256)
-            except (CheckpointError, ArchitectureError):
-                # The same inputs would fail the same way: nothing here is worth resuming.
-                if self.ranks.leads:
+            except BaseException as error:
+                # The same inputs would fail the same way, and weights in memory are not recognised another time:
+                # nothing here is worth resuming.
+                lasting = all(source.paths for source in self.prepared.sources)
+                if self.ranks.leads and (isinstance(error, CheckpointError | ArchitectureError) or not lasting):
                     partial.discard()
                 raise
 
@@ -102,7 +104,7 @@ class Execution:
 
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
         """On the first rank: return what an earlier run left, or make room for the output."""
-        target = self.prepared.output
+        target = self.prepared.target
         if foreign := _foreign(partial.path, self.prepared):
             remove_lock(partial.path)
             raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
@@ -163,7 +165,7 @@ class Execution:
                 allow_nonfinite=prepared.allow_nonfinite,
             )
 
-        results = Engine(make_worker, writer, journal, done, self.progress).run(mine, self.workers)
+        results = Engine(make_worker, self.progress, Resumed(writer, journal, done)).run(mine, self.workers)
         self.progress.finish()
         for source in prepared.sources:
             source.check_unchanged()
@@ -193,9 +195,7 @@ class Execution:
     def _plan_key(self) -> str:
         """Name the merge: what decides its bytes, and the files it reads; not how the work is cut and shared."""
         prepared = self.prepared
-        files = [
-            [str(f.path.resolve()), f.size, f.mtime_ns, f.inode] for s in prepared.sources for f in s.files.values()
-        ]
+        files = [source.stamp for checkpoint in prepared.sources for source in checkpoint.files.values()]
         tensors = [[t.name, t.dtype, t.shape, t.inputs, sorted(t.parameters.items())] for t in prepared.tensors]
         layout = [[f.name, f.size] for f in prepared.layout.files]
         count = len(prepared.soup.ingredients)

@@ -18,7 +18,7 @@ def existing_soup(prepared: Prepared, *, fresh: bool, threads: int, progress: Pr
 
     Raises StorageError when something else is at the target. With `fresh`, a soup at the target is no obstacle.
     """
-    target = prepared.output
+    target = prepared.target
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
     written = SoupDocument.read(target)

@@ -40,7 +40,7 @@ def sha256_of_files(
     def single(paths: list[Path]) -> str | None:
         return sha256_of(paths[0], progress) if len(paths) == 1 else None
 
-    files = [list(s.files) for s in prepared.sources] + [[directory / f.name for f in prepared.layout.files]]
+    files = [list(s.paths) for s in prepared.sources] + [[directory / f.name for f in prepared.layout.files]]
     progress.start("sha256", sum(p.stat().st_size for paths in files for p in paths if len(paths) == 1), "B")
     with ThreadPoolExecutor(threads) as pool:
         *sources, output = pool.map(single, files)
@@ -50,4 +50,4 @@ def sha256_of_files(
 
 def sha256_on_hub(source: Checkpoint) -> str | None:
     """Return the sha256 that the Hub names the source's one file by; None for local files and for shards."""
-    return sha256_by_cache(next(iter(source.files))) if len(source.files) == 1 else None
+    return sha256_by_cache(source.paths[0]) if len(source.paths) == 1 else None

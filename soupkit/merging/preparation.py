@@ -35,10 +35,11 @@ _NO_CONFIG = "no open_clip architecture is known for these weights: the soup is 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A merge that is ready to run. `sources` are the open ingredients and then the base, where there is one;
-    `document` is what `soup.json` will say, as far as that is known before a weight is read."""
+    `output` is the soup's directory, None where it stays in memory; `document` is what `soup.json` will say, as far as
+    that is known before a weight is read."""
 
     soup: SoupEntry
-    output: Path
+    output: Path | None
     method: MergeMethod
     sources: tuple[Checkpoint, ...]
     agreement: Agreement
@@ -50,10 +51,16 @@ class Prepared:
     notes: tuple[str, ...]
     allow_nonfinite: bool = False
 
+    @property
+    def target(self) -> Path:
+        """The directory of a soup that is written to one."""
+        assert self.output is not None
+        return self.output
+
 
 def prepare(
     soup: SoupEntry,
-    output: Path,
+    output: Path | None,
     opened: ExitStack,
     *,
     max_shard_bytes: int | None = None,
@@ -72,7 +79,8 @@ def prepare(
     check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
     opens = without_shared(opens)
-    _check_target(output, opens)
+    if output is not None:
+        _check_target(output, opens)
     agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
     side_files, side_notes = side_files_of(opens[: len(soup.ingredients)], agreement)
     tokenizer_files = next((c.tokenizer_files for c in opens if c.tokenizer_files), ())
@@ -173,7 +181,7 @@ def _check_target(output: Path, sources: Sequence[Checkpoint]) -> None:
     if target.is_file():
         raise UsageError("is a file; a soup is a directory", output, "choose another -o")
     for source in sources:
-        for path in {source.path.resolve(), *(f.resolve() for f in source.files)}:
+        for path in {source.path.resolve(), *(f.resolve() for f in source.paths)}:
             inside = path in target.parents and path.is_dir()
             if target == path or inside or target in path.parents:
                 raise UsageError(f"is, holds or lies inside the ingredient {source.ref}", output, "choose another -o")

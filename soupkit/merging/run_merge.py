@@ -5,18 +5,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, overload
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.clip_forms import FORMS
 from soupkit.checkpoint.fingerprint import Fingerprint
+from soupkit.checkpoint.in_memory import held, is_weights
 from soupkit.errors import UsageError
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.execution import Execution
 from soupkit.merging.existing_soup import existing_soup
 from soupkit.merging.preparation import Prepared, prepare
+from soupkit.merging.to_memory import merge_to_memory
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Ingredient: TypeAlias = Union[str, Path, "Mapping[str, Tensor]", "nn.Module"]  # a reference, or weights in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +62,29 @@ class MergeResult:
     notes: tuple[str, ...] = ()
 
 
+@overload
 def merge(
-    ingredients: Sequence[str | Path],
-    output: str | Path,
+    ingredients: Sequence[Ingredient], output: str | Path, *,
+    method: str = ..., weights: Sequence[float] | None = ..., base: Ingredient | None = ...,
+    parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
+    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
+    allow_nonfinite: bool = ..., allow_single: bool = ..., options: RunOptions | None = ..., progress: Progress = ...,
+) -> MergeResult: ...  # fmt: skip
+@overload
+def merge(
+    ingredients: Sequence[Ingredient], output: None = None, *,
+    method: str = ..., weights: Sequence[float] | None = ..., base: Ingredient | None = ...,
+    parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
+    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
+    allow_nonfinite: bool = ..., allow_single: bool = ..., options: RunOptions | None = ..., progress: Progress = ...,
+) -> "dict[str, Tensor]": ...  # fmt: skip
+def merge(
+    ingredients: Sequence[Ingredient],
+    output: str | Path | None = None,
     *,
     method: str = "uniform",
     weights: Sequence[float] | None = None,
-    base: str | Path | None = None,
+    base: Ingredient | None = None,
     parameters: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     model: str | None = None,
@@ -72,8 +95,13 @@ def merge(
     allow_single: bool = False,
     options: RunOptions | None = None,
     progress: Progress = SILENT,
-) -> MergeResult:
-    """Merge the checkpoints that `ingredients` name into the directory `output`, which their own library then opens.
+) -> "MergeResult | dict[str, Tensor]":
+    """Merge `ingredients` into the directory `output`, which their own library then opens; without `output` return the
+    soup as a state dict: dense tensors on the CPU, under the names that the ingredients' library has.
+
+    An ingredient is a reference, a state dict or a module; they may be mixed. In memory or on disk, the arithmetic and
+    the checks are the same, and so is every bit. Weights in memory are read where they are, and must not be written to
+    meanwhile; a merge of them that is interrupted begins anew.
 
     `method` and its `parameters` are listed by `soupkit merge --help`; `weights` has one number per ingredient and
     makes the default method "linear"; `dtype` is a torch name, None keeps the ingredients' own; `to` is the form of a
@@ -87,28 +115,38 @@ def merge(
     """
     started = time.perf_counter()
     options = options or RunOptions()
-    soup = SoupEntry.model_construct(  # not checked by its schema: `prepare` checks, and names the command's options
-        ingredients=[str(i) for i in ingredients],
-        method=method,
-        weights=list(weights) if weights is not None else None,
-        base=str(base) if base is not None else None,
-        parameters=dict(parameters or {}),
-        dtype=dtype,
-        model=model,
-        preprocess=Path(preprocess) if preprocess is not None else None,
-        to=to,
-    )
+    if isinstance(ingredients, str | Path) or is_weights(ingredients):
+        raise UsageError("is one checkpoint, and not a list of them", "ingredients", "give a list: merge([a, b], ...)")
     if to is not None and to not in FORMS:
         raise UsageError(f"names {to!r}, to which nothing is converted", "--to", f"choose one of {', '.join(FORMS)}")
     if options.slab_bytes < 1:
         raise UsageError("asks for slabs of no byte", "--slab-size", "give at least 1 B; 32 MiB is the default")
     if options.threads is not None and options.threads < 1:
         raise UsageError("asks for no thread", "--threads", "give at least 1")
+    if output is None and options.dry_run:
+        raise UsageError("has no use without an output", "dry_run", "name the directory that the soup is written to")
+
+    def named(ingredient: Ingredient, name: str) -> str:
+        return opened.enter_context(held(ingredient, name)) if is_weights(ingredient) else str(ingredient)
+
     with joined_ranks() as ranks, ExitStack() as opened:
+        soup = (
+            SoupEntry.model_construct(  # not checked by its schema: `prepare` checks, and names the command's options
+                ingredients=[named(ingredient, f"ingredients[{i}]") for i, ingredient in enumerate(ingredients)],
+                method=method,
+                weights=list(weights) if weights is not None else None,
+                base=named(base, "base") if base is not None else None,
+                parameters=dict(parameters or {}),
+                dtype=dtype,
+                model=model,
+                preprocess=Path(preprocess) if preprocess is not None else None,
+                to=to,
+            )
+        )
         prepared = ranks.together(
             prepare,
             soup,
-            Path(output),
+            Path(output) if output is not None else None,
             opened,
             max_shard_bytes=max_shard_bytes,
             allow_nonfinite=allow_nonfinite,
@@ -118,6 +156,8 @@ def merge(
         )
         for note in prepared.notes if ranks.leads else ():
             progress.note(note)
+        if output is None:
+            return merge_to_memory(prepared, options.device, options.threads, options.slab_bytes, progress)
         return _execute(prepared, options, ranks, progress, started)
 
 
@@ -128,7 +168,7 @@ def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Pr
     )
     if existing is not None:
         if ranks.leads:
-            progress.note(f"{prepared.output} is there already, made of the same weights in the same way")
+            progress.note(f"{prepared.target} is there already, made of the same weights in the same way")
         return _result("unchanged", prepared, existing, execution.memory, started, {})
     if options.dry_run:
         return _result("planned", prepared, None, execution.memory, started, {})
@@ -149,7 +189,7 @@ def _result(
     work = status == "written"
     return MergeResult(
         status=status,
-        output=prepared.output,
+        output=prepared.target,
         method=document.method,
         dtype=document.dtype,
         ingredients=tuple(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.fingerprint import ChunkHashes
 from soupkit.checkpoint.finite import all_finite
-from soupkit.checkpoint.writer import PAGE, TensorWriter
+from soupkit.checkpoint.writer import PAGE
 from soupkit.errors import ArchitectureError, CheckpointError
 from soupkit.merging.arithmetic import Arithmetic, AtHand
 from soupkit.merging.blocks import CPU_BLOCK, CUDA_BLOCK, block_size, blocks
@@ -27,6 +27,19 @@ from soupkit.merging.calling import call
 from soupkit.merging.journal import SlabResult
 from soupkit.merging.plan import Segment, Slab, TensorPlan
 from soupkit.merging.registry import MergeMethod
+
+
+class Output(Protocol):
+    """Where pieces of merged tensors go: files (`checkpoint.writer.TensorWriter`) or memory. Several threads use it."""
+
+    def place(self, name: str, byte_start: int) -> int:
+        """Return where byte `byte_start` of tensor `name` lies, counted from the start of a page."""
+
+    def write(self, name: str, byte_start: int, data: np.ndarray) -> None:
+        """Write `data` (1-D uint8) from byte `byte_start` of tensor `name` on."""
+
+    def adjoins(self, name: str, byte_end: int, after: str) -> bool:
+        """Whether what is written at the end of `name` may run into tensor `after`, or goes on in `name` itself."""
 
 
 @dataclass(slots=True)
@@ -55,7 +68,7 @@ class SlabWorker:
     def __init__(
         self,
         sources: Sequence[Checkpoint],
-        writer: TensorWriter,
+        writer: Output,
         writers: Executor,
         method: MergeMethod,
         of_the_model: Mapping[str, Any],

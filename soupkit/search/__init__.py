@@ -59,7 +59,7 @@ class _Callable(ModuleType):
     """A package that is called as the function of its name: `soupkit.search` is both."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return import_module("soupkit.search.run_search").search(*arguments, **options)
+        return import_module("soupkit").__getattr__("search")(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _Callable

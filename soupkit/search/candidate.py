@@ -127,11 +127,28 @@ class SearchInputs:
     base: str | None = None
 
 
+class Proxy(Protocol):
+    """What guesses a soup's score without scoring it."""
+
+    def value(self, soup: Soup) -> float:
+        """Return the guess, a fraction."""
+
+    def doubt(self, one: Soup, other: Soup) -> float:
+        """Return the standard error of the difference of two guesses, as samples of all images."""
+
+    def prune(self, soups: int) -> None:
+        """Note that so many soups were turned away by guesses alone."""
+
+
 class Trials(Protocol):
-    """What a strategy may ask for. Draws are seeded by `seed`."""
+    """What a strategy may ask for. Draws are seeded by `seed`; `proxy` is there where the options ask for it."""
 
     inputs: SearchInputs
     seed: int
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """What guesses scores."""
 
     @property
     def ingredient_scores(self) -> np.ndarray:

@@ -109,6 +109,20 @@ class TriedMethod(_Part):
     trials: int
 
 
+class ProxyAgreement(_Part):
+    """How well averaged logits on `images` images, `share` of all, guessed the scores of so many `soups`: Spearman's
+    rank correlation, the mean of guess minus score, and the largest distance; None where no soup was scored whole.
+    `pruned` soups were turned away on guesses alone."""
+
+    share: float
+    images: int
+    soups: int
+    pruned: int = 0
+    rank_correlation: FiniteFloat | None = None
+    bias: FiniteFloat | None = None
+    largest: FiniteFloat | None = None
+
+
 class TaskGroup(_Part):
     """Tasks that belong together, and the ingredient that is best on them."""
 
@@ -161,6 +175,7 @@ class SearchDocument(_Part):
     optimistic: bool = False
     why: str | None = None
     notes: tuple[str, ...] = ()
+    proxy: ProxyAgreement | None = None
     methods: tuple[TriedMethod, ...] | None = None
     groups: tuple[TaskGroup, ...] | None = None
     correlations: list[list[FiniteFloat]] | None = None
@@ -195,7 +210,7 @@ class SearchDocument(_Part):
 
 
 _SOMETIMES = (
-    "method", "parameters", "base", "paired", "methods", "groups", "correlations", "shapley", "facts"
+    "method", "parameters", "base", "paired", "proxy", "methods", "groups", "correlations", "shapley", "facts"
 )  # fmt: skip
 _SCORES = ("score", "best_ingredient", "uniform")
 

@@ -35,6 +35,7 @@ class CommonEntry(Entry):
     accept: Literal["ge", "gt"] = "ge"
     seed: int = 0
     keep_going: bool = False
+    least_cosine: float | None = Field(None, ge=-1, le=1)
     option: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(None, ge=1)
     data_root: Path | None = None
@@ -50,6 +51,7 @@ class CommonEntry(Entry):
             accept=self.accept,
             seed=self.seed,
             keep_going=self.keep_going,
+            least_cosine=self.least_cosine,
             **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
             **self.option,
         )

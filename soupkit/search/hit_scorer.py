@@ -13,8 +13,9 @@ from soupkit.search.document import SearchScore
 from soupkit.search.hit_score import HitMetric, hit_metric
 from soupkit.search.hits_file import AMONG_FIVE, RIGHT, HitsFile
 from soupkit.search.live_soups import LiveSoups
+from soupkit.search.logit_proxy import Part, draw_part, keep_logits, read_logits
 from soupkit.search.measured import Measured, Unit, shown
-from soupkit.search.names import HITS
+from soupkit.search.names import HITS, LOGITS
 from soupkit.search.stopping import Rule
 
 
@@ -111,17 +112,66 @@ class HitScorer:
             share = np.array_split(of_task, ranks.size)[ranks.rank]
             rows = self._rows[t][share - self._starts[t]]
             hits = ranks.together(live.evaluator.hits, t, rows, live.text_side(t))
-            flags = hits.top1.astype(np.uint8) * RIGHT
-            if hits.top5 is not None:
-                flags |= hits.top5.astype(np.uint8) * AMONG_FIVE
-            ranks.together(file.add, of_task, np.concatenate(ranks.gather(flags)))
+            ranks.together(file.add, of_task, np.concatenate(ranks.gather(_flags(hits))))
 
-    def _outcome(self, file: HitsFile, t: int) -> Hits:
-        flags = file.flags[self._starts[t] : self._starts[t + 1]]
+    def part(self, share: float, least: int, seed: int) -> Part:
+        """Draw the part of the images, `share` of them and at least `least` of each task, that is to stand for all."""
+        drawn = draw_part([len(rows) for rows in self._rows], share, least, seed)
+        labels = tuple(of_task[some] for of_task, some in zip(self._labels, drawn, strict=True))
+        rows = np.concatenate([some + start for some, start in zip(drawn, self._starts, strict=False)])
+        return Part(rows, labels, hit_metric([t.metric for t in self._live.selecting], labels))
+
+    def in_part(self, m: int, part: Part) -> tuple[Measured, list[np.ndarray]]:
+        """Score ingredient `m` on a part of the images alone; returns its logits on each task, float32 [b, classes]."""
+        soup, live, ranks = uniform([m]), self._live, self._live.ranks
+        file, tasks = self._open(soup), range(len(self._rows))
+        rows = [part.rows[(part.rows >= self._starts[t]) & (part.rows < self._starts[t + 1])] for t in tasks]
+        path = self._directory / LOGITS / f"{live.key(soup)}.npz"
+        shapes = [(len(rows[t]), len(live.selecting[t].classnames)) for t in tasks]
+        logits = ranks.lead(read_logits, path, shapes)
+        if logits is None:
+            live.fill(soup)
+            logits = [self._logits(file, t, rows[t]) for t in tasks]
+            ranks.together(file.sync)
+            ranks.lead(keep_logits, path, logits)
+            self.scored += len(part.rows)
+        live.progress.advance(len(part.rows))
+        counted = self._counted.setdefault(live.key(soup), np.zeros(self.n, dtype=bool))
+        scored = int((~counted[part.rows]).sum())
+        counted[part.rows] = True
+        hits = (file.flags[part.rows] & RIGHT).astype(bool)
+        worth, named = part.metric.worth(hits), live.named(soup)
+        outcomes = [self._outcome(file, t, rows[t]) for t in tasks]
+        scores = [shown(score_of(o, task, *named)) for o, task in zip(outcomes, live.selecting, strict=True)]
+        value = worth / part.metric.scale
+        return Measured(worth, value, None, int(hits.sum()), len(hits), scored, tuple(scores)), logits
+
+    def _logits(self, file: HitsFile, t: int, images: np.ndarray) -> np.ndarray:
+        """Score `images` of task number `t`, note their hits, and return their logits, float32 [b, classes]."""
+        live, ranks = self._live, self._live.ranks
+        share = np.array_split(images, ranks.size)[ranks.rank]
+        rows = self._rows[t][share - self._starts[t]]
+        hits = ranks.together(live.evaluator.hits, t, rows, live.text_side(t), keep_logits=True)
+        parts = ranks.gather((_flags(hits), hits.logits))
+        ranks.together(file.add, images, np.concatenate([flags for flags, _ in parts]))
+        return np.concatenate([logits for _, logits in parts])
+
+    def _outcome(self, file: HitsFile, t: int, images: np.ndarray | None = None) -> Hits:
+        """Return what is known of task number `t`: of all of its images, or of some."""
+        images = np.arange(self._starts[t], self._starts[t + 1]) if images is None else images
+        flags = file.flags[images]
         has_five = len(self._live.selecting[t].classnames) >= 5
         five = (flags & AMONG_FIVE).astype(bool) if has_five else None
-        return Hits((flags & RIGHT).astype(bool), five, self._labels[t])
+        return Hits((flags & RIGHT).astype(bool), five, self._labels[t][images - self._starts[t]])
 
     def _task_scores(self, soup: Soup, file: HitsFile) -> tuple[Score, ...]:
         named = self._live.named(soup)
         return tuple(score_of(self._outcome(file, t), task, *named) for t, task in enumerate(self._live.selecting))
+
+
+def _flags(hits: Hits) -> np.ndarray:
+    """Return the hits as a file of them has them, uint8 [b]."""
+    flags = hits.top1.astype(np.uint8) * RIGHT
+    if hits.top5 is not None:
+        flags |= hits.top5.astype(np.uint8) * AMONG_FIVE
+    return flags

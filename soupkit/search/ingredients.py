@@ -11,12 +11,14 @@ from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.finite import all_finite
-from soupkit.errors import CheckpointError, UsageError
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from soupkit.evaluation.content_digest import remembered
+from soupkit.evaluation.heads import HeadOptions, head_config
 from soupkit.merging.entry import SoupEntry
-from soupkit.merging.preparation import prepare
+from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader, runs
 from soupkit.progress import Progress
+from soupkit.search.cosine_filter import median_cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,15 @@ def open_ingredients(
     opened: ExitStack,
     *,
     base: str | None = None,
-    model: str | None,
-    preprocess: Path | None,
+    head: HeadOptions,
     keep_going: bool,
+    least_cosine: float | None = None,
     memory: Path | None,
     progress: Progress,
 ) -> Ingredients:
     """Open and check the ingredients. `memory` remembers fingerprints of files that did not change.
 
-    `base` is what they were fine-tuned from, where a merge method is to have it.
+    `base` is what they were fine-tuned from, where a merge method is to have it; `head` says what their files do not.
 
     Raises UsageError for fewer than two, or for two that are the same; what `merge` raises for those that do not fit
     together; CheckpointError for one with NaN or infinity, unless `keep_going` leaves it out.
@@ -62,7 +64,7 @@ def open_ingredients(
     if len(refs) < 2:
         raise UsageError(f"needs at least 2 ingredients and got {len(refs)}", "soupkit search", "name more checkpoints")
     method = "uniform" if base is None else "task_arithmetic"  # which takes a base, and any number of ingredients
-    soup = SoupEntry(ingredients=list(refs), method=method, base=base, model=model, preprocess=preprocess)
+    soup = SoupEntry(ingredients=list(refs), method=method, base=base, model=head.model, preprocess=head.preprocess)
     prepared = prepare(soup, output, opened)
     notes = list(prepared.notes)
     kept: list[int] = []
@@ -82,6 +84,8 @@ def open_ingredients(
             )
     if len(kept) < 2:
         raise UsageError(f"leaves {len(kept)} to search among", "--keep-going", "a search needs at least two")
+    if least_cosine is not None:
+        kept = _pointing_alike(refs, kept, prepared, least_cosine, notes)
     if len(kept) < len(refs):
         prepared = prepare(soup.model_copy(update={"ingredients": [refs[i] for i in kept]}), output, opened)
     values = [fingerprints[i].value for i in kept]
@@ -95,13 +99,47 @@ def open_ingredients(
         tuple(refs[i] for i in kept),
         prepared.sources[: len(kept)],
         tuple(fingerprints[i] for i in kept),
-        prepared.agreement.config,
+        config_of(prepared, len(kept), head),
         prepared.tokenizer_files,
         tuple(notes),
         base,
         far,
         look_at_finite(far, memory, progress) if far is not None else None,
     )
+
+
+def _pointing_alike(
+    refs: Sequence[str], kept: list[int], prepared: Prepared, least: float, notes: list[str]
+) -> list[int]:
+    """Return those of `kept` whose task vectors have a median cosine of at least `least` with the others', and note the
+    others. Raises UsageError without a base, or where fewer than two are left."""
+    if prepared.soup.base is None:
+        raise UsageError("needs the base of the task vectors", "--least-cosine", "name it with --base")
+    cosines = median_cosines([prepared.sources[i] for i in kept], prepared.sources[-1])
+    for i, cosine in zip(kept, cosines, strict=True):
+        if cosine < least:
+            notes.append(f"left out: the task vector of {refs[i]} has a median cosine of {cosine:.2f} with the others'")
+    alike = [i for i, cosine in zip(kept, cosines, strict=True) if cosine >= least]
+    if len(alike) < 2:
+        raise UsageError(
+            f"leaves {len(alike)} to search among; the cosines are {', '.join(f'{c:.2f}' for c in cosines)}",
+            "--least-cosine", "choose a smaller one",
+        )  # fmt: skip
+    return alike
+
+
+def config_of(prepared: Prepared, n: int, head: HeadOptions) -> Config | None:
+    """Return the config of the first `n` sources: a classifier's, where they have a head, else open_clip's; None where
+    they are neither.
+
+    Raises ArchitectureError where their heads differ: the outputs of one would be averaged with others of another.
+    """
+    heads = [head_config(checkpoint, head) for checkpoint in prepared.sources[:n]]
+    for checkpoint, config in zip(prepared.sources, heads, strict=False):
+        if config != heads[0]:
+            what = f"is not the classifier that {prepared.sources[0].ref} is, or its labels stand in another order"
+            raise ArchitectureError(what, checkpoint.ref, "compare their config.json")
+    return heads[0] or prepared.agreement.config
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +160,8 @@ def look(checkpoint: Checkpoint, memory: Path | None, progress: Progress) -> Loo
         odd = next((n for n in checkpoint if not _is_finite(checkpoint, n, reader)), "")
         return {"value": value.value, "image": value.image, "text": value.text, "nonfinite": odd}
 
-    paths = [str(path) for path in checkpoint.files]
+    paths = [str(path) for path in checkpoint.paths]
+    memory = memory if paths else None  # nothing says of weights in memory that they are the same as before
     seen = remembered(paths, memory, checkpoint.ref, ("value", "image", "text", "nonfinite"), compute)
     return LookedAt(Fingerprint(seen["value"], seen["image"], seen["text"]), seen["nonfinite"])
 

@@ -3,17 +3,18 @@ https://arxiv.org/abs/2109.01903)."""
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.evaluation.options import EvaluationOptions, default_cache
 from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.score_cache import ScoreCache, ScoreSettings, score_key
@@ -26,7 +27,7 @@ from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.scratch import ScratchDirectory
-from soupkit.search.ingredients import look_at_finite
+from soupkit.search.ingredients import config_of, look_at_finite
 from soupkit.search.interpolation_document import InterpolationDocument, Point
 from soupkit.search.measured import shown
 
@@ -119,7 +120,10 @@ def _score_curve(
     progress: Progress,
 ) -> list[Point]:
     """Score the models at `points` values of alpha on `tasks`; what the cache knows is not scored again."""
-    config, base = prepared.agreement.config, prepared.sources[-1]
+    base = prepared.sources[-1]
+    config = config_of(
+        prepared, len(prepared.sources), HeadOptions(prepared.soup.model, None, prepared.soup.preprocess)
+    )
     if config is None:
         raise ArchitectureError("is no model that open_clip builds", base.ref, "say which it is with --model NAME")
     assert evaluation.cache is not None
@@ -134,7 +138,7 @@ def _score_curve(
         settings = ScoreSettings.of(evaluation, evaluator.device)
         images = sum(len(pixels.rows) for pixels in evaluator.pixels)
         progress.start(f"{points} points on {len(tasks)} tasks", points * images, "images")
-        reader = Reader(evaluator.device)
+        reader, live = Reader(evaluator.device), evaluator.tensors(base)
         curve: list[Point] = []
         for i in range(points):
             alpha, filled, scores = i / (points - 1), False, []
@@ -148,7 +152,7 @@ def _score_curve(
                     progress.advance(cached[0].n)
                     continue
                 if not filled:
-                    ranks.together(fill_between, evaluator.model, prepared, alpha, reader)
+                    ranks.together(fill_between, live, prepared, alpha, reader)
                     filled = True
                 outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
                 scores.append(score_of(outcome, task, ref, None))
@@ -164,9 +168,9 @@ def _fingerprints(sources: Sequence[Checkpoint], memory: Path, progress: Progres
     return [look_at_finite(source, memory, progress).value for source in sources]
 
 
-def fill_between(model: nn.Module, prepared: Prepared, alpha: float, reader: Reader) -> None:
-    """Write base + alpha (mean - base) into `model`, in one pass, with the arithmetic of `prepared`'s merge method."""
-    live, *ingredients, base = model.state_dict(), *prepared.sources
+def fill_between(live: Mapping[str, Tensor], prepared: Prepared, alpha: float, reader: Reader) -> None:
+    """Write base + alpha (mean - base) into the tensors `live`, in one pass, as `prepared`'s merge method does it."""
+    *ingredients, base = prepared.sources
     if misfits := [n for n in (*live, *base) if n not in base.tensors or n not in live]:
         raise ArchitectureError(f"does not fit its config at {misfits[0]!r}", base.ref, "say which it is with --model")
     fill_by(prepared.method, live, ingredients, base, {name: {"alpha": alpha} for name in base}, reader)

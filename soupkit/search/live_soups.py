@@ -31,7 +31,9 @@ class LiveSoups:
         self.ranks, self.progress = ranks, progress
         self.selecting: tuple[Task, ...] = evaluator.tasks[:selecting]
         self.reporting: tuple[Task, ...] = evaluator.tasks[selecting:]
-        self.running_sum = RunningSum(evaluator.model.state_dict(), ingredients.checkpoints, ingredients.base)
+        self.running_sum = RunningSum(
+            evaluator.tensors(ingredients.checkpoints[0]), ingredients.checkpoints, ingredients.base
+        )
         self._soup: Soup | None = None
         self._text_sides: dict[int, Tensor] = {}
 

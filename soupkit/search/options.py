@@ -17,7 +17,8 @@ class SearchOptions:
 
     `stopping` ends trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score
     does not fall ("ge") or only one whose score rises ("gt"). `seed` is that of random orders and draws. `keep_going`
-    leaves ingredients out that are not finite. `own` are the options of the strategy's own that were given, by name
+    leaves ingredients out that are not finite; `least_cosine` those whose task vector's median cosine with the others'
+    is smaller. `own` are the options of the strategy's own that were given, by name
     (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
     """
 
@@ -27,6 +28,7 @@ class SearchOptions:
     accept: str
     seed: int
     keep_going: bool
+    least_cosine: float | None
     own: Mapping[str, Any]
 
     def __init__(
@@ -38,9 +40,10 @@ class SearchOptions:
         accept: str = "ge",
         seed: int = 0,
         keep_going: bool = False,
+        least_cosine: float | None = None,
         **own: Any,
     ) -> None:
-        values = (strategy, stopping, error_rate, accept, seed, keep_going, own)
+        values = (strategy, stopping, error_rate, accept, seed, keep_going, least_cosine, own)
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -61,11 +64,15 @@ class SearchOptions:
                 raise UsageError(f"{value!r} is no choice", option, f"choose one of {', '.join(allowed)}")
         if not 0 < self.error_rate < 1:
             raise UsageError(f"{self.error_rate} is no error rate", "--error-rate", "between 0 and 1, for example 0.05")
+        if self.least_cosine is not None and not -1 <= self.least_cosine <= 1:
+            raise UsageError(f"{self.least_cosine} is no cosine", "--least-cosine", "between -1 and 1, for example 0.1")
         assert self.settled is not None  # which raises
 
     def deciding(self) -> dict[str, Any]:
         """Return the options that have a say in what is found: a search by others is another search."""
         shared = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "own"}
+        if self.least_cosine is None:
+            del shared["least_cosine"]
         return {**shared, **self.settled}
 
 

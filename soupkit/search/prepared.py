@@ -8,7 +8,8 @@ from typing import Any
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.partial import sweep
 from soupkit.checkpoint.reference import open_checkpoint
-from soupkit.errors import DataError, StorageError
+from soupkit.errors import DataError, StorageError, UsageError
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.task import Task
 from soupkit.merging.soup_directory import SoupDocument
@@ -18,6 +19,7 @@ from soupkit.search.candidate import SearchInputs
 from soupkit.search.custom_score import CustomScore
 from soupkit.search.custom_scorer import NAME
 from soupkit.search.document import SearchDocument, read_search
+from soupkit.search.hit_score import is_sum_of_hits
 from soupkit.search.ingredients import Ingredients
 from soupkit.search.options import SearchOptions
 from soupkit.search.subject import different_parts
@@ -52,8 +54,7 @@ class PreparedSearch:
     ranks: Ranks
     progress: Progress
     target: Path
-    model: str | None
-    preprocess: Path | None
+    head: HeadOptions
     score: CustomScore | None = None
 
     @property
@@ -67,6 +68,15 @@ class PreparedSearch:
         tasks = [f"{t.name}:{t.split}" for t in self.selecting] + ([NAME] if self.score is not None else [])
         tensors = tuple(self.ingredients.checkpoints[0].tensors)
         return SearchInputs(self.ingredients.refs, tuple(tasks), tensors, self.ingredients.base_ref)
+
+    def check_options(self) -> None:
+        """Raise UsageError for options that these inputs cannot be searched with."""
+        own = self.options.settled
+        if own.get("proxy") and (self.score is not None or not all(map(is_sum_of_hits, self.selecting))):
+            raise UsageError(
+                "needs a score that is a sum of hits", "--proxy", "select on tasks of classification, without --score"
+            )
+        self.options.row.check_inputs(self.inputs, own)
 
     def subject(self) -> dict[str, Any]:
         """Return what decides the outcome, so that a journal of another search is recognised."""

@@ -14,7 +14,7 @@ from soupkit.evaluation.task import Score
 from soupkit.files import write_cached
 from soupkit.ranks import Ranks
 from soupkit.search.candidate import ScoredSoup, Soup, uniform
-from soupkit.search.document import UNIFORM, Decision, Paired, SearchDocument, SearchScore
+from soupkit.search.document import UNIFORM, Decision, Paired, ProxyAgreement, SearchDocument, SearchScore
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.measured import Measured, shown
 from soupkit.search.names import SCORES
@@ -61,7 +61,7 @@ def describe(
     all_of_them = uniform(range(len(ingredients)))
     whole_trials = sum(1 for d in trials.decisions if len(d.soup) > 1 or d.action != "start")
     why = _why_alone(trials, ranks, chosen)
-    best, soup = trials.alone[order[0]], trials.measured(chosen.soup)
+    best, soup = trials.measured(uniform(order[:1]), "the best ingredient"), trials.measured(chosen.soup)
     document = SearchDocument(
         soupkit=__version__,
         strategy=trials.options.strategy,
@@ -80,6 +80,7 @@ def describe(
         counts=scorer.counts,
         images_scored=sum(m.scored for m in trials.alone) + sum(d.images_scored or 0 for d in trials.decisions),
         images_full=scorer.n * (sum(1 for m in trials.alone if m.scored) + whole_trials),
+        proxy=_agreement(trials),
         paired=_paired(soup, best) if chosen.soup != uniform(order[:1]) else None,
         optimistic=any(n for n, _ in shared),
         why=why,
@@ -89,6 +90,12 @@ def describe(
         settings=settings,
     )
     return document, [*notes, *([why] if why else [])]
+
+
+def _agreement(trials: SearchTrials) -> ProxyAgreement | None:
+    if trials.proxy is None:
+        return None
+    return ProxyAgreement.model_validate(trials.proxy.agreement(trials.options.settled["proxy"]))
 
 
 def _declared(facts: dict[str, Any]) -> dict[str, Any]:

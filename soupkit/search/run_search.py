@@ -14,7 +14,10 @@ from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import ArchitectureError, SoupkitError, UsageError
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.head_labels import map_labels
+from soupkit.evaluation.heads import HeadOptions, is_head
 from soupkit.evaluation.options import EvaluationOptions, default_cache
+from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress
@@ -23,7 +26,7 @@ from soupkit.scratch import ScratchDirectory
 from soupkit.search.candidate import ScoredSoup
 from soupkit.search.custom_score import CustomScore
 from soupkit.search.document import SearchDocument
-from soupkit.search.ingredients import open_ingredients
+from soupkit.search.ingredients import Ingredients, open_ingredients
 from soupkit.search.journal import Journal
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.merge_command import so_far
@@ -78,10 +81,13 @@ def search(
     accept: str = "ge",
     seed: int = 0,
     keep_going: bool = False,
+    least_cosine: float | None = None,
     evaluation: EvaluationOptions | None = None,
     data_root: str | Path | None = None,
     model: str | None = None,
     preprocess: str | Path | None = None,
+    builder: str | None = None,
+    label_map: str | Path | None = None,
     dry_run: bool = False,
     fresh: bool = False,
     picture: Picture | None = None,
@@ -98,8 +104,11 @@ def search(
     `build()` made, which returns a number, named numbers or hits; `minimize` to `score_weight` are explained by
     `CustomScore`. Then the checkpoints need not be CLIPs.
 
+    Classifiers with a head are scored as they are: `builder` makes those of bare weights, `label_map` says which output
+    stands for each class (`soupkit evaluate` has the same).
+
     `strategy` and its own `options` (`orders=3`, `budget=50`, `blocks=["visual.*"]`) are those of
-    `soupkit search --help`; `stopping` to `keep_going` are explained by `SearchOptions`. `picture` draws the document
+    `soupkit search --help`; `stopping` to `least_cosine` are explained by `SearchOptions`. `picture` draws the document
     to a path. Interrupted at any moment, the same call goes on, and scores no image again for the same weights.
 
     Raises UsageError for a call that cannot work; what `merge` raises for ingredients that cannot be averaged, before
@@ -112,6 +121,7 @@ def search(
         accept=accept,
         seed=seed,
         keep_going=keep_going,
+        least_cosine=least_cosine,
         **options,
     )
     custom = None
@@ -121,8 +131,7 @@ def search(
     return run_search(
         refs, output, base=base, tasks=_listed(tasks), report_tasks=_listed(report_tasks), score=custom, options=how,
         evaluation=evaluation,
-        data_root=Path(data_root) if data_root is not None else None, model=model,
-        preprocess=Path(preprocess) if preprocess is not None else None,
+        data_root=_path(data_root), head=HeadOptions(model, builder, _path(preprocess), _path(label_map)),
         dry_run=dry_run, fresh=fresh, picture=picture, progress=progress,
     )  # fmt: skip
 
@@ -133,10 +142,25 @@ def greedy_search(
     *,
     tasks: Sequence[str],
     search: SearchOptions | None = None,
+    model: str | None = None,
+    preprocess: Path | None = None,
     **arguments: Any,
 ) -> SearchResult:
     """Call `search` with its options as one value: the greedy strategy unless `search` names another."""
-    return run_search(refs, output, tasks=tasks, options=search or SearchOptions(), **arguments)
+    head = HeadOptions(model, None, preprocess)
+    return run_search(refs, output, tasks=tasks, options=search or SearchOptions(), head=head, **arguments)
+
+
+def _heads(ingredients: Ingredients, tasks: Sequence[Task]) -> list[str]:
+    """Say how the outputs of classifiers with a head are brought together with each task's classes."""
+    if ingredients.config is None or not is_head(ingredients.config):
+        return []
+    config, ref = ingredients.config, ingredients.refs[0]
+    return [f"on {task.name}, outputs are classes {map_labels(config, task, ref).how}" for task in tasks]
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return Path(path) if path is not None else None
 
 
 def _listed(tasks: str | Path | Sequence[str | Path]) -> list[str]:
@@ -154,8 +178,7 @@ def run_search(
     options: SearchOptions,
     evaluation: EvaluationOptions | None = None,
     data_root: Path | None = None,
-    model: str | None = None,
-    preprocess: Path | None = None,
+    head: HeadOptions | None = None,
     dry_run: bool = False,
     fresh: bool = False,
     picture: Picture | None = None,
@@ -164,6 +187,7 @@ def run_search(
     """Search as `options` say; everything else is as for `search`, and so is what it raises."""
     started = time.perf_counter()
     options.check()
+    head = head or HeadOptions()
     evaluation = evaluation or EvaluationOptions(cache=default_cache())
     if score is not None:
         score.check()
@@ -178,18 +202,19 @@ def run_search(
             evaluation = replace(evaluation, cache=Path(temporary), scores=False)
         ingredients = ranks.together(
             open_ingredients, [str(r) for r in refs], target, stack, base=str(base) if base is not None else None,
-            model=model, preprocess=preprocess, keep_going=options.keep_going,
+            head=head, keep_going=options.keep_going, least_cosine=options.least_cosine,
             memory=evaluation.cache / "weights" if evaluation.cache else None, progress=progress,
         )  # fmt: skip
         selecting = ranks.together(open_tasks, tasks, data_root=data_root, split="val")
         reporting = ranks.together(open_tasks, report_tasks, data_root=data_root)
-        notes = [*ingredients.notes, *(note for task in (*selecting, *reporting) for note in task.notes)]
-        contents = [ranks.together(content_of, task, evaluation, progress) for task in (*selecting, *reporting)]
+        tasks_of_both = [*selecting, *reporting]
+        notes = [*ingredients.notes, *_heads(ingredients, tasks_of_both)]
+        notes += [note for task in tasks_of_both for note in task.notes]
+        contents = [ranks.together(content_of, task, evaluation, progress) for task in tasks_of_both]
         prepared = PreparedSearch(
-            ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, model,
-            preprocess, score,
+            ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, head, score,
         )  # fmt: skip
-        options.row.check_inputs(prepared.inputs, options.settled)
+        prepared.check_options()
         for note in notes if ranks.leads else ():
             progress.note(note)
         finished = ranks.lead(check_output, prepared, fresh=fresh)
@@ -233,7 +258,7 @@ def _search(
         [prepared.ingredients.refs[m] for m in chosen.members], soup,
         method=chosen.soup.method, parameters=chosen.soup.parameters,
         base=prepared.ingredients.base_ref if chosen.soup.has_base else None,
-        model=prepared.model, preprocess=prepared.preprocess, allow_single=True,
+        model=prepared.head.model, preprocess=prepared.head.preprocess, allow_single=True,
         options=RunOptions(device=prepared.evaluation.device), progress=progress,
     )  # fmt: skip
     if live is not None:
@@ -262,7 +287,9 @@ def _open_live(prepared: PreparedSearch, stack: ExitStack) -> LiveSoups | None:
         return None
     if ingredients.config is None:
         raise ArchitectureError(
-            "is no model that open_clip builds", ingredients.refs[0], "say which it is with --model NAME"
+            "is no model that open_clip builds",
+            ingredients.refs[0],
+            "say which it is with --model NAME, what builds it with --builder, or search by --score COMMAND",
         )
     evaluator = stack.enter_context(
         Evaluator(
@@ -298,7 +325,5 @@ def _choose(prepared: PreparedSearch, trials: SearchTrials, narration: Narration
         if (best := trials.best_so_far()) is not None:
             soup, value = best
             shown = narration.shown(value)
-            narration.say(
-                so_far(prepared.ingredients, soup, shown, prepared.target, prepared.model, prepared.preprocess)
-            )
+            narration.say(so_far(prepared.ingredients, soup, shown, prepared.target, prepared.head))
         raise

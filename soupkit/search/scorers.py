@@ -57,9 +57,7 @@ def open_shower(search: PreparedSearch, directory: Path) -> Shower | None:
         return None
     takes = "directory" if score.is_command else what_it_takes(score.asks)
     if takes == "directory":
-        written = WrittenSoups(
-            search.ingredients, directory / TRIAL, search.ranks, model=search.model, preprocess=search.preprocess
-        )
+        written = WrittenSoups(search.ingredients, directory / TRIAL, search.ranks, search.head)
         if not score.is_command:
             return Shower(written.write, FunctionAsker(score, partial(Path, written.path)))
         printed, seed = directory / OUTPUT_OF_SCORE, search.options.seed

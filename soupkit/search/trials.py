@@ -6,15 +6,19 @@ import numpy as np
 
 from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
 from soupkit.search.document import Decision
+from soupkit.search.hit_scorer import HitScorer
 from soupkit.search.ingredients import Ingredients
 from soupkit.search.journal import Journal
 from soupkit.search.live_soups import soup_key
+from soupkit.search.logit_proxy import LogitProxy
 from soupkit.search.measured import Measured, Scorer, tasks_by_ingredients
 from soupkit.search.narration import Narration
 from soupkit.search.options import SearchOptions
 from soupkit.search.stopping import Rule, open_rule
 
 T = TypeVar("T")
+
+_LEAST = 100  # images of each task that stand for all, at least: fewer say too little
 
 
 class SearchTrials:
@@ -35,24 +39,45 @@ class SearchTrials:
         self.decisions: list[Decision] = []
         self.best: ScoredSoup | None = None  # so far
         self.facts: dict[str, Any] = {}
+        self.proxy: LogitProxy | None = None
         self._journal, self._narration, self._ranks = journal, narration, narration.ranks
         self._measured: dict[Soup, Measured] = {}
         self._disagreement = np.zeros(scorer.n)
 
     def score_ingredients(self) -> list[int]:
         """Score every ingredient alone; returns them from the best to the worst, ties as they were given."""
+        share = self.options.settled.get("proxy") or 0.0
         with self._narration.of_ingredients(len(self.ingredients)):
+            if share:
+                self._look_at_a_part(share)
             for m, ref in enumerate(self.ingredients.refs):
-                with self._narration.timed(trial=False):
-                    measured = self.scorer.individual(m)
-                self.alone.append(measured)
-                self._measured[uniform([m])] = measured
-                self._record({"ingredient": ref, "value": measured.value, "hits": measured.count})
+                if not share:
+                    with self._narration.timed(trial=False):
+                        self.alone.append(self.scorer.individual(m))
+                    self._measured[uniform([m])] = self.alone[m]
+                self._record({"ingredient": ref, "value": self.alone[m].value, "hits": self.alone[m].count})
         hits = [measured.hits for measured in self.alone if measured.hits is not None]
         if hits:
             right = np.mean(hits, axis=0)  # [N]
             self._disagreement = np.minimum(right, 1 - right)
         return sorted(range(len(self.alone)), key=lambda m: -self.alone[m].whole_worth)
+
+    def _look_at_a_part(self, share: float) -> None:
+        """Score every ingredient on a part of the images alone, whose logits then stand for soups."""
+        assert isinstance(self.scorer, HitScorer)  # or the search was refused
+        part, logits = self.scorer.part(share, _LEAST, self.seed), []
+        right = np.zeros(len(part.rows))
+        for m in range(len(self.ingredients)):
+            with self._narration.timed(trial=False):
+                measured, of_ingredient = self.scorer.in_part(m, part)
+            self.alone.append(measured)
+            logits.append(of_ingredient)
+            right += np.concatenate([x.argmax(axis=1) == y for x, y in zip(of_ingredient, part.labels, strict=True)])
+        right /= len(self.ingredients)
+        disagreement = np.minimum(right, 1 - right)
+        self._disagreement = np.full(self.scorer.n, disagreement.mean())
+        self._disagreement[part.rows] = disagreement
+        self.proxy = LogitProxy(part, logits)
 
     @property
     def ingredient_scores(self) -> np.ndarray:
@@ -135,6 +160,8 @@ class SearchTrials:
                 measured = self.scorer.examine(soup, rule)
         if measured.worth is not None:
             self._measured[soup] = measured
+            if self.proxy is not None:
+                self.proxy.compare(soup, measured.whole_value)
         return measured
 
     def measured(self, soup: Soup, label: str = "") -> Measured:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from soupkit.errors import StorageError
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.files import storage_error
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.ranks import Ranks
@@ -20,12 +21,9 @@ class WrittenSoups:
     An ingredient that is a directory of safetensors is linked, file by file: nothing of it changes.
     """
 
-    def __init__(
-        self, ingredients: Ingredients, path: Path, ranks: Ranks, *, model: str | None, preprocess: Path | None
-    ) -> None:
+    def __init__(self, ingredients: Ingredients, path: Path, ranks: Ranks, head: HeadOptions) -> None:
         self.path = path
-        self._ingredients, self._ranks = ingredients, ranks
-        self._model, self._preprocess = model, preprocess
+        self._ingredients, self._ranks, self._head = ingredients, ranks, head
         self._soup: Soup | None = None
 
     def write(self, soup: Soup) -> None:
@@ -42,7 +40,7 @@ class WrittenSoups:
             merge(
                 [self._ingredients.refs[m] for m in soup.members], self.path,
                 method=soup.method, parameters=soup.parameters,
-                base=base, model=self._model, preprocess=self._preprocess,
+                base=base, model=self._head.model, preprocess=self._head.preprocess,
                 allow_single=True, options=RunOptions(fresh=True),
             )  # fmt: skip
         self._soup = soup

@@ -35,9 +35,14 @@ class Tables:
         self.scored: dict[Soup, int] = {uniform([m]): self.worth(uniform([m])) for m in range(len(margins))}
         self.first: ScoredSoup | None = None
         self.facts: dict[str, Any] = {}
+        self.guesser: Any = None
         self.seed = seed
         refs = tuple(f"ingredient{m}" for m in range(len(margins)))
         self.inputs = SearchInputs(refs, ("first half", "second half"), ("visual.proj", "text_projection"), "base")
+
+    @property
+    def proxy(self) -> Any:
+        return self.guesser
 
     @property
     def ingredient_scores(self) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 import soupkit
 from soupkit.cli.merge import parse_parameters
 from soupkit.evaluation import EvaluationOptions
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.search.candidate import Soup, mixture, uniform
 from soupkit.search.ingredients import Ingredients
 from soupkit.search.merge_command import merge_command
@@ -65,7 +66,7 @@ def test_experts_are_grouped_mixed_and_given_their_shares(search: Any, fine_tune
                                   mixture([0, 1], {"visual.*": [1, 0], "*": [0.25, 0.75]})])  # fmt: skip
 def test_the_offered_command_says_what_merge_has_to_be_told(soup: Soup) -> None:
     pool = Ingredients(("a b", "c"), (), (), {}, (), ())
-    words = shlex.split(merge_command(pool, soup, Path("to here"), "ViT-B-32", None))
+    words = shlex.split(merge_command(pool, soup, Path("to here"), HeadOptions("ViT-B-32")))
     assert words[:4] == ["soupkit", "merge", *(pool.refs[m] for m in soup.members)]
     assert words[-4:] == ["--model", "ViT-B-32", "-o", "to here"]
     weights = [float(words[i + 1]) for i, word in enumerate(words) if word == "--weight"]

@@ -108,7 +108,9 @@ def test_an_option_is_read_from_text_or_refused_with_its_name() -> None:
 
 
 def test_options_are_checked_against_the_strategy() -> None:
-    assert SearchOptions("weights", budget="7", blocks="visual.*").settled == {"budget": 7, "blocks": ("visual.*",)}
+    assert SearchOptions("weights", budget="7", blocks="visual.*").settled == {
+        "budget": 7, "blocks": ("visual.*",), "proxy": 0,
+    }  # fmt: skip
     SearchOptions("swap", orders=1, budget=100).check()  # what says nothing is no error
     with pytest.raises(UsageError, match="--orders: the strategy swap does not take it"):
         SearchOptions("swap", orders=2).check()

@@ -68,6 +68,10 @@ def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
         document = json.loads(folder.read(name).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:  # half of a character, as "\\ud800" is; it is written again
+        raise CheckpointError("holds text that is no Unicode", folder.locate(name), hint) from error
     if not isinstance(document, dict):
         raise CheckpointError("is not a JSON object", folder.locate(name), hint)
     return document

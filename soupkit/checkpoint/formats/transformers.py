@@ -9,6 +9,7 @@ from typing import Any
 
 from soupkit.checkpoint.architecture import candidates_by_shape, named_config
 from soupkit.checkpoint.formats import transformers_siglip as siglip
+from soupkit.checkpoint.formats.fields import Fields
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
 from soupkit.checkpoint.formats.json_configs import Differences, json_differences
 from soupkit.checkpoint.formats.open_clip import check_config, tokenizer_files
@@ -87,9 +88,9 @@ def _with_siglip(described: Description, folder: Folder, own: dict[str, Any]) ->
         return described
     config = named_config(models[0])
     size = config["model_cfg"]["vision_cfg"]["image_size"]
-    config["preprocess_cfg"] = to_preprocess(_image_processor(folder), size, crops=False)
+    config["preprocess_cfg"] = to_preprocess(_image_processor(folder), size, folder.locate(CONFIG), crops=False)
     notes = [siglip.CONVERTED]
-    if (own.get("vision_config") or {}).get("hidden_act", "gelu_pytorch_tanh") != "gelu":
+    if Fields(own, folder.locate(CONFIG)).section("vision_config").text("hidden_act", "gelu_pytorch_tanh") != "gelu":
         notes.append(f"open_clip's {models[0]} may compute GELU exactly where transformers takes tanh")
     clip = Description(converted, config, CONFIG, tokenizer_files(folder, config), tuple(notes))
     names = {name: siglip.open_clip_name(name) or name for name in described.tensors}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from soupkit.checkpoint.formats.fields import Fields
 from soupkit.checkpoint.formats.weight_files import CONFIG, PREPROCESSOR_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
 
@@ -17,66 +18,74 @@ def convert_config(config: dict[str, Any], preprocessor: dict[str, Any] | None, 
     Values that open_clip takes for granted are left out, so that a config can be recognised as one of its own. Raises
     CheckpointError for what open_clip's CLIP cannot express.
     """
-    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
-    activations = {text.get("hidden_act", "quick_gelu"), vision.get("hidden_act", "quick_gelu")}
+    fields = Fields(config, where)
+    text, vision = fields.section("text_config"), fields.section("vision_config")
+    activations = {text.text("hidden_act", "quick_gelu"), vision.text("hidden_act", "quick_gelu")}
     if len(activations) != 1 or not activations <= {"quick_gelu", "gelu"}:
         raise CheckpointError(
             f"has activations that open_clip's CLIP lacks: {', '.join(sorted(activations))}", where, _INEXPRESSIBLE
         )
-    if {text.get("layer_norm_eps", 1e-5), vision.get("layer_norm_eps", 1e-5)} != {1e-5}:
+    if {text.number("layer_norm_eps", 1e-5), vision.number("layer_norm_eps", 1e-5)} != {1e-5}:
         raise CheckpointError("has a layer_norm_eps other than open_clip's 1e-5", where, _INEXPRESSIBLE)
-    width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
+    width, heads = vision.size("hidden_size", 768), vision.size("num_attention_heads", 12)
+    image_size = vision.size("image_size", 224)
     vision_cfg = {
-        "image_size": vision.get("image_size", 224),
-        "layers": vision.get("num_hidden_layers", 12),
+        "image_size": image_size,
+        "layers": vision.size("num_hidden_layers", 12),
         "width": width,
         **({"head_width": width // heads} if width // heads != 64 else {}),
-        **_mlp_ratio(vision.get("intermediate_size", 3072), width),
-        "patch_size": vision.get("patch_size", 32),
+        **_mlp_ratio(vision.size("intermediate_size", 3072), width),
+        "patch_size": vision.size("patch_size", 32),
     }
-    text_width = text.get("hidden_size", 512)
+    text_width = text.size("hidden_size", 512)
     text_cfg = {
-        "context_length": text.get("max_position_embeddings", 77),
-        "vocab_size": text.get("vocab_size", 49408),
+        "context_length": text.size("max_position_embeddings", 77),
+        "vocab_size": text.size("vocab_size", 49408),
         "width": text_width,
-        "heads": text.get("num_attention_heads", 8),
-        "layers": text.get("num_hidden_layers", 12),
-        **_mlp_ratio(text.get("intermediate_size", 2048), text_width),
+        "heads": text.size("num_attention_heads", 8),
+        "layers": text.size("num_hidden_layers", 12),
+        **_mlp_ratio(text.size("intermediate_size", 2048), text_width),
     }
     model_cfg = {
-        "embed_dim": config.get("projection_dim", 512),
+        "embed_dim": fields.size("projection_dim", 512),
         **({"quick_gelu": True} if activations == {"quick_gelu"} else {}),
         "vision_cfg": vision_cfg,
         "text_cfg": text_cfg,
     }
-    return {"model_cfg": model_cfg, "preprocess_cfg": to_preprocess(preprocessor or {}, vision_cfg["image_size"])}
+    return {"model_cfg": model_cfg, "preprocess_cfg": to_preprocess(preprocessor or {}, image_size, where)}
 
 
 def _mlp_ratio(hidden: int, width: int) -> dict[str, float]:
     return {} if hidden == 4 * width else {"mlp_ratio": hidden / width}
 
 
-def to_preprocess(preprocessor: dict[str, Any], image_size: int, *, crops: bool = True) -> dict[str, Any]:
+def to_preprocess(preprocessor: dict[str, Any], image_size: int, where: str, *, crops: bool = True) -> dict[str, Any]:
     """Return open_clip's preprocessing of a `preprocessor_config.json`: what crops the middle resizes the shorter side,
-    what does not squashes. `crops` is what it does where the file does not say it."""
-    crops = preprocessor.get("do_center_crop", crops)
+    what does not squashes. `crops` is what it does where the file does not say it.
+
+    Raises CheckpointError, about `where`, for fields of another kind than they have to be.
+    """
+    fields = Fields(preprocessor, f"{where}, its preprocessing")
+    crops = fields.flag("do_center_crop", crops)
     mean, std = (OPENAI_MEAN, OPENAI_STD) if crops else ([0.5] * 3, [0.5] * 3)
-    size = _side(preprocessor.get("crop_size" if crops else "size"), image_size)
     return {
-        "size": size,
+        "size": _side(fields, "crop_size" if crops else "size", image_size),
         "mode": "RGB",
-        "mean": preprocessor.get("image_mean", mean),
-        "std": preprocessor.get("image_std", std),
-        "interpolation": {2: "bilinear", 3: "bicubic"}.get(preprocessor.get("resample", 3), "bicubic"),
+        "mean": fields.numbers("image_mean", mean),
+        "std": fields.numbers("image_std", std),
+        "interpolation": {2: "bilinear", 3: "bicubic"}.get(fields.size("resample", 3), "bicubic"),
         "resize_mode": "shortest" if crops else "squash",
         "fill_color": 0,
     }
 
 
-def _side(size: Any, default: int) -> Any:
-    if isinstance(size, dict):
-        return size.get("height", size.get("shortest_edge", default))
-    return size if size is not None else default
+def _side(fields: Fields, name: str, default: int) -> int:
+    """Return the length of a side: `{"height": 224}`, `{"shortest_edge": 224}` or 224."""
+    value = fields.values.get(name)
+    if isinstance(value, dict):
+        inner = fields.section(name)
+        return inner.size("height" if "height" in value else "shortest_edge", default)
+    return default if value is None else fields.size(name, default)
 
 
 # What a config may say for transformers' CLIPModel to compute the same; the values are open_clip's defaults.

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from soupkit.errors import UsageError
-from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, Trials, mixture
-from soupkit.search.strategies.greedy import ADDING, greedy
-from soupkit.search.strategies.table import BUDGET, STRATEGIES, MostTrials, Strategy, StrategyOption
+from soupkit.search.candidate import Proxy, ScoredSoup, SearchInputs, Soup, Trials, mixture
+from soupkit.search.strategies.greedy import GUESSING, greedy, greedy_by_proxy
+from soupkit.search.strategies.table import BUDGET, PROXY, STRATEGIES, MostTrials, Strategy, StrategyOption
 
 MIXING = {"mix": "a mixture of {n}"}
 
@@ -26,37 +26,66 @@ CMA_OPTIONS = {
 
 
 def mix(
-    trials: Trials, order: Sequence[int], *, budget: int = BUDGET.default, blocks: Sequence[str] = ()
-) -> ScoredSoup:
+    trials: Trials, order: Sequence[int], *, budget: int = BUDGET.default, blocks: Sequence[str] = (),
+    proxy: float = PROXY.default,
+) -> ScoredSoup:  # fmt: skip
     """Try `budget` mixtures of the ingredients in `order`, at most, with weights for each of `blocks`.
 
     Returns the first best soup among the greedy one and the mixtures. Every mixture is scored in full: CMA-ES ranks
-    them all. It ends early when its steps become smaller than a thousandth of the soup.
+    them all. With `proxy` it ranks guesses, and of each generation the best guess is scored. It ends early when its
+    steps become smaller than a thousandth of the soup.
     """
     import cma
 
     blocks = all_blocks(blocks, trials.inputs.tensors)
-    best = greedy(trials, order, budget)
+    guesses = trials.proxy
+    best = greedy(trials, order, budget) if guesses is None else greedy_by_proxy(trials, order, guesses)
     k = len(best.members)
     start = np.tile([1 / k if m in best.members else 0.0 for m in order], len(blocks))
     generator = np.random.default_rng(trials.seed)
     drawn = {"randn": lambda n, size: generator.standard_normal((n, size)), "seed": math.nan}
     evolution = cma.CMAEvolutionStrategy(start, 0.5 / max(k, 2), {**CMA_OPTIONS, **drawn})
-    tried = 0
-    while tried < budget and not evolution.stop():
+    left = budget
+    while left > 0 and not evolution.stop():
         points = trials.agree(evolution.ask())
-        ranked: list[tuple[int | float, float]] = []
-        for point in points[: budget - tried]:
-            soup, distance = meaning(point, order, blocks)
-            mixed = trials.measure(best, soup, "mix")
-            ranked.append((-mixed.worth, distance))
-            best = mixed if mixed.worth > best.worth else best
-        tried += len(ranked)
+        meant = [meaning(point, order, blocks) for point in points]
+        if guesses is None:
+            best, ranked = _score_all(trials, best, meant[:left])
+            left -= len(ranked)
+        else:
+            best, ranked = _score_the_best_guess(trials, best, meant, guesses)
+            left -= 1
         if len(ranked) == len(points):
             # Scores that count hits are often equal: then the point nearer to the simplex counts as the better one.
             ranks = {pair: rank for rank, pair in enumerate(sorted(set(ranked)))}
             evolution.tell(points, [ranks[pair] for pair in ranked])
     return best
+
+
+def _score_all(
+    trials: Trials, best: ScoredSoup, meant: Sequence[tuple[Soup, float]]
+) -> tuple[ScoredSoup, list[tuple[float, float]]]:
+    """Score mixtures; returns the best soup then, and each one's place: what it lacks, and how far its point was."""
+    ranked: list[tuple[float, float]] = []
+    for soup, distance in meant:
+        mixed = trials.measure(best, soup, "mix")
+        ranked.append((-mixed.worth, distance))
+        best = mixed if mixed.worth > best.worth else best
+    return best, ranked
+
+
+def _score_the_best_guess(
+    trials: Trials, best: ScoredSoup, meant: Sequence[tuple[Soup, float]], guesses: Proxy
+) -> tuple[ScoredSoup, list[tuple[float, float]]]:
+    """Rank mixtures by guesses, and score the first, if it is guessed to be no worse than the best soup so far."""
+    ranked = [(-guesses.value(soup), distance) for soup, distance in meant]
+    soup, _ = meant[ranked.index(min(ranked))]
+    worth_a_trial = guesses.value(soup) >= guesses.value(best.soup)
+    guesses.prune(len(meant) - worth_a_trial)
+    if worth_a_trial:
+        mixed = trials.measure(best, soup, "mix")
+        best = mixed if mixed.worth > best.worth else best
+    return best, ranked
 
 
 def meaning(point: np.ndarray, order: Sequence[int], blocks: Sequence[str]) -> tuple[Soup, float]:
@@ -97,13 +126,13 @@ def _first_match(name: str, patterns: Sequence[str]) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 
-def _check(inputs: SearchInputs, *, budget: int, blocks: Sequence[str]) -> None:
+def _check(inputs: SearchInputs, *, budget: int, blocks: Sequence[str], proxy: float) -> None:
     all_blocks(blocks, inputs.tensors)
 
 
-def most_trials(n: int, *, budget: int, blocks: Sequence[str] = ()) -> MostTrials:
+def most_trials(n: int, *, budget: int, blocks: Sequence[str] = (), proxy: float = 0.0) -> MostTrials:
     """Return the trials of the greedy search that comes first, and of the mixtures."""
-    return MostTrials(n - 1 + budget, mixtures=budget)
+    return MostTrials(n - 1 + (n.bit_length() + n if proxy else 0) + budget, mixtures=budget)
 
 
 STRATEGIES.add(
@@ -122,9 +151,10 @@ STRATEGIES.add(
                 metavar="PATTERN",
                 flag="--block",
             ),
+            PROXY,
         ),
         most_trials=most_trials,
-        labels={**ADDING, **MIXING},
+        labels={**GUESSING, **MIXING},
         check=_check,
     ),
     module=__name__,

@@ -12,9 +12,10 @@ import numpy as np
 
 from soupkit.errors import UsageError
 from soupkit.merging.registry import LAYER_RULE, METHODS, Bounds, MergeMethod, Parameter
-from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, Trials, by_method, uniform
+from soupkit.search.candidate import Proxy, ScoredSoup, SearchInputs, Soup, Trials, by_method, uniform
 from soupkit.search.strategies.cma_es import CMA_OPTIONS
-from soupkit.search.strategies.table import BUDGET, STRATEGIES, MostTrials, Strategy, StrategyOption
+from soupkit.search.strategies.greedy import guessed_members
+from soupkit.search.strategies.table import BUDGET, PROXY, STRATEGIES, MostTrials, Strategy, StrategyOption
 
 _FACTORS = (0.5, 2.0)  # of a default, for the values beside it
 _SMALL = {"epsilon", "tolerance", "iterations", "steps", "rate", "seed", "floor"}  # how a method computes, not what
@@ -39,16 +40,21 @@ class Attempt:
 
 
 def try_methods(
-    trials: Trials, order: Sequence[int], *, budget: int = BUDGET.default, methods: Sequence[str] = (), tune: int = 0
-) -> ScoredSoup:
+    trials: Trials, order: Sequence[int], *, budget: int = BUDGET.default, methods: Sequence[str] = (), tune: int = 0,
+    proxy: float = PROXY.default,
+) -> ScoredSoup:  # fmt: skip
     """Try merges of all ingredients, `budget` at most, by `methods` or, without any, by all that apply; then `tune`
-    more by CMA-ES.
+    more by CMA-ES. With `proxy` they merge the ingredients that a greedy search among guesses chooses: averaged logits
+    tell ingredients apart, not methods.
 
     It starts from the best ingredient; a merge is kept if it scores higher than what is kept so far.
     """
     base = trials.inputs.base is not None
     best = trials.start(uniform(order[:1]))
     members = sorted(order)  # the order in which they were given: for slerp it counts
+    if trials.proxy is not None:
+        members = _guessed_to_help(order, trials.proxy, _chosen(methods, trials.inputs))
+        trials.proxy.prune(len(order) - len(members))
     attempts = [Attempt(method) for method in _chosen(methods, trials.inputs)][:budget]
     trials.expect(budget + tune)
     for one in attempts:
@@ -69,6 +75,14 @@ def try_methods(
         best = _tuned(trials, best, members, min(attempts, key=_by_worth), tune, base=base)
     trials.state(methods=[_said(trials, one) for one in attempts])
     return best
+
+
+def _guessed_to_help(order: Sequence[int], guesses: Proxy, methods: Sequence[MergeMethod]) -> list[int]:
+    """Return the members that guesses choose, and the best of the others where a method needs more of them."""
+    chosen = guessed_members(order, guesses)
+    least = max(method.ingredients[0] for method in methods)
+    others = [m for m in order if m not in chosen]
+    return sorted([*chosen, *others[: max(0, least - len(chosen))]])
 
 
 def _by_worth(one: Attempt) -> float:
@@ -191,7 +205,7 @@ def _said(trials: Trials, one: Attempt) -> dict[str, Any]:
     }
 
 
-def _check(inputs: SearchInputs, *, budget: int, methods: Sequence[str], tune: int) -> None:
+def _check(inputs: SearchInputs, *, budget: int, methods: Sequence[str], tune: int, proxy: float) -> None:
     for name in methods:
         if (why := _why_not(METHODS.find(name), inputs)) is not None:
             hint = "name the model that was fine-tuned with --base" if "base" in why else "leave it out"
@@ -200,7 +214,7 @@ def _check(inputs: SearchInputs, *, budget: int, methods: Sequence[str], tune: i
         raise UsageError("finds no merge method for these ingredients", "--strategy methods", "give --base")
 
 
-def most_trials(n: int, *, budget: int, methods: Sequence[str], tune: int) -> MostTrials:
+def most_trials(n: int, *, budget: int, methods: Sequence[str], tune: int, proxy: float = 0.0) -> MostTrials:
     """Return the merges that are tried, which all read every ingredient."""
     return MostTrials(budget + tune, mixtures=budget + tune)
 
@@ -216,6 +230,7 @@ STRATEGIES.add(
                 "methods", str, (), "merge methods to try instead of all that apply", several=True, metavar="NAME"
             ),
             StrategyOption("tune", int, 0, "trials of CMA-ES over the numbers of the best method", low=0, metavar="N"),
+            PROXY,
         ),
         most_trials=most_trials,
         labels={"merge": "another merge of {n}", "tune": "other parameters of {n}"},

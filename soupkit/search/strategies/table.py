@@ -162,6 +162,12 @@ STRATEGIES: Table[Strategy] = Table(
 # Of every strategy that mixes with weights: one declaration, so that the command and the recipe have one option.
 BUDGET = StrategyOption("budget", int, 100, "mixtures tried, at most", low=1, metavar="N")
 
+# Of the strategies that let averaged logits choose what is tried.
+PROXY = StrategyOption(
+    "proxy", float, 0.0, "share of the images on which averaged logits guess what is worth a trial; 0: no guessing",
+    low=0, high=1, metavar="SHARE",
+)  # fmt: skip
+
 
 def own_options() -> dict[str, tuple[StrategyOption, tuple[str, ...]]]:
     """Return the options of soupkit's own strategies by name, each with the strategies that have it.

@@ -12,7 +12,8 @@ import torch
 import soupkit
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.config_differences import config_differences
-from soupkit.errors import ArchitectureError, UsageError
+from soupkit.checkpoint.formats.transformers_clip_config import convert_config
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from tests.checkpoint.formats.samples import configured
 from tests.checkpoint.test_references import same
 from tests.conftest import CONFIG, PREPROCESS, TINY_MODEL, random_state, save
@@ -145,3 +146,28 @@ def test_families_without_a_common_form_are_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(ArchitectureError, match="is of the family timm"):
         soupkit.merge(refs, tmp_path / "soup")
+
+
+@pytest.mark.parametrize("value", ["12", {}, [], None, 0, -3, 1.5, True, 10**30])
+@pytest.mark.parametrize("field", ["hidden_size", "num_attention_heads", "intermediate_size", "image_size"])
+def test_a_config_with_a_size_that_is_none_is_refused_with_its_name(field: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=field) as caught:
+        convert_config({"vision_config": {field: value}}, None, "config.json")
+    assert caught.value.where == "config.json, vision_config" and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "preprocessor",
+    [{"image_mean": "x"}, {"image_std": [0.5, "x"]}, {"crop_size": []}, {"resample": {}}, {"do_center_crop": "no"}],
+)
+def test_preprocessing_of_another_kind_is_refused(preprocessor: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match=next(iter(preprocessor))):
+        convert_config({}, preprocessor, "config.json")
+
+
+def test_half_a_character_in_a_config_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    ref = save(tmp_path / "x", random_state(0), CONFIG)
+    (ref / "open_clip_config.json").write_text(json.dumps({**CONFIG, "note": "\ud800"}))
+    with pytest.raises(CheckpointError, match="no Unicode") as caught:
+        open_checkpoint(ref)
+    assert caught.value.where.endswith("open_clip_config.json")

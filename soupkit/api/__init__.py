@@ -1,0 +1,1 @@
+"""What `import soupkit` offers: the commands as functions, with typed results."""

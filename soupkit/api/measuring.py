@@ -1,0 +1,211 @@
+"""Functions that measure: compare, evaluate, classify."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from soupkit.api.arguments import Ref, Refs, optional_references, path, references, watched
+from soupkit.api.making import evaluation_options
+from soupkit.api.results import ClassificationResult, ComparisonResult, EvaluationResult
+from soupkit.api.shown import shown_as
+from soupkit.errors import UsageError
+from soupkit.evaluation import EvaluationOptions
+from soupkit.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from soupkit.evaluation.live import LiveModel, PictureData
+    from soupkit.evaluation.task import Task
+
+_LIVE_OPTIONS = ("batch_size", "device")
+
+
+def compare(
+    refs: Refs,
+    *,
+    weights: bool = False,
+    base: Ref | None = None,
+    model: str | None = None,
+    preprocess: str | Path | None = None,
+    progress: bool | Progress | None = None,
+) -> ComparisonResult:
+    """Say whether checkpoints can be averaged, and with `weights` how far apart they are.
+
+    >>> soupkit.compare(["runs/a", "runs/b"]).mergeable
+    True
+    """
+    from soupkit.checkpoint import compare as run
+
+    result = run(
+        references(refs, "refs"), weights=weights, base=base, model=model, preprocess=path(preprocess),
+        progress=watched(progress),
+    )  # fmt: skip
+    return shown_as(ComparisonResult, result)
+
+
+def evaluate(
+    models: "Refs | nn.Module",
+    tasks: "Refs | Sequence[Task] | PictureData",
+    *,
+    data_root: str | Path | None = None,
+    model: str | None = None,
+    preprocess: "str | Path | Callable[[Any], Tensor] | None" = None,
+    builder: str | None = None,
+    label_map: str | Path | None = None,
+    calibration: bool = False,
+    probe: str | int | None = None,
+    classnames: Sequence[str] | None = None,
+    templates: str | Sequence[str] | None = None,
+    tokenizer: "Callable[[list[str]], Tensor] | None" = None,
+    name: str = "dataset",
+    options: EvaluationOptions | None = None,
+    progress: bool | Progress | None = None,
+    **how: Any,
+) -> EvaluationResult:
+    """Score models on tasks.
+
+    `models` are references, one or many, or an nn.Module; `tasks` are tasks by name or folder, one or many, or a torch
+    Dataset of (picture, label), of which a list of pairs is one. `how` are the fields of `EvaluationOptions` (device,
+    limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear probes.
+    Raises what `soupkit.evaluation.evaluate` raises.
+
+    A module, and any model on a Dataset, is scored where it is: zero-shot by `encode_image` and `encode_text`, or as a
+    classifier that returns logits. Then `preprocess` makes a tensor of a PIL image, `classnames` are one for each
+    label (the dataset's `classes` unless given), `templates` hold `{c}`, and `name` is what the data are called.
+
+    >>> result = soupkit.evaluate("runs/a", "digits", limit=20)
+    >>> result.scores[0].n
+    20
+    >>> soupkit.evaluate(live_model, pictures, preprocess=to_tensor, classnames=["dark", "light"]).scores[0].task
+    'dataset'
+    """
+    in_memory = {"classnames": classnames, "templates": templates, "tokenizer": tokenizer}
+    by_name = {"data_root": data_root, "builder": builder, "label_map": label_map, "probe": probe, "options": options}
+    if _is_dataset(tasks) or _is_module(models):
+        _refuse({**by_name, **how, "calibration": calibration or None}, "belongs to tasks by name", but=_LIVE_OPTIONS)
+        live = _live_models(models, preprocess, tokenizer, model, how.get("device"))
+        return _evaluate_live(
+            live, tasks, classnames=classnames, templates=[templates] if isinstance(templates, str) else templates,
+            name=name, batch_size=how.get("batch_size"), progress=watched(progress),
+        )  # fmt: skip
+    _refuse({**in_memory, "preprocess": preprocess if callable(preprocess) else None}, "belongs to a Dataset")
+    from soupkit.evaluation import evaluate as run
+    from soupkit.evaluation.probe import parse_probe
+
+    result = run(
+        references(models, "models"), _tasks(tasks), data_root=path(data_root), model=model,
+        preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
+        calibration=calibration,
+        probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
+        progress=watched(progress),
+    )  # fmt: skip
+    return shown_as(EvaluationResult, result)
+
+
+def classify(
+    model: Ref,
+    images: Refs,
+    labels: str | Sequence[str],
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    progress: bool | Progress | None = None,
+) -> ClassificationResult:
+    """Say which of `labels` each image shows, with probabilities, as open_clip's example does.
+
+    >>> shown = soupkit.classify("runs/a", "picture.png", ["a dog", "a cat"])
+    >>> round(sum(shown.probabilities[0]), 5)
+    1.0
+    """
+    from dataclasses import fields
+
+    from soupkit.evaluation.classify import label_images
+
+    files = references(images, "images")
+    words = [labels] if isinstance(labels, str) else list(labels)
+    result = label_images(
+        str(model), [Path(file) for file in files], words, device=device, precision=precision,
+        progress=watched(progress),
+    )  # fmt: skip
+    return ClassificationResult(**{f.name: getattr(result, f.name) for f in fields(result)}, images=tuple(files))
+
+
+def _refuse(given: dict[str, Any], what: str, but: Sequence[str] = ()) -> None:
+    """Raise UsageError for what was given and has no say here."""
+    if others := [name for name, value in given.items() if value is not None and name not in but]:
+        raise UsageError(what, ", ".join(others), "a Dataset is scored as it is, a task by name as it says itself")
+
+
+def _tasks(tasks: Any) -> list[Any]:
+    """Return the tasks by their names and folders; those that were opened already stay."""
+    from soupkit.evaluation.task import Task
+
+    many = isinstance(tasks, Iterable) and not isinstance(tasks, str | os.PathLike | Mapping)
+    listed = list(tasks) if many else [tasks]
+    return [task if isinstance(task, Task) else optional_references(task, "tasks")[0] for task in listed]
+
+
+def _is_module(models: Any) -> "TypeGuard[nn.Module]":
+    return hasattr(models, "state_dict") and hasattr(models, "parameters")
+
+
+def _is_dataset(tasks: Any) -> "TypeGuard[PictureData]":
+    """Whether `tasks` are pictures with labels: what has items by number, or a list of pairs."""
+    if isinstance(tasks, list | tuple):
+        return bool(tasks) and isinstance(tasks[0], tuple)
+    return all(hasattr(tasks, name) for name in ("__getitem__", "__len__")) and not isinstance(tasks, str | Mapping)
+
+
+def _live_models(
+    models: "Refs | nn.Module",
+    preprocess: "str | Path | Callable[[Any], Tensor] | None",
+    tokenizer: "Callable[[list[str]], Tensor] | None",
+    model: str | None,
+    device: str | None,
+) -> "list[LiveModel]":
+    """Return what is scored on a Dataset. Raises UsageError for what only a module, or only a reference, has."""
+    from soupkit.evaluation.live import LiveModel, open_live_model
+
+    if _is_module(models):
+        if isinstance(preprocess, str | Path):
+            raise UsageError("is a path", "preprocess", "a module needs the function that open_clip gives with it")
+        if device is not None:
+            raise UsageError("is that of the module", "device", "move the module: model.to(device)")
+        return [LiveModel(models, preprocess, tokenizer, type(models).__name__)]
+    if callable(preprocess) or tokenizer is not None:
+        raise UsageError("belong to a module", "preprocess and tokenizer", "a checkpoint names its own")
+    refs = references(models, "models")
+    return [open_live_model(ref, model=model, preprocess=path(preprocess), device=device or "auto") for ref in refs]
+
+
+def _evaluate_live(
+    models: "Sequence[LiveModel]",
+    data: "Refs | Sequence[Task] | PictureData",
+    *,
+    classnames: Sequence[str] | None,
+    templates: Sequence[str] | None,
+    name: str,
+    batch_size: int | None,
+    progress: Progress,
+) -> EvaluationResult:
+    import time
+
+    from soupkit.evaluation.live import TEMPLATES, paired, score_live
+
+    if not _is_dataset(data):
+        raise UsageError(
+            "is no Dataset, and a module in memory is scored on one", "tasks", "save the module, or give a Dataset"
+        )
+    if isinstance(classnames, str):
+        raise UsageError("is one text", "classnames", "give a list with a name for each label")
+    started = time.perf_counter()
+    scored = [
+        score_live(
+            model, data, classnames=classnames, templates=templates or TEMPLATES, task=name, batch_size=batch_size,
+            progress=progress,
+        )
+        for model in models
+    ]  # fmt: skip
+    return EvaluationResult(tuple(s for s, _ in scored), paired(scored), time.perf_counter() - started, {})

@@ -1,0 +1,62 @@
+"""Functions that show results to others: report, publish."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from soupkit.api.arguments import Refs, path, references, watched
+from soupkit.api.making import options_of
+from soupkit.api.results import PublishResult, ReportResult
+from soupkit.api.shown import shown_as
+from soupkit.progress import Progress
+from soupkit.publishing.hub.push import PushOptions
+
+
+def report(
+    inputs: Refs,
+    output: str | Path = "report.html",
+    *,
+    title: str | None = None,
+    held_out: str | None = None,
+    difference: Sequence[str] = (),
+    only: str | Sequence[str] = (),
+    png: str | Path | None = None,
+    dry_run: bool = False,
+    fresh: bool = False,
+    progress: bool | Progress | None = None,
+) -> ReportResult:
+    """Put soups, scores and searches on one HTML page; with `png` its figures go into that directory too.
+
+    >>> soupkit.report("scores.json", "report.html").tasks
+    ('digits:test',)
+    """
+    from soupkit.publishing.reports.report import make_report
+
+    result = make_report(
+        [Path(ref) for ref in references(inputs, "inputs")], Path(output), title=title, held_out=held_out,
+        difference=difference, only=[only] if isinstance(only, str) else only, png=path(png), dry_run=dry_run,
+        fresh=fresh, progress=watched(progress),
+    )  # fmt: skip
+    return shown_as(ReportResult, result)
+
+
+def publish(
+    directory: str | Path,
+    repo: str,
+    *,
+    options: PushOptions | None = None,
+    progress: bool | Progress | None = None,
+    **push: Any,
+) -> PublishResult:
+    """Publish a soup as the repository `repo` (ORG/NAME) of the Hub, or lay it out in `folder`.
+
+    `push` are the fields of `PushOptions` (license, private, tag, folder, dry_run, ...).
+
+    >>> soupkit.publish("soups/uniform", "me/soup", license="mit", folder="hub").status
+    'written'
+    """
+    from soupkit.publishing.hub.push import publish as run
+
+    paths = {key: Path(value) for key, value in push.items() if key in ("scores", "figures", "folder") and value}
+    chosen = options_of(PushOptions, options, {**push, **paths})
+    return shown_as(PublishResult, run(directory, repo, options=chosen, progress=watched(progress)))
