@@ -61,6 +61,11 @@ def _flatten(config: Config) -> dict[str, Any]:
 def _plain(key: str, value: Any) -> Any:
     """Return lists for tuples, and 224 for [224, 224] where it is a size."""
     value = list(value) if isinstance(value, tuple) else value
-    if key.endswith((".size", ".image_size")) and isinstance(value, list) and len(set(value)) == 1:
+    if (
+        key.endswith((".size", ".image_size"))
+        and isinstance(value, list)
+        and value
+        and all(n == value[0] for n in value)
+    ):
         return value[0]
     return value
