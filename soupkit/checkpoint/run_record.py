@@ -130,5 +130,5 @@ def record_of(weights: Path) -> FinishedRun | None:
 
 def write_run(directory: Path, record: RunRecord) -> None:
     """Write `record`, whole or not at all. Raises StorageError."""
-    text = json.dumps(record.document(), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(directory / RECORD_NAME, text + "\n")
+    # In ASCII: a config may hold half of a pair of surrogates, which JSON can say and UTF-8 cannot.
+    write_whole(directory / RECORD_NAME, json.dumps(record.document(), indent=2, allow_nan=False) + "\n")
