@@ -102,6 +102,7 @@ def read_some(reader: Reader, seed: int, first: int, count: int, work: Path, pip
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.setpgid(0, 0)  # Ctrl-C is for the one that counts
     for number in range(first, first + count):
         directory = work / f"input-{os.getpid()}"
         shutil.rmtree(directory, ignore_errors=True)
@@ -167,10 +168,13 @@ def main() -> None:
     work = Path(mkdtemp(prefix="soupkit-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     kinds = {reader.name: Counter[str]() for reader in readers}
     began = time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell that starts it in the background ignores
     make_good(readers, work)
     try:
         for first in range(0, each, TOGETHER):
             for reader in readers:
+                done = sum(counted.total() for counted in kinds.values())
+                print(f"\r{done:,} inputs", end="", file=sys.stderr, flush=True)
                 for number, kind, trace in batch(reader, arguments.seed, first, min(TOGETHER, each - first), work):
                     kinds[reader.name][kind] += 1
                     if kind not in ("accepted", "refused") and kinds[reader.name][kind] == 1:

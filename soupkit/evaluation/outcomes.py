@@ -128,6 +128,16 @@ def hits_of(outcome: Outcome) -> np.ndarray | None:
     return outcome.top1 if isinstance(outcome, Hits) else None
 
 
+def class_counts(outcome: Outcome, classes: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return how many images of each class there are, and how many of them are right; None where no class is meant."""
+    if not isinstance(outcome, Hits):
+        return None
+    images, right = (
+        np.bincount(labels, minlength=classes) for labels in (outcome.labels, outcome.labels[outcome.top1])
+    )
+    return tuple(images.tolist()), tuple(right.tolist())
+
+
 def score_of(outcome: Outcome, task: Task, ref: str, fingerprint: str | None) -> Score:
     """Return the score of `outcome`, with the task's main metric as its value.
 

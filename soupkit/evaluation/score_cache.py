@@ -13,7 +13,7 @@ import xxhash
 from soupkit.evaluation.calibration import reliability_bins
 from soupkit.evaluation.metrics import METRICS, needs, reported_metrics
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
-from soupkit.evaluation.outcomes import Outcome, hits_of
+from soupkit.evaluation.outcomes import Outcome, class_counts, hits_of
 from soupkit.evaluation.task import Bin, Score, Task
 from soupkit.files import sealed, unsealed, write_cached
 
@@ -55,11 +55,13 @@ class Images:
 
 
 class Cached(NamedTuple):
-    """What is kept of a score: its hits, bool [N] (None where the task has none), and bins of the confidence."""
+    """What is kept of a score: its hits, bool [N] (None where the task has none), bins of the confidence, and how many
+    images of each class there are and are right (None where nobody counted them)."""
 
     score: Score
     hits: np.ndarray | None
     bins: tuple[Bin, ...]
+    classes: tuple[tuple[int, ...], tuple[int, ...]] | None
 
 
 class ScoreCache:
@@ -90,19 +92,25 @@ class ScoreCache:
                 return None
             metrics = {metric.name: score.metrics[metric.name] for metric in reported}
             bins = tuple(Bin(**entry) for entry in entry.get("bins", ())) if needs(task, "chances") else ()
+            classes = None
+            if entry.get("classes") is not None:
+                images, right = entry["classes"]
+                classes = (tuple(images), tuple(right))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Cached(replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics), hits, bins)
+        score = replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics)
+        return Cached(score, hits, bins, classes)
 
-    def put(self, key: str, score: Score, outcome: Outcome) -> None:
-        """Keep `score`. A full disk is no error."""
+    def put(self, key: str, score: Score, outcome: Outcome, classes: int) -> None:
+        """Keep `score`, of a task with so many `classes`. A full disk is no error."""
         if self._directory is None:
             return
         hits = hits_of(outcome)
         packed = None if hits is None else base64.b64encode(np.packbits(hits)).decode()
         versions = {name: METRICS[name].version for name in score.metrics}
         bins = [asdict(each) for each in reliability_bins(outcome)]
-        entry = {"score": asdict(score), "hits": packed, "versions": versions, "bins": bins}
+        counts = class_counts(outcome, classes)
+        entry = {"score": asdict(score), "hits": packed, "versions": versions, "bins": bins, "classes": counts}
         write_cached(self._directory / f"{key}.json", sealed(entry))
 
     def images(self, content: str, settings: ScoreSettings) -> Images:

@@ -46,6 +46,8 @@ class SearchScore(_Part):
     def _is_a_fraction(self) -> "SearchScore":
         if self.unit == "fraction" and not all(0 <= v <= 1 for v in (self.value, self.low, self.high) if v is not None):
             raise ValueError("scores are fractions, not percent")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("its interval ends before it begins")
         return self
 
 

@@ -49,7 +49,8 @@ class HitScorer:
         measured = self._examine(soup, None, file)
         if ranks.leads:
             for t, score in enumerate(self._task_scores(soup, file)):
-                self._cache.put(self._keys[m][t], score, self._outcome(file, t))
+                classes = len(self._live.selecting[t].classnames)
+                self._cache.put(self._keys[m][t], score, self._outcome(file, t), classes)
         return measured
 
     def _from_cache(self, m: int) -> Measured | None:

@@ -50,5 +50,5 @@ def disagreement(path: Path) -> str | None:
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the bytes of a tensor, in row-major order."""
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    """Return the bytes of a tensor, in row-major order; of a bool's, what they say (torch copies any true as 1)."""
+    return tensor.detach().clone().contiguous().reshape(-1).view(torch.uint8)

@@ -66,7 +66,6 @@ def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
     hint = "correct it or get it again"
     try:
         document = json.loads(folder.read(name).decode("utf-8"))
-        json.dumps(document, ensure_ascii=False).encode("utf-8")  # half of a pair of surrogates is no text
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
     try:
