@@ -14,3 +14,5 @@ class EvaluateEntry(Entry):
     tasks: list[str] = Field(min_length=1)
     limit: int | None = Field(None, ge=1)
     data_root: Path | None = None
+    calibration: bool = False
+    per_class: bool = False

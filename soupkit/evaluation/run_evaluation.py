@@ -25,7 +25,7 @@ from soupkit.evaluation.probe import Probe
 from soupkit.evaluation.score_cache import Images, ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.score_group import Cell, Group, Results
 from soupkit.evaluation.score_probes import ProbedTask, Probing
-from soupkit.evaluation.task import Pair, Reliability, Score, Task
+from soupkit.evaluation.task import ClassHits, Pair, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
@@ -42,6 +42,7 @@ class Evaluation:
     timings: dict[str, float]
     notes: tuple[str, ...] = ()
     reliability: tuple[Reliability, ...] = ()
+    classes: tuple[ClassHits, ...] = ()
 
 
 def evaluate(
@@ -55,13 +56,15 @@ def evaluate(
     label_map: Path | None = None,
     options: EvaluationOptions | None = None,
     calibration: bool = False,
+    per_class: bool = False,
     probe: Probe | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Score the checkpoints `refs` on `tasks` (see `open_tasks` for their words).
 
-    With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`. With a
-    `probe`, scores are those of linear classifiers on the image features, fitted to the tasks' split `train`.
+    With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`. With
+    `per_class`, it is also counted by class. With a `probe`, scores are those of linear classifiers on the image
+    features, fitted to the tasks' split `train`, and nothing is counted by class.
 
     Candidates that share a tower, byte for byte, run it once. `model` and `preprocess` speak for bare weights. Scores
     that the cache holds are not taken again. Classifiers with a head are evaluated as they are: `builder` makes those
@@ -79,6 +82,8 @@ def evaluate(
         raise UsageError("names a checkpoint twice", "soupkit evaluate", "give each reference once")
     if not tasks:
         raise UsageError("names no task", "--task", "for example --task digits")
+    if probe is not None and per_class:
+        raise UsageError("counts no probes", "--per-class", "leave --probe out, or --per-class")
     options = options or EvaluationOptions(cache=default_cache())
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
@@ -97,7 +102,7 @@ def evaluate(
                 notes += [f"{ref}: {note}" for note in candidates[-1].checkpoint.notes]
                 notes += ranks.together(_said_of_head, candidates[-1], opened)
             if probe is None:
-                results = _score_all(candidates, opened, options, progress, ranks)
+                results = _score_all(candidates, opened, options, progress, ranks, per_class)
             else:
                 probed = ranks.together(_with_training_splits, opened, probe, data_root)
                 probing = Probing(probed, probe, options, ranks, progress)
@@ -121,7 +126,12 @@ def evaluate(
         for cell, score in sorted(results.scores.items())
         if (bins := results.bins.get(cell))
     )
-    return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes), reliability)
+    classes = tuple(
+        ClassHits(score.ref, score.task, score.split, opened[t].classnames, *results.classes[c, t])
+        for (c, t), score in sorted(results.scores.items())
+        if per_class and (c, t) in results.classes
+    )
+    return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes), reliability, classes)
 
 
 def _said_of_head(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
@@ -155,7 +165,12 @@ def _with_calibration(task: Task) -> Task:
 
 
 def _score_all(
-    candidates: list[Candidate], tasks: list[Task], options: EvaluationOptions, progress: Progress, ranks: Ranks
+    candidates: list[Candidate],
+    tasks: list[Task],
+    options: EvaluationOptions,
+    progress: Progress,
+    ranks: Ranks,
+    per_class: bool,
 ) -> Results:
     results, cache = Results(), ScoreCache.of(options)
     settings = ScoreSettings.of(options, choose_device(options.device, ranks.local))
@@ -173,8 +188,11 @@ def _score_all(
             keys[c, t] = score_key(candidate.fingerprint.value, content, task, candidate.config, files, settings)
             # One rank's word counts: the ranks must agree on what is left to do.
             cached = ranks.lead(cache.get, keys[c, t], candidate.ref, task)
-            if cached is not None:
+            counted = cached is None or cached.classes is not None or cached.hits is None
+            if cached is not None and (counted or not per_class):
                 results.scores[c, t], results.bins[c, t] = cached.score, cached.bins
+                if cached.classes is not None:
+                    results.classes[c, t] = cached.classes
                 if cached.hits is not None:
                     results.hits[c, t] = cached.hits
     results.spent("open", began)

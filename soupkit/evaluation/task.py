@@ -150,6 +150,24 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassHits:
+    """How many images of each class of a task a model gets right: `right` of `images`, in the order of `classes`."""
+
+    ref: str
+    task: str
+    split: str
+    classes: tuple[str, ...]
+    images: tuple[Count, ...]
+    right: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.classes) == len(self.images) == len(self.right):
+            raise ValueError("classes, images and right are of different lengths")
+        if any(right > images for right, images in zip(self.right, self.images, strict=True)):
+            raise ValueError("more images of a class are right than there are")
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Two models on one task, image by image: how many only one of them gets right, McNemar's exact p-value, and which
     images those are (their keys; empty where the scores came from the cache of another place)."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import soupkit
 from soupkit.api.arguments import references
@@ -41,9 +42,18 @@ def test_what_is_no_reference_is_named_with_the_way_out(value: Any, where: str, 
     assert caught.value.where == where and caught.value.hint
 
 
-def test_a_state_dict_is_no_ingredient(here: Path) -> None:
-    with pytest.raises(UsageError, match=r"ingredients\[1\]: is a state dict.*\n.*save_file"):
-        soupkit.merge(["runs/a", {"w": torch.zeros(2)}], "out")  # type: ignore[list-item]
+def test_weights_in_memory_are_ingredients_and_what_is_none_is_named(here: Path) -> None:
+    clip = load_file("runs/a/open_clip_model.safetensors")
+    soup = soupkit.merge(["runs/b", clip])
+    assert set(soup) == set(clip)
+    assert soupkit.compare([clip, "runs/a"], base=clip).mergeable
+    found = soupkit.search([clip, "runs/b"], "found", score=lambda directory: 1.0)
+    assert found.document.selected == ("memory:ingredients[0]", "runs/b")
+    with pytest.raises(UsageError, match=r"ingredients\[1\]: is int, and no reference"):
+        soupkit.merge(["runs/a", 3], "out")  # type: ignore[call-overload]
+    with pytest.raises(soupkit.SoupkitError, match="is str, and no tensor"):
+        soupkit.merge({"a": "runs/a"}, "out")  # type: ignore[call-overload]
+    assert not (here / "out").exists()
 
 
 def test_an_option_that_there_is_not_is_named(here: Path) -> None:
