@@ -15,7 +15,7 @@ from soupkit.evaluation.metrics import METRICS, needs, reported_metrics
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Outcome, class_counts, hits_of
 from soupkit.evaluation.task import Bin, Score, Task
-from soupkit.files import write_cached
+from soupkit.files import sealed, unsealed, write_cached
 
 _VERSION = 2  # of what a score means; raised when the arithmetic of towers changes. Metrics have versions of their own.
 
@@ -81,7 +81,7 @@ class ScoreCache:
         if self._directory is None:
             return None
         try:
-            entry = json.loads((self._directory / f"{key}.json").read_text())
+            entry = unsealed((self._directory / f"{key}.json").read_text())
             score = Score(**entry["score"])
             hits = None
             if entry["hits"] is not None:
@@ -111,12 +111,12 @@ class ScoreCache:
         bins = [asdict(each) for each in reliability_bins(outcome)]
         counts = class_counts(outcome, classes)
         entry = {"score": asdict(score), "hits": packed, "versions": versions, "bins": bins, "classes": counts}
-        write_cached(self._directory / f"{key}.json", json.dumps(entry))
+        write_cached(self._directory / f"{key}.json", sealed(entry))
 
     def images(self, content: str, settings: ScoreSettings) -> Images:
         """Return the images that scores of this content count; empty where no score of them is kept."""
         try:
-            entry = json.loads(self._images(content, settings).read_text()) if self._directory else {}
+            entry = unsealed(self._images(content, settings).read_text()) if self._directory else {}
             return Images(tuple(entry["keys"]), tuple(entry["hashes"]))
         except (OSError, ValueError, TypeError, KeyError):
             return Images()
@@ -124,7 +124,7 @@ class ScoreCache:
     def put_images(self, content: str, settings: ScoreSettings, images: Images) -> None:
         """Keep which images were scored."""
         if self._directory is not None:
-            write_cached(self._images(content, settings), json.dumps(asdict(images)))
+            write_cached(self._images(content, settings), sealed(asdict(images)))
 
     def _images(self, content: str, settings: ScoreSettings) -> Path:
         assert self._directory is not None

@@ -2,7 +2,6 @@
 copies. What is said of each of them, its weight, is added."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,24 +89,21 @@ def _are_the_same(one: Checkpoint, other: Checkpoint) -> bool:
     pairs = [(one.tensors[name], other.tensors[name], name) for name in one.tensors]
     if any((a.dtype, a.shape) != (b.dtype, b.shape) for a, b, _ in pairs):
         return False
-    if all(a.strides == b.strides and _places(a) == _places(b) for a, b, _ in pairs):
+    if all(a.strides == b.strides and _places(a) is not None and _places(a) == _places(b) for a, b, _ in pairs):
         return True
     if any(_beginning(one, name) != _beginning(other, name) for _, _, name in pairs):
         return False
     return fingerprint(one).value == fingerprint(other).value
 
 
-def _places(spec: TensorSpec) -> list[tuple[object, int, int]]:
-    """Return where the bytes of a tensor lie: on which disk, in which file of it, and where in that."""
-    return [(_file(extent.file), extent.offset, extent.nbytes) for extent in spec.extents]
-
-
-def _file(path: Path) -> object:
+def _places(spec: TensorSpec) -> list[tuple[int, int, int, int]] | None:
+    """Return where the bytes of a tensor lie: on which disk, in which file of it, and where in that; None for those
+    that lie in no file: in memory, or made of an adapter and its base."""
     try:
-        stat = path.stat()
-    except OSError:  # in memory
-        return path
-    return stat.st_dev, stat.st_ino
+        stats = [extent.file.stat() for extent in spec.extents]
+    except OSError:
+        return None
+    return [(s.st_dev, s.st_ino, e.offset, e.nbytes) for s, e in zip(stats, spec.extents, strict=True)]
 
 
 def _glimpse(checkpoint: Checkpoint) -> list[bytes]:

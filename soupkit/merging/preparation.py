@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.adapter_ref import JOINS, adapter_folder
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.clip_forms import in_form
 from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download, without_shared
@@ -74,6 +75,7 @@ def prepare(
 
     With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
     """
+    soup = with_bases(soup)
     asked = len(soup.ingredients)
     _method_and_parameters(soup)
     soup, said = with_distinct_references(soup)
@@ -142,6 +144,18 @@ def prepare(
         notes=tuple(notes),
         allow_nonfinite=allow_nonfinite,
     )
+
+
+def with_bases(soup: SoupEntry) -> SoupEntry:
+    """Return the soup with each ingredient that is an adapter as BASE+ADAPTER, where a base is named; a method that has
+    no use for a base of its own then goes without."""
+    if soup.base is None:
+        return soup
+    of_adapters = [f"{soup.base}{JOINS}{ref}" if adapter_folder(ref) is not None else ref for ref in soup.ingredients]
+    if of_adapters == soup.ingredients:
+        return soup
+    own_base = soup.base if METHODS.find(soup.method_name).base != "none" else None
+    return soup.model_copy(update={"ingredients": of_adapters, "base": own_base})
 
 
 def _resolve(method: MergeMethod, given: dict[str, Any], first: Checkpoint, n: int) -> dict[str, Resolved]:

@@ -51,6 +51,15 @@ class OutputRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ApproximationRecord:
+    """A soup of adapters of a lower rank than the sum of theirs: its rank, and how far its products are from the exact
+    ones, by their Frobenius norms over all modules."""
+
+    rank: int = 0
+    error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class SoupDocument:
     """`soup.json`: how a soup is made, and what it is made of. Before weights were read, fingerprints are empty.
 
@@ -67,6 +76,7 @@ class SoupDocument:
     model_from: str | None = None
     ingredients: tuple[IngredientRecord, ...] = ()
     output: OutputRecord = field(default_factory=OutputRecord)
+    approximation: ApproximationRecord | None = None
 
     @classmethod
     def read(cls, directory: Path) -> "SoupDocument | None":
@@ -88,6 +98,8 @@ class SoupDocument:
         for ingredient in document["ingredients"]:
             if not ingredient["copies"]:
                 del ingredient["copies"]
+        if self.approximation is None:  # as with most soups
+            del document["approximation"]
         text = json.dumps(document, indent=2, ensure_ascii=False)
         (directory / SOUP_NAME).write_text(text + "\n", "utf-8")
 

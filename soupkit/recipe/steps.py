@@ -133,7 +133,7 @@ class MergeStep(Step[SoupEntry]):
         merge(
             entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
             parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
-            to=entry.to,
+            to=entry.to, rank=entry.rank,
             options=RunOptions(fresh=making.resources.fresh), progress=making.progress,
         )  # fmt: skip
 

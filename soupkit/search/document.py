@@ -46,6 +46,8 @@ class SearchScore(_Part):
     def _is_a_fraction(self) -> "SearchScore":
         if self.unit == "fraction" and not all(0 <= v <= 1 for v in (self.value, self.low, self.high) if v is not None):
             raise ValueError("scores are fractions, not percent")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("its interval ends before it begins")
         return self
 
 
@@ -149,8 +151,8 @@ class SearchDocument(_Part):
     """A search, from its first trial to the soup that it chose.
 
     `weights` are one per member, or those of each block of tensors. `images_full` are the images that a search with
-    full passes takes; of a score of the user's own both count `answers`, as `counts` says. `facts` are what the
-    strategy has to say beyond that, by name.
+    full passes takes; of a score of the user's own both count `answers`, as `counts` says. `minimized` is whether a low
+    value is good. `facts` are what the strategy has to say beyond that, by name.
     """
 
     schema_version: int = Field(1, alias="schema")
@@ -175,6 +177,7 @@ class SearchDocument(_Part):
     optimistic: bool = False
     why: str | None = None
     notes: tuple[str, ...] = ()
+    minimized: bool = False
     proxy: ProxyAgreement | None = None
     methods: tuple[TriedMethod, ...] | None = None
     groups: tuple[TaskGroup, ...] | None = None
@@ -210,7 +213,8 @@ class SearchDocument(_Part):
 
 
 _SOMETIMES = (
-    "method", "parameters", "base", "paired", "proxy", "methods", "groups", "correlations", "shapley", "facts"
+    "method", "parameters", "base", "paired", "minimized", "proxy", "methods", "groups", "correlations", "shapley",
+    "facts",
 )  # fmt: skip
 _SCORES = ("score", "best_ingredient", "uniform")
 

@@ -24,6 +24,7 @@ class HitScorer:
     ingredients' scores are shared with `soupkit evaluate` through `cache`, under `keys` [ingredient][task]."""
 
     counts, stops = "images", True
+    minimizes = False
     unit: Unit = "fraction"
 
     def __init__(self, live: LiveSoups, directory: Path, cache: ScoreCache, keys: Sequence[Sequence[str]]) -> None:

@@ -78,6 +78,7 @@ def describe(
         best_ingredient=best.combined(),
         uniform=_renamed(trials.measured(all_of_them).combined(), UNIFORM, None),
         counts=scorer.counts,
+        minimized=scorer.minimizes,
         images_scored=sum(m.scored for m in trials.alone) + sum(d.images_scored or 0 for d in trials.decisions),
         images_full=scorer.n * (sum(1 for m in trials.alone if m.scored) + whole_trials),
         proxy=_agreement(trials),

@@ -43,7 +43,7 @@ class Curves:
         self._scored = -1
         kept = []
         try:
-            for line in self._path.read_text("utf-8").splitlines() if self._path.is_file() else ():
+            for line in self._path.read_text("utf-8", "replace").splitlines() if self._path.is_file() else ():
                 try:
                     entry = json.loads(line)
                     past = entry["samples"] > samples

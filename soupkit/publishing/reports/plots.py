@@ -114,7 +114,8 @@ def _final(axes: Any, score: SearchScore, x: float, colour: str) -> None:
     k = factor(score)
     value = k * score.value
     if score.low is not None and score.high is not None:
-        axes.errorbar(x, value, [[value - k * score.low], [k * score.high - value]], color=colour, capsize=3, lw=1.4)
+        below, above = max(0.0, value - k * score.low), max(0.0, k * score.high - value)  # a value may lie outside
+        axes.errorbar(x, value, [[below], [above]], color=colour, capsize=3, lw=1.4)
     axes.plot(x, value, marker="D", ls="none", color=colour, ms=7, label="soup, 95 %", zorder=4)
 
 
