@@ -26,9 +26,11 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class IngredientRecord(SourceRecord):
-    """An ingredient. `weight` is its share of the soup, None where no single number says it."""
+    """An ingredient. `weight` is its share of the soup, None where no single number says it; `copies` are references to
+    the same weights, given beside it."""
 
     weight: float | None = None
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,9 @@ class SoupDocument:
     def write(self, directory: Path) -> None:
         """Write `soup.json` into `directory`. Raises OSError."""
         document = asdict(self)
+        for ingredient in document["ingredients"]:
+            if not ingredient["copies"]:
+                del ingredient["copies"]
         if self.approximation is None:  # as with most soups
             del document["approximation"]
         text = json.dumps(document, indent=2, ensure_ascii=False)
