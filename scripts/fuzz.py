@@ -3,10 +3,10 @@
     python scripts/fuzz.py --inputs 100000 --keep crashes
 
 An input is a good one with a few edits, drawn from the seed, the reader and the input's number alone. An answer is
-right when it is a result or a SoupkitError, within ten seconds of the processor and two gigabytes. Anything else (another exception, a
-signal, a process that hangs) is counted, and one input of each kind is kept under --keep; where its mechanism is
-mended, it belongs to tests/attacks/corpus. The readers take their parts in turn, so that the script may be stopped at
-any time: Ctrl-C ends it with its table.
+right when it is a result or a SoupkitError, within ten seconds of the processor and two gigabytes. Anything else
+(another exception, a signal, a process that hangs) is counted, and one input of each kind is kept under --keep; where
+its mechanism is mended, it belongs to tests/attacks/corpus. The readers take their parts in turn, so that the script
+may be stopped at any time: Ctrl-C ends it with its table.
 """
 
 import argparse
