@@ -163,7 +163,7 @@ class SearchDocument(_Part):
     ingredients: Annotated[tuple[SearchScore, ...], Field(min_length=1)]
     decisions: Annotated[tuple[Decision, ...], Field(min_length=1)]
     selected: tuple[str, ...]
-    weights: list[float] | dict[str, list[float]] | None = None
+    weights: list[FiniteFloat] | dict[str, list[FiniteFloat]] | None = None
     method: str | None = None
     parameters: dict[str, Any] | None = None
     base: str | None = None
@@ -187,6 +187,13 @@ class SearchDocument(_Part):
     report: tuple[SearchScore, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     seconds: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_weight_for_each_member(self) -> "SearchDocument":
+        each = self.weights.values() if isinstance(self.weights, dict) else [self.weights or self.selected]
+        if any(len(weights) != len(self.selected) for weights in each):
+            raise ValueError("weights are one for each of the selected")
+        return self
 
     @property
     def scores(self) -> tuple[SearchScore, ...]:
