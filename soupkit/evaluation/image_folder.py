@@ -58,7 +58,7 @@ def _images_below(folder: Path) -> tuple[list[str], list[str]]:
             path = f"{place}/{name}"
             if Path(name).suffix.lower() not in IMAGE_ENDINGS:
                 others += [path] if not name.startswith(".") else []
-            elif os.path.isfile(path):
+            elif Path(path).is_file():
                 images.append(path)
         real = {name: os.path.realpath(f"{place}/{name}") for name in below}
         below[:] = [name for name in below if real[name] not in above[place]]
