@@ -69,9 +69,9 @@ def _images_below(folder: Path) -> tuple[list[str], list[str]]:
 def by_class_names(images: ImageFiles, given: Sequence[str], where: object) -> ImageFiles:
     """Return `images` of folders with their labels among the classes `given`, which are those of the file `where`.
 
-    A folder is the class that it is called, spaces and underscores being alike, or the number of one. Where no folder is
-    called as any class (WordNet ids beside words), and there are as many, the order of both says which is which, and that
-    is noted. Raises DataError for all else.
+    A folder is the class that it is called, spaces and underscores being alike, or the number of one. Where no folder
+    is called as any class (WordNet ids beside words), and there are as many, the order of both says which is which, and
+    that is noted. Raises DataError for all else.
     """
     numbered = all(_DIGITS.fullmatch(name) for name in images.names)
     if numbered:
