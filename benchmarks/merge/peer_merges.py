@@ -1,6 +1,6 @@
 """The peers, each as its own documentation uses it; run by `benchmarks.merge speed` in the peers' environment.
 
-    python peer_merges.py mergekit|sd-mecha|torch-loop OUT IN IN [IN ...]
+    python peer_merges.py mergekit|mergekit-yaml|mergekit-yaml-async|sd-mecha|torch-loop OUT IN IN [IN ...]
 
 Prints the seconds of the merge itself, imports left out, as JSON. Knows nothing of soupkit.
 """
@@ -54,6 +54,31 @@ def mergekit(inputs: list[str], output: str) -> float:
     return seconds
 
 
+def mergekit_yaml(inputs: list[str], output: str, *options: str) -> float:
+    """mergekit-yaml with its linear method on folders of transformers', in the least memory that it offers."""
+    import yaml
+    from click.testing import CliRunner
+    from mergekit.scripts.run_yaml import main
+
+    models = [{"model": path, "parameters": {"weight": 1.0}} for path in inputs]
+    config = {"merge_method": "linear", "models": models, "dtype": "bfloat16"}
+    os.makedirs(output)
+    recipe = Path(output) / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(config))
+    arguments = [str(recipe), output, "--lazy-unpickle", "--low-cpu-memory", *options]
+    started = time.perf_counter()
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    seconds = time.perf_counter() - started
+    if done.exit_code:
+        raise RuntimeError(done.output)
+    return seconds
+
+
+def mergekit_yaml_async(inputs: list[str], output: str) -> float:
+    """The same, with its output written by a thread of its own."""
+    return mergekit_yaml(inputs, output, "--async-write")
+
+
 def sd_mecha(inputs: list[str], output: str) -> float:
     """sd-mecha's n_average on the files, in float32, written as bfloat16 where the inputs are."""
     import sd_mecha
@@ -79,5 +104,11 @@ def sd_mecha(inputs: list[str], output: str) -> float:
 
 if __name__ == "__main__":
     which, out, *sources = sys.argv[1:]
-    work = {"torch-loop": torch_loop, "mergekit": mergekit, "sd-mecha": sd_mecha}[which]
+    work = {
+        "torch-loop": torch_loop,
+        "mergekit": mergekit,
+        "mergekit-yaml": mergekit_yaml,
+        "mergekit-yaml-async": mergekit_yaml_async,
+        "sd-mecha": sd_mecha,
+    }[which]
     print("\n" + json.dumps({"merge": work(sources, out)}))
