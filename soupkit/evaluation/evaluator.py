@@ -20,6 +20,7 @@ from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.head_transform import open_head_transform
 from soupkit.evaluation.heads import build_head, fill_head, is_head, tensors_by_file_names
+from soupkit.evaluation.loss_gradient import LossGradient
 from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Hits, Outcome, score_of
@@ -207,6 +208,10 @@ class Evaluator:
             return image_pass.classify(self.model, [classifier], self.pixels[task], rows, how, progress)
 
         return self._fitting(look, self._halve_images)[0]
+
+    def loss_gradient(self) -> LossGradient:
+        """Return what differentiates the live model's loss on the classification tasks."""
+        return LossGradient(self.model, self._sides, self.pixels, self._how)
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         """Return this rank's part of `rows`: whole batches, so that they hold the same images for any number of

@@ -1,6 +1,7 @@
 """Scores any number of checkpoints on any number of tasks: what `soupkit evaluate` does."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -78,8 +79,8 @@ def evaluate(
     started = time.perf_counter()
     if not refs:
         raise UsageError("names no checkpoint", "soupkit evaluate", "give one reference or more")
-    if len(set(map(str, refs))) < len(refs):
-        raise UsageError("names a checkpoint twice", "soupkit evaluate", "give each reference once")
+    twice = [ref for ref, n in Counter(map(str, refs)).items() if n > 1]
+    refs = list({str(ref): ref for ref in refs}.values())
     if not tasks:
         raise UsageError("names no task", "--task", "for example --task digits")
     if probe is not None and per_class:
@@ -88,7 +89,8 @@ def evaluate(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         opened = ranks.together(_opened, tasks, data_root, calibration)
-        notes = [note for task in opened for note in task.notes]
+        notes = [f"{ref} is given more than once and is scored once" for ref in twice]
+        notes += [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
             directory = stack.enter_context(ScratchDirectory())
             options = replace(options, cache=Path(directory), scores=False)

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from soupkit.errors import DataError
 from soupkit.evaluation.task import ClassHits, Number, Pair, Reliability, Score
-from soupkit.files import write_whole
+from soupkit.files import parse_json, write_whole
 
 if TYPE_CHECKING:
     from soupkit.evaluation.run_evaluation import Evaluation
@@ -63,10 +63,10 @@ class ScoresDocument:
 def read_scores_document(path: Path) -> ScoresDocument:
     """Read a document of scores. Raises DataError for a file that is none, with the first field that is wrong."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path, _HINT) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, nested by the thousand
+    except ValueError as error:  # not UTF-8, no JSON, nested by the thousand
         raise DataError(f"cannot be read as JSON: {str(error)[:120]}", path, _HINT) from error
     return parse_scores_document(data, path)
 
