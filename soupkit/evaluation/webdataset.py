@@ -9,7 +9,6 @@ ShardWriter name them).
 
 import errno
 import gzip
-import os
 import shutil
 import zlib
 from dataclasses import replace
@@ -25,6 +24,7 @@ from soupkit.evaluation.shard_index import Extent, SampleExtents, index_shard
 from soupkit.evaluation.shard_list import shards_of_split, stated_count
 from soupkit.evaluation.task import Sample, evenly
 from soupkit.evaluation.text_files import unreadable
+from soupkit.system import bytes_at
 
 _AGAIN = "get the shard again"
 _GZIP = b"\x1f\x8b"
@@ -131,7 +131,7 @@ def _unpack(path: Path) -> IO[bytes]:
 
 
 def _pread(descriptor: int, extent: Extent) -> bytes:
-    data = os.pread(descriptor, extent.size, extent.offset)
+    data = bytes_at(descriptor, extent.size, extent.offset)
     if len(data) != extent.size:
         raise OSError(f"it ends inside the sample, at byte {extent.offset + len(data)}")
     return data
