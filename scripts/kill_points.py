@@ -3,10 +3,11 @@
     python scripts/kill_points.py                     # every point of every command, once
     python scripts/kill_points.py merge --copies      # one command, from copies of its directory: twice as fast
     python scripts/kill_points.py --random 1000       # a thousand random moments, and no points
+    python scripts/kill_points.py --faults            # instead of kills: errors of the disk at every read and write
 
-After each kill the same command runs again: at a point to its end, at random moments it is killed up to eight times in a
-row first. It must end with exit code 0, with the bytes of an undisturbed run, with nothing of the user's lost and nothing
-left over. The exit code is 1 where one did not. SIGTERM ends the script with what it has counted.
+After each kill the same command runs again: after a point to its end, after a random moment until it has been killed up
+to eight times in a row. It must end with exit code 0, with the bytes of an undisturbed run, with nothing of the user's
+lost and nothing left over. The exit code is 1 where one did not. SIGTERM ends the script with what it has counted.
 
 Of the random kills each command has a share that goes down with the square of its seconds, and half a percent at least.
 docs/reliability.md has counts.
@@ -30,6 +31,8 @@ import open_clip  # noqa: F401
 import soupkit.cli.main
 import soupkit.merging.run_merge
 import soupkit.training.step  # noqa: F401
+from tests.faults.points import ERRORS
+from tests.faults.points import check as check_faults
 from tests.kills.commands import COMMANDS, RANKS
 from tests.kills.forks import build_command_line
 from tests.kills.moments import Victim
@@ -55,6 +58,20 @@ def kill_at_points(victims: list[Victim], most: int | None, *, copies: bool) -> 
         tried, failures = check(victim.words, victim.place, most, kill=not copies)
         total, failed = total + tried, failed + len(failures)
         print(f"{victim.name}: {tried} kills, {len(failures)} failures, {time.monotonic() - begun:.0f} s", flush=True)
+        for failure in failures:
+            print(f"  {failure}", flush=True)
+    return total, failed
+
+
+def fail_at_calls(victims: list[Victim], most: int | None) -> tuple[int, int]:
+    """Let reads and writes of each command fail, at most `most` of each kind; return how many did, and failures."""
+    total = failed = 0
+    for victim in victims:
+        if _stopped:
+            break
+        tried, failures = check_faults(victim.words, victim.place, ERRORS, most)
+        total, failed = total + tried, failed + len(failures)
+        print(f"{victim.name}: {tried} errors of the disk, {len(failures)} failures", flush=True)
         for failure in failures:
             print(f"  {failure}", flush=True)
     return total, failed
@@ -86,6 +103,7 @@ def main() -> int:
     parser.add_argument("--copies", action="store_true", help="take the states of one run instead of killing each time")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="kill at N random moments, and at no points")
     parser.add_argument("--points", type=int, default=None, metavar="N", help="at most N points of each command")
+    parser.add_argument("--faults", action="store_true", help="errors of the disk, at all calls or at --points of them")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
@@ -102,9 +120,11 @@ def main() -> int:
             total, failed = sum(v.kills for v in victims), sum(len(v.failures) for v in victims)
             for victim in victims:
                 print(f"{victim.name}: {victim.kills} kills, {len(victim.failures)} failures")
+        elif options.faults:
+            total, failed = fail_at_calls(victims, options.points)
         else:
             total, failed = kill_at_points(victims, options.points, copies=options.copies)
-    print(f"in all {total} kills, {failed} failures")
+    print(f"in all {total} {'errors' if options.faults else 'kills'}, {failed} failures")
     return int(failed > 0)
 
 

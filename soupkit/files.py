@@ -3,12 +3,24 @@
 import errno
 import fcntl
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from soupkit.errors import StorageError
+
+# What to do about errors that no path and no permission is to blame for.
+_AGAIN = "then run the same command again"
+_HINTS = {
+    errno.EIO: f"the device failed: see the system's log, {_AGAIN}",
+    errno.EMFILE: f"allow more open files (ulimit -n 4096), {_AGAIN}",
+    errno.ENFILE: f"the whole system has too many files open: close some, {_AGAIN}",
+    errno.ENOMEM: f"free memory, {_AGAIN}",
+    errno.EROFS: "the file system can only be read: choose another place",
+    errno.EFBIG: "the file system, or `ulimit -f`, allows no larger file: choose another place",
+}
 
 Content = str | bytes | Callable[[BinaryIO], object]
 
@@ -65,6 +77,17 @@ def write_cached(path: Path, content: Content) -> None:
         write_whole(path, content)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within, an OSError that names no file, as one of a read does not, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
     """Say what stopped the writing of `path`: a full disk, with the bytes that are `needed` (0: not known), or else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -78,4 +101,50 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
             path,
             "make room, then run the same command again",
         )
-    return StorageError(f"cannot be written: {error.strerror}", path, "check the path and who may write there")
+    return StorageError(f"cannot be written: {error.strerror or error}", path, what_to_do(error))
+
+
+def what_to_do(error: OSError) -> str:
+    """Return the hint for an error of the system."""
+    return _HINTS.get(error.errno or 0, "check the path and who may use it")
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` from byte `offset` of an open file on: one call may write less, and never writes more than
+    2 GiB. Raises OSError."""
+    view = memoryview(data)
+    view = view.cast("B") if view.nbytes else view
+    while view.nbytes:
+        written = os.pwrite(descriptor, view, offset)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        view, offset = view[written:], offset + written
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Return `size` bytes from byte `offset` of an open file on, fewer where it ends: one call may read less. Raises
+    OSError."""
+    data = os.pread(descriptor, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts, done = [data], len(data)
+    while done < size and (data := os.pread(descriptor, size - done, offset + done)):
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)
+
+
+def open_for_reading(path: Path) -> int:
+    """Return a descriptor of `path`, to be held open. Where half of those that this process may have are used up, it
+    allows itself as many as its owner may (`ulimit -Hn`): a merge holds all of its shards open. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 2 * descriptor > allowed != most:
+        with suppress(ValueError, OSError):  # macOS says "no limit", and allows 10,240
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return descriptor
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether the machine is to blame for an error, and no path and no call: a device, or a limit."""
+    return error.errno in _HINTS

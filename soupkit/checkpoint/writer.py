@@ -22,7 +22,7 @@ import numpy as np
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, OutputFiles
 from soupkit.errors import UsageError
-from soupkit.files import storage_error
+from soupkit.files import storage_error, write_at, write_whole
 
 # What direct writes are aligned to, in the file and in memory. Devices ask for their block size, which no usual one
 # has larger; where one does, the kernel refuses, and the page cache is used.
@@ -135,7 +135,7 @@ class TensorWriter:
             path = self.directory / file.name
             try:
                 flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-                self._descriptors.append(os.open(path, flags, 0o644))
+                self._descriptors.append(os.open(path, flags, 0o666))
                 if create:
                     _reserve(self._descriptors[-1], file.size)
                 self._direct.append(_open_direct(path))
@@ -182,12 +182,10 @@ class TensorWriter:
         return done
 
     def _write(self, file: int, offset: int, view: memoryview) -> None:
-        while view.nbytes:
-            try:
-                n = os.pwrite(self._descriptors[file], view, offset)
-            except OSError as error:
-                raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
-            view, offset = view[n:], offset + n
+        try:
+            write_at(self._descriptors[file], view, offset)
+        except OSError as error:
+            raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
 
     def adjoins(self, name: str, byte_end: int, after: str) -> bool:
         """Whether tensor `after` begins where `byte_end` bytes from the start of `name` end, or is `name` itself."""
@@ -195,11 +193,14 @@ class TensorWriter:
         return name == after or (file == file_after and offset + byte_end == offset_after)
 
     def read_back(self, name: str, byte_start: int, data: np.ndarray) -> bool:
-        """Fill `data` from what was written; False when the file ends before."""
+        """Fill `data` from what was written; False when the file ends before, or cannot be read there."""
         file, offset = self.layout.tensors[name]
         view, position = memoryview(data), offset + byte_start
         while view.nbytes:
-            n = os.preadv(self._descriptors[file], [view], position)
+            try:
+                n = os.preadv(self._descriptors[file], [view], position)
+            except OSError:  # a sector that went bad: it is written anew
+                return False
             if n == 0:
                 return False
             view, position = view[n:], position + n
@@ -219,7 +220,7 @@ class TensorWriter:
         for i, file in enumerate(self.layout.files):
             self._write(i, 0, memoryview(file.header))
         if self.layout.index is not None:
-            (self.directory / self.layout.index_name).write_text(self.layout.index, "utf-8")
+            write_whole(self.directory / self.layout.index_name, self.layout.index)
         self.sync()
 
     def close(self) -> None:

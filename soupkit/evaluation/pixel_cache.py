@@ -25,6 +25,7 @@ from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.pixels import Pixels, digest_of_pixels
 from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
+from soupkit.files import write_at
 from soupkit.progress import SILENT, Progress
 
 _FORMAT = 2  # of a cache; one of another format is made anew
@@ -143,7 +144,7 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
             with (partial.path / _PIXELS).open("r+b" if done else "w+b") as pixels, journal.open("a") as samples:
                 _reserve(pixels.fileno(), nbytes, partial.path)
                 for block, (array, line) in _blocks(task, dataset, transform, done, threads, progress):
-                    os.pwrite(pixels.fileno(), array.data, block * BLOCK * height * width * 3)
+                    write_at(pixels.fileno(), array.data, block * BLOCK * height * width * 3)
                     samples.write(json.dumps(line) + "\n")
                     samples.flush()
                 os.fsync(pixels.fileno())

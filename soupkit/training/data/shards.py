@@ -22,7 +22,7 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset
 
 from soupkit.errors import DataError
-from soupkit.files import write_cached
+from soupkit.files import read_at, write_cached
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.training.signals import Stop, held_signals, leave_signals_to_parent
@@ -269,7 +269,7 @@ class _Opened:
             os.close(self._descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
+        data = read_at(self._descriptor, size, offset)
         if len(data) != size:
             raise OSError(f"the shard ends inside the sample, at byte {offset + len(data)}")
         return data
