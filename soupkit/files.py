@@ -1,15 +1,16 @@
 """Files that a reader sees whole or not at all, and what is said when one cannot be written."""
 
 import errno
-import fcntl
+import json
 import os
-import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from soupkit.errors import StorageError
+from soupkit.system import CLOEXEC, NOFOLLOW, NONBLOCK, lock
 
 # What to do about errors that no path and no permission is to blame for.
 _AGAIN = "then run the same command again"
@@ -54,10 +55,10 @@ def write_whole(path: Path, content: Content) -> None:
 def _locked(path: Path) -> BinaryIO:
     """Return `path`, empty, opened for writing, and locked for as long as it is open. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW | NONBLOCK, 0o666)
         file = os.fdopen(descriptor, "wb")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(descriptor)
             held, named = os.fstat(descriptor), path.stat()
             if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
                 file.truncate()
@@ -88,12 +89,38 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that may have been made to do harm. Raises ValueError for one that is damaged, or
+    nested deeper than Python's stack."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def sealed(value: object) -> str:
+    """Return a line of JSON behind the xxh3-128 of its bytes, so that what is kept for later is believed only whole."""
+    import xxhash
+
+    text = json.dumps(value)
+    return f"{xxhash.xxh3_128_hexdigest(text.encode())} {text}"
+
+
+def unsealed(line: str) -> Any:
+    """Return the value that `sealed` wrote. Raises ValueError for a line that is another than it was."""
+    import xxhash
+
+    digest, _, text = line.strip().partition(" ")
+    if digest != xxhash.xxh3_128_hexdigest(text.encode()):
+        raise ValueError("is not as it was written")
+    return parse_json(text)
+
+
 def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
     """Say what stopped the writing of `path`: a full disk, with the bytes that are `needed` (0: not known), or else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
-            status = os.statvfs(path.parent)
-            free = f", {status.f_bavail * status.f_frsize / 1e9:.2f} GB are free"
+            free = f", {shutil.disk_usage(path.parent).free / 1e9:.2f} GB are free"
         except OSError:
             free = ""
         return StorageError(
@@ -107,42 +134,6 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
 def what_to_do(error: OSError) -> str:
     """Return the hint for an error of the system."""
     return _HINTS.get(error.errno or 0, "check the path and who may use it")
-
-
-def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data` from byte `offset` of an open file on: one call may write less, and never writes more than
-    2 GiB. Raises OSError."""
-    view = memoryview(data)
-    view = view.cast("B") if view.nbytes else view
-    while view.nbytes:
-        written = os.pwrite(descriptor, view, offset)
-        if not written:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        view, offset = view[written:], offset + written
-
-
-def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return `size` bytes from byte `offset` of an open file on, fewer where it ends: one call may read less. Raises
-    OSError."""
-    data = os.pread(descriptor, size, offset)
-    if len(data) == size or not data:
-        return data
-    parts, done = [data], len(data)
-    while done < size and (data := os.pread(descriptor, size - done, offset + done)):
-        parts.append(data)
-        done += len(data)
-    return b"".join(parts)
-
-
-def open_for_reading(path: Path) -> int:
-    """Return a descriptor of `path`, to be held open. Where half of those that this process may have are used up, it
-    allows itself as many as its owner may (`ulimit -Hn`): a merge holds all of its shards open. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 2 * descriptor > allowed != most:
-        with suppress(ValueError, OSError):  # macOS says "no limit", and allows 10,240
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return descriptor
 
 
 def is_of_the_machine(error: OSError) -> bool:

@@ -9,7 +9,8 @@ from typing import BinaryIO
 import pytest
 
 from soupkit.errors import StorageError
-from soupkit.files import read_at, write_at, write_cached, write_whole
+from soupkit.files import write_cached, write_whole
+from soupkit.system import bytes_at, write_at
 
 
 def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
@@ -74,8 +75,8 @@ def test_one_call_that_reads_or_writes_less_is_followed_by_others(
     with (tmp_path / "a").open("w+b") as file:
         write_at(file.fileno(), bytes(range(50)), 3)
         write_at(file.fileno(), b"", 60)
-        assert read_at(file.fileno(), 50, 3) == bytes(range(50))
-        assert read_at(file.fileno(), 100, 40) == bytes(range(37, 50)) and read_at(file.fileno(), 9, 53) == b""
+        assert bytes_at(file.fileno(), 50, 3) == bytes(range(50))
+        assert bytes_at(file.fileno(), 100, 40) == bytes(range(37, 50)) and bytes_at(file.fileno(), 9, 53) == b""
 
 
 def test_a_disk_that_takes_nothing_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

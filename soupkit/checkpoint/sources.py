@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soupkit.errors import CheckpointError
-from soupkit.files import open_for_reading, what_to_do
+from soupkit.files import what_to_do
+from soupkit.system import open_for_reading, read_at
 
 if TYPE_CHECKING:
     from typing import Self
@@ -68,7 +69,7 @@ class SourceFile:
 
     def read(self, offset: int, view: memoryview) -> int:
         """Fill the beginning of `view` with bytes from `offset` on; return how many, 0 at the end. Raises OSError."""
-        return os.preadv(self.descriptor, [view], offset)
+        return read_at(self.descriptor, view, offset)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when the file was changed or replaced since it was opened."""

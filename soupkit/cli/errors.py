@@ -75,6 +75,14 @@ def _clause(sentence: str) -> str:
 
 
 def _print(error: SoupkitError) -> None:
+    try:
+        _print_in_colours(error)
+    except MemoryError:  # not even for that is there any
+        sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+
+
+def _print_in_colours(error: SoupkitError) -> None:
     from rich.text import Text
 
     console = plain_console(stderr=True)
@@ -82,4 +90,3 @@ def _print(error: SoupkitError) -> None:
     console.print(Text.assemble(("error", "bold red"), f"{subject}: {error.what}"), soft_wrap=True)
     if error.hint:
         console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"), soft_wrap=True)
-    sys.stderr.flush()
