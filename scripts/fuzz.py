@@ -3,10 +3,10 @@
     python scripts/fuzz.py --inputs 100000 --keep crashes
 
 An input is a good one with a few edits, drawn from the seed, the reader and the input's number alone. An answer is
-right when it is a result or a SoupkitError, within ten seconds and two gigabytes. Anything else (another exception, a
-signal, a process that hangs) is counted, and one input of each kind is kept under --keep; where its mechanism is
-mended, it belongs to tests/attacks/corpus. The readers take their parts in turn, so that the script may be stopped at
-any time: Ctrl-C ends it with its table.
+right when it is a result or a SoupkitError, within ten seconds of the processor and two gigabytes. Anything else
+(another exception, a signal, a process that hangs) is counted, and one input of each kind is kept under --keep; where
+its mechanism is mended, it belongs to tests/attacks/corpus. The readers take their parts in turn, so that the script
+may be stopped at any time: Ctrl-C ends it with its table.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from tests.attacks.reader import Reader
 from tests.attacks.readers import READERS
 
 TOGETHER = 200  # inputs that one process reads, at most
-SECONDS, SILENCE = 10, 40  # for one input; until a process that says nothing is killed
+SECONDS, SILENCE = 10, 120  # of the processor, for one input; until a process that says nothing is killed
 ROOM = 2 << 30  # bytes beyond what the process has when it begins
 
 
@@ -80,8 +80,8 @@ def answer(reader: Reader, directory: Path) -> tuple[str, str]:
     def too_long(number: int, frame: FrameType | None) -> None:
         raise TooLong
 
-    signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         reader.read(directory)
     except SoupkitError:
@@ -93,7 +93,7 @@ def answer(reader: Reader, directory: Path) -> tuple[str, str]:
         at = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
         return f"{type(error).__name__} in {at}", "".join(traceback.format_exception(error))[-4000:]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "accepted", ""
 
 

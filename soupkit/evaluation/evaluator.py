@@ -15,10 +15,10 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import StorageError
 from soupkit.evaluation import image_pass
-from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, preprocess_of
+from soupkit.evaluation.adapter import build_model, fill_model, logit_scale
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
-from soupkit.evaluation.head_transform import open_head_transform
+from soupkit.evaluation.head_transform import transform_of
 from soupkit.evaluation.heads import build_head, fill_head, is_head, tensors_by_file_names
 from soupkit.evaluation.loss_gradient import LossGradient
 from soupkit.evaluation.metrics import needs
@@ -29,7 +29,7 @@ from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.task_runs import TASK_RUNS
 from soupkit.evaluation.text_sides import HeadSides, PromptSides, TextSides
-from soupkit.evaluation.transform import Transform, open_transform
+from soupkit.evaluation.transform import Transform
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.scratch import ScratchDirectory
@@ -67,7 +67,7 @@ class Evaluator:
         self.device = choose_device(self.options.device, self._ranks.local)
         self.dtype = precision_dtype(self.options.precision, self.device)
         self._config, head = config, is_head(config)
-        transform = open_head_transform(config, where) if head else open_transform(preprocess_of(config), where)
+        transform = transform_of(config, where)
         self._temporary = ScratchDirectory() if self.options.cache is None else None
         cache = Path(self._temporary.name) if self._temporary else self.options.cache
         assert cache is not None
