@@ -220,6 +220,14 @@ def test_without_its_base(pair: list[Path], base: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.safetensors", "wide.safetensors"]
 
 
+def test_an_adapter_given_twice_counts_once_with_both_weights(pair: list[Path], tmp_path: Path) -> None:
+    merge([pair[0], pair[1], pair[0]], tmp_path / "soup", weights=[1, 1, 2])
+    one, other = (products(folder) for folder in pair)
+    for module, product in products(tmp_path / "soup").items():
+        torch.testing.assert_close(product, 0.75 * one[module] + 0.25 * other[module], rtol=1e-6, atol=1e-6)
+    assert json.loads((tmp_path / "soup" / "adapter_config.json").read_text())["r"] == 5
+
+
 def test_what_cannot_be_asked_of_adapters(pair: list[Path], base: Path, tmp_path: Path) -> None:
     out = tmp_path / "soup"
     with pytest.raises(UsageError, match="merges whole weights"):
