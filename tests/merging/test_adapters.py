@@ -198,9 +198,9 @@ def test_again_it_is_there(pair: list[Path], tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_named(config: dict[str, Any], words: str, tmp_path: Path) -> None:
-    odd = adapter(tmp_path / "a", 0, **config)
+    both = [adapter(tmp_path / name, seed, **config) for seed, name in enumerate("ab")]
     with pytest.raises(CheckpointError, match=words):
-        merge([odd, odd], tmp_path / "soup")
+        merge(both, tmp_path / "soup")
     assert not (tmp_path / "soup").exists() and not (tmp_path / "soup.partial").exists()
 
 
