@@ -204,6 +204,18 @@ def test_what_cannot_be_read_is_named(config: dict[str, Any], words: str, tmp_pa
     assert not (tmp_path / "soup").exists() and not (tmp_path / "soup.partial").exists()
 
 
+def test_a_folder_that_is_a_model_too_and_one_without_factors(base: Path, tmp_path: Path) -> None:
+    both = [adapter(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    (both[0] / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="is two things in one"):
+        merge(both, tmp_path / "soup")
+    (both[0] / "model.safetensors").unlink()
+    (both[0] / "adapter_model.safetensors").rename(both[0] / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"and no adapter_model\.safetensors"):
+        merge(both, tmp_path / "soup")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
 def test_without_its_base(pair: list[Path], base: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="org/base, which is not on this machine") as caught:
         open_checkpoint(pair[0])
