@@ -2,11 +2,12 @@
 
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from soupkit.errors import StorageError
 
@@ -63,6 +64,33 @@ def write_cached(path: Path, content: Content) -> None:
     error: without a cache things take longer, no more."""
     with suppress(StorageError):
         write_whole(path, content)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that may have been made to do harm. Raises ValueError for one that is damaged, or
+    nested deeper than Python's stack."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def sealed(value: object) -> str:
+    """Return a line of JSON behind the xxh3-128 of its bytes, so that what is kept for later is believed only whole."""
+    import xxhash
+
+    text = json.dumps(value)
+    return f"{xxhash.xxh3_128_hexdigest(text.encode())} {text}"
+
+
+def unsealed(line: str) -> Any:
+    """Return the value that `sealed` wrote. Raises ValueError for a line that is another than it was."""
+    import xxhash
+
+    digest, _, text = line.strip().partition(" ")
+    if digest != xxhash.xxh3_128_hexdigest(text.encode()):
+        raise ValueError("is not as it was written")
+    return parse_json(text)
 
 
 def storage_error(error: OSError, path: Path, needed: int) -> StorageError:

@@ -10,6 +10,7 @@ import io
 import json
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def ingredients(work: Path, count: int) -> list[str]:
     return made[:count]
 
 
-def write_task(source: Path, folder: Path) -> Path:
+def write_task(source: Path, folder: Path, splits: Mapping[str, slice] = SPLITS) -> Path:
     """Write the images of `source` as a task that soupkit trains and selects on; kept when it is there."""
     if (folder / "val" / "nshards.txt").exists():
         return folder
@@ -95,7 +96,7 @@ def write_task(source: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
     (folder / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES) + "\n")
-    for split, part in SPLITS.items():
+    for split, part in splits.items():
         (folder / split).mkdir(exist_ok=True)
         with tarfile.open(folder / split / "0.tar", "w") as archive:
             for n, (image, label) in enumerate(zip(images[part], labels[part], strict=True)):
@@ -115,31 +116,50 @@ def _read(path: Path, header: int) -> np.ndarray:
 
 
 def make_pool(task: Path, folder: Path, count: int) -> list[Path]:
-    """Train the base and `count` fine-tunes of it that differ in rate, length and the part of the data that they see;
-    those that are there are kept."""
-    from soupkit.progress import SILENT
-    from soupkit.training import TrainEntry, TrainOptions, train
+    """Train the base and `count` fine-tunes of it; those that are there are kept."""
+    made = fine_tunes(task, make_base(task, folder / "base"), folder, count)
+    (folder / "pool.json").write_text(json.dumps([str(path) for path in made]))
+    return made
 
-    options = TrainOptions(device="cpu", workers=0, threads=1)
-    data = {"shards": f"{task}:train", "balanced": True}
-    base = train(TrainEntry.model_validate({**BASE, "data": {**data, "share": 0.5}}), folder / "base", options=options,
-                 progress=SILENT).output  # fmt: skip
+
+def make_base(task: Path, folder: Path) -> Path:
+    """Train what is to be fine-tuned, unless it is there."""
+    from soupkit.training import TrainEntry
+
+    data = {"shards": f"{task}:train", "balanced": True, "share": 0.5}
+    return _train(TrainEntry.model_validate({**BASE, "data": data}), folder)
+
+
+def fine_tunes(
+    task: Path, base: Path, folder: Path, count: int, *, first_seed: int = 1, quick: bool = False
+) -> list[Path]:
+    """Train `count` fine-tunes of `base` that differ in rate, length and the part of the data that they see; those that
+    are there are kept. `quick` ones keep the base's text tower and see a quarter as many images."""
+    from soupkit.training import TrainEntry
+
+    shorter = 4 if quick else 1
     made = []
     for i in range(count):
         own = {
             "model": None,
             "init": str(base),
-            "data": {**data, "share": 0.2},
+            "lock_text": quick,
+            "data": {"shards": f"{task}:train", "balanced": True, "share": 0.2},
             "lr": RATES[i % len(RATES)],
-            "samples": LENGTHS[i % len(LENGTHS)],
-            "warmup": 400,
+            "samples": LENGTHS[i % len(LENGTHS)] // shorter,
+            "warmup": 400 // shorter,
             "schedule": "constant",
-            "seed": 1 + i,
+            "seed": first_seed + i,
         }
-        entry = TrainEntry.model_validate({**BASE, **own})
-        made.append(train(entry, folder / f"run{i:02}", options=options, progress=SILENT).output)
-    (folder / "pool.json").write_text(json.dumps([str(path) for path in made]))
+        made.append(_train(TrainEntry.model_validate({**BASE, **own}), folder / f"run{i:02}"))
     return made
+
+
+def _train(entry: Any, folder: Path) -> Path:
+    from soupkit.progress import SILENT
+    from soupkit.training import TrainOptions, train
+
+    return train(entry, folder, options=TrainOptions(device="cpu", workers=0, threads=1), progress=SILENT).output
 
 
 SUBJECT = Subject("pool", __doc__, add_arguments, pool, needs_work=True)

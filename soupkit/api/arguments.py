@@ -1,15 +1,47 @@
-"""What callers may write: one reference or many, a text or a path, progress or none."""
+"""What callers may write: one checkpoint or many, a text, a path or weights in memory, progress or none."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from soupkit.checkpoint.in_memory import held, is_weights
 from soupkit.errors import UsageError
 from soupkit.progress import SILENT, Progress
 
-Ref = str | Path  # what names a checkpoint: a path, or hf-hub:ORG/NAME
-Refs = Ref | Iterable[Ref]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Ref: TypeAlias = Union[str, "os.PathLike[str]"]  # what names a checkpoint: a path, or hf-hub:ORG/NAME
+Refs: TypeAlias = Union[Ref, "Iterable[Ref]"]
+Weights: TypeAlias = Union["Mapping[str, Tensor]", "nn.Module"]  # in memory
+Checkpoints: TypeAlias = Union[Ref, Weights, "Iterable[Ref | Weights]"]
+
+_HINT = "give a path, hf-hub:ORG/NAME, or a list of them"
+
+
+def checkpoint_list(value: Any, name: str) -> list[Any]:
+    """Return the checkpoints that `value`, the argument `name`, is: one or many, references or weights in memory.
+
+    Raises UsageError for anything else, and for none.
+    """
+    if is_weights(value):
+        return [value]
+    if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
+        return list(references(value, name))
+    listed = [ref if is_weights(ref) else references(ref, f"{name}[{i}]")[0] for i, ref in enumerate(value)]
+    return listed or references(listed, name)
+
+
+@contextmanager
+def checkpoints(value: Any, name: str) -> Iterator[list[str]]:
+    """Give a reference to each of the checkpoints that `value` is, to those in memory for as long as this lasts."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(held(one, f"{name}[{i}]")) if is_weights(one) else one
+            for i, one in enumerate(checkpoint_list(value, name))
+        ]
 
 
 def references(value: Any, name: str) -> list[str]:
@@ -20,13 +52,13 @@ def references(value: Any, name: str) -> list[str]:
     if isinstance(value, str | os.PathLike):
         return [os.fspath(value)]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
-        raise UsageError(f"is {_kind(value)}, and no reference", name, _hint(value))
+        raise UsageError(f"is {_kind(value)}, and no reference", name, _HINT)
     refs = list(value)
     for i, ref in enumerate(refs):
         if not isinstance(ref, str | os.PathLike):
-            raise UsageError(f"is {_kind(ref)}, and no reference", f"{name}[{i}]", _hint(ref))
+            raise UsageError(f"is {_kind(ref)}, and no reference", f"{name}[{i}]", _HINT)
     if not refs:
-        raise UsageError("names nothing", name, "give a path, or a list of them")
+        raise UsageError("names nothing", name, _HINT)
     return [os.fspath(ref) for ref in refs]
 
 
@@ -41,13 +73,7 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _hint(value: Any) -> str:
-    if isinstance(value, Mapping) or hasattr(value, "state_dict"):
-        return "write it with safetensors.torch.save_file, and give the file's path"
-    return "give a path, hf-hub:ORG/NAME, or a list of them"
-
-
-def path(value: str | Path | None) -> Path | None:
+def path(value: "str | os.PathLike[str] | None") -> Path | None:
     """Return a path, None for None."""
     return None if value is None else Path(value)
 

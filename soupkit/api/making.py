@@ -4,9 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
-from soupkit.api.arguments import Ref, Refs, optional_references, path, references, watched
+from soupkit.api.arguments import (
+    Checkpoints,
+    Ref,
+    Refs,
+    Weights,
+    checkpoint_list,
+    checkpoints,
+    optional_references,
+    path,
+    watched,
+)
 from soupkit.api.results import InterpolationResult, MergeResult, RecipeResult, SearchResult, TrainingResult
 from soupkit.api.shown import shown_as
 from soupkit.errors import UsageError
@@ -15,14 +25,33 @@ from soupkit.merging import RunOptions
 from soupkit.progress import Progress
 from soupkit.training import TrainEntry, TrainOptions
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@overload
 def merge(
-    ingredients: Refs,
-    output: str | Path,
+    ingredients: Checkpoints, output: str | Path, *,
+    method: str = ..., weights: Sequence[float] | None = ..., base: "Ref | Weights | None" = ...,
+    parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
+    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
+    allow_nonfinite: bool = ..., options: RunOptions | None = ..., progress: bool | Progress | None = ..., **run: Any,
+) -> MergeResult: ...  # fmt: skip
+@overload
+def merge(
+    ingredients: Checkpoints, output: None = None, *,
+    method: str = ..., weights: Sequence[float] | None = ..., base: "Ref | Weights | None" = ...,
+    parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
+    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
+    allow_nonfinite: bool = ..., options: RunOptions | None = ..., progress: bool | Progress | None = ..., **run: Any,
+) -> "dict[str, Tensor]": ...  # fmt: skip
+def merge(
+    ingredients: Checkpoints,
+    output: str | Path | None = None,
     *,
     method: str = "uniform",
     weights: Sequence[float] | None = None,
-    base: Ref | None = None,
+    base: "Ref | Weights | None" = None,
     parameters: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     model: str | None = None,
@@ -33,8 +62,9 @@ def merge(
     options: RunOptions | None = None,
     progress: bool | Progress | None = None,
     **run: Any,
-) -> MergeResult:
-    """Merge checkpoints into the directory `output`, which their own library then opens.
+) -> "MergeResult | dict[str, Tensor]":
+    """Merge checkpoints into the directory `output`, which their own library then opens; without one return the soup as
+    a state dict. An ingredient is a reference, a state dict or a module.
 
     Methods and their `parameters` are listed by `soupkit merge --help`. `run` are the fields of `RunOptions` (device,
     threads, fresh, dry_run, ...). Interrupted, the same call goes on. Raises SoupkitError of the kinds that
@@ -45,20 +75,24 @@ def merge(
     ('written', [0.5, 0.5])
     >>> soupkit.merge(["runs/a", "runs/b"], "soups/two-to-one", weights=[2, 1]).rows()[0]["ref"]
     'runs/a'
+    >>> state = soupkit.merge([live_model, live_model.state_dict()])
+    >>> sorted(state)
+    ['scale']
     """
     from soupkit.merging import merge as run_merge
 
     result = run_merge(
-        references(ingredients, "ingredients"), output, method=method, weights=weights, base=base,
+        checkpoint_list(ingredients, "ingredients"), output, method=method, weights=weights,
+        base=None if base is None else checkpoint_list(base, "base")[0],
         parameters=parameters, dtype=dtype, model=model, preprocess=preprocess, to=to,
         max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite,
         options=options_of(RunOptions, options, run), progress=watched(progress),
     )  # fmt: skip
-    return shown_as(MergeResult, result)
+    return result if isinstance(result, dict) else shown_as(MergeResult, result)
 
 
 def search(
-    ingredients: Refs,
+    ingredients: Checkpoints,
     output: str | Path,
     *,
     tasks: Refs = (),
@@ -87,18 +121,19 @@ def search(
 
     shared = {field.name for field in fields(EvaluationOptions)}
     scoring = {name: options.pop(name) for name in list(options) if name in shared}
-    result = run(
-        references(ingredients, "ingredients"), output, tasks=optional_references(tasks, "tasks"),
-        report_tasks=optional_references(report_tasks, "report_tasks"), score=score, strategy=strategy,
-        evaluation=evaluation_options(evaluation, scoring),
-        **{"picture": plot_search, "progress": watched(progress), **options},
-    )  # fmt: skip
+    with checkpoints(ingredients, "ingredients") as refs:
+        result = run(
+            refs, output, tasks=optional_references(tasks, "tasks"),
+            report_tasks=optional_references(report_tasks, "report_tasks"), score=score, strategy=strategy,
+            evaluation=evaluation_options(evaluation, scoring),
+            **{"picture": plot_search, "progress": watched(progress), **options},
+        )  # fmt: skip
     return shown_as(SearchResult, result)
 
 
 def interpolate(
-    base: Ref,
-    fine_tuned: Refs,
+    base: "Ref | Weights",
+    fine_tuned: Checkpoints,
     *,
     tasks: Refs,
     report_tasks: Refs = (),
@@ -121,12 +156,13 @@ def interpolate(
     """
     from soupkit.search.interpolation import interpolate as run
 
-    result = run(
-        base, references(fine_tuned, "fine_tuned"), tasks=optional_references(tasks, "tasks"),
-        report_tasks=optional_references(report_tasks, "report_tasks"), points=points, data_root=path(data_root),
-        model=model, preprocess=path(preprocess), evaluation=evaluation_options(evaluation, options),
-        progress=watched(progress),
-    )  # fmt: skip
+    with checkpoints([base], "base") as (start,), checkpoints(fine_tuned, "fine_tuned") as refs:
+        result = run(
+            start, refs, tasks=optional_references(tasks, "tasks"),
+            report_tasks=optional_references(report_tasks, "report_tasks"), points=points, data_root=path(data_root),
+            model=model, preprocess=path(preprocess), evaluation=evaluation_options(evaluation, options),
+            progress=watched(progress),
+        )  # fmt: skip
     return shown_as(InterpolationResult, result)
 
 

@@ -5,7 +5,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from soupkit.api.arguments import Ref, Refs, optional_references, path, references, watched
+from soupkit.api.arguments import (
+    Checkpoints,
+    Ref,
+    Refs,
+    Weights,
+    checkpoint_list,
+    checkpoints,
+    optional_references,
+    path,
+    references,
+    watched,
+)
 from soupkit.api.making import evaluation_options
 from soupkit.api.results import ClassificationResult, ComparisonResult, EvaluationResult
 from soupkit.api.shown import shown_as
@@ -23,10 +34,10 @@ _LIVE_OPTIONS = ("batch_size", "device")
 
 
 def compare(
-    refs: Refs,
+    refs: Checkpoints,
     *,
     weights: bool = False,
-    base: Ref | None = None,
+    base: "Ref | Weights | None" = None,
     model: str | None = None,
     preprocess: str | Path | None = None,
     progress: bool | Progress | None = None,
@@ -38,15 +49,16 @@ def compare(
     """
     from soupkit.checkpoint import compare as run
 
-    result = run(
-        references(refs, "refs"), weights=weights, base=base, model=model, preprocess=path(preprocess),
-        progress=watched(progress),
-    )  # fmt: skip
+    with checkpoints(refs, "refs") as names, checkpoints([base] if base is not None else names[:1], "base") as (start,):
+        result = run(
+            names, weights=weights, base=None if base is None else start, model=model, preprocess=path(preprocess),
+            progress=watched(progress),
+        )  # fmt: skip
     return shown_as(ComparisonResult, result)
 
 
 def evaluate(
-    models: "Refs | nn.Module",
+    models: Checkpoints,
     tasks: "Refs | Sequence[Task] | PictureData",
     *,
     data_root: str | Path | None = None,
@@ -55,6 +67,8 @@ def evaluate(
     builder: str | None = None,
     label_map: str | Path | None = None,
     calibration: bool = False,
+    per_class: bool = False,
+    pictures: int = 0,
     probe: str | int | None = None,
     classnames: Sequence[str] | None = None,
     templates: str | Sequence[str] | None = None,
@@ -66,13 +80,14 @@ def evaluate(
 ) -> EvaluationResult:
     """Score models on tasks.
 
-    `models` are references, one or many, or an nn.Module; `tasks` are tasks by name or folder, one or many, or a torch
-    Dataset of (picture, label), of which a list of pairs is one. `how` are the fields of `EvaluationOptions` (device,
-    limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear probes.
-    Raises what `soupkit.evaluation.evaluate` raises.
+    `models` are references, state dicts or modules, one or many; `tasks` are tasks by name or folder, one or many, or a
+    torch Dataset of (picture, label), of which a list of pairs is one. `how` are the fields of `EvaluationOptions`
+    (device, limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear
+    probes, `per_class` also counts by class, `pictures` keeps that many that models differ on. Raises what
+    `soupkit.evaluation.evaluate` raises.
 
-    A module, and any model on a Dataset, is scored where it is: zero-shot by `encode_image` and `encode_text`, or as a
-    classifier that returns logits. Then `preprocess` makes a tensor of a PIL image, `classnames` are one for each
+    On a Dataset a module is scored where it lies, in its own dtype: zero-shot by `encode_image` and `encode_text`, or
+    as a classifier that returns logits. Then `preprocess` makes a tensor of a PIL image, `classnames` are one for each
     label (the dataset's `classes` unless given), `templates` hold `{c}`, and `name` is what the data are called.
 
     >>> result = soupkit.evaluate("runs/a", "digits", limit=20)
@@ -83,24 +98,26 @@ def evaluate(
     """
     in_memory = {"classnames": classnames, "templates": templates, "tokenizer": tokenizer}
     by_name = {"data_root": data_root, "builder": builder, "label_map": label_map, "probe": probe, "options": options}
-    if _is_dataset(tasks) or _is_module(models):
+    by_name["pictures"] = pictures or None
+    if _is_dataset(tasks):
         _refuse({**by_name, **how, "calibration": calibration or None}, "belongs to tasks by name", but=_LIVE_OPTIONS)
         live = _live_models(models, preprocess, tokenizer, model, how.get("device"))
         return _evaluate_live(
             live, tasks, classnames=classnames, templates=[templates] if isinstance(templates, str) else templates,
-            name=name, batch_size=how.get("batch_size"), progress=watched(progress),
+            name=name, batch_size=how.get("batch_size"), per_class=per_class, progress=watched(progress),
         )  # fmt: skip
     _refuse({**in_memory, "preprocess": preprocess if callable(preprocess) else None}, "belongs to a Dataset")
     from soupkit.evaluation import evaluate as run
     from soupkit.evaluation.probe import parse_probe
 
-    result = run(
-        references(models, "models"), _tasks(tasks), data_root=path(data_root), model=model,
-        preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
-        calibration=calibration,
-        probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
-        progress=watched(progress),
-    )  # fmt: skip
+    with checkpoints(models, "models") as refs:
+        result = run(
+            refs, _tasks(tasks), data_root=path(data_root), model=model,
+            preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
+            calibration=calibration, per_class=per_class, pictures=pictures,
+            probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
+            progress=watched(progress),
+        )  # fmt: skip
     return shown_as(EvaluationResult, result)
 
 
@@ -159,7 +176,7 @@ def _is_dataset(tasks: Any) -> "TypeGuard[PictureData]":
 
 
 def _live_models(
-    models: "Refs | nn.Module",
+    models: Checkpoints,
     preprocess: "str | Path | Callable[[Any], Tensor] | None",
     tokenizer: "Callable[[list[str]], Tensor] | None",
     model: str | None,
@@ -168,36 +185,45 @@ def _live_models(
     """Return what is scored on a Dataset. Raises UsageError for what only a module, or only a reference, has."""
     from soupkit.evaluation.live import LiveModel, open_live_model
 
-    if _is_module(models):
-        if isinstance(preprocess, str | Path):
-            raise UsageError("is a path", "preprocess", "a module needs the function that open_clip gives with it")
-        if device is not None:
-            raise UsageError("is that of the module", "device", "move the module: model.to(device)")
-        return [LiveModel(models, preprocess, tokenizer, type(models).__name__)]
-    if callable(preprocess) or tokenizer is not None:
+    listed = checkpoint_list(models, "models")
+    modules = [one for one in listed if _is_module(one)]
+    if modules and isinstance(preprocess, str | os.PathLike):
+        raise UsageError("is a path", "preprocess", "a module needs the function that open_clip gives with it")
+    if modules and device is not None:
+        raise UsageError("is that of the module", "device", "move the module: model.to(device)")
+    if len(modules) < len(listed) and (callable(preprocess) or tokenizer is not None):
         raise UsageError("belong to a module", "preprocess and tokenizer", "a checkpoint names its own")
-    refs = references(models, "models")
-    return [open_live_model(ref, model=model, preprocess=path(preprocess), device=device or "auto") for ref in refs]
+    found = []
+    for i, one in enumerate(listed):
+        if _is_module(one):
+            name = type(one).__name__ if len(listed) == 1 else f"{type(one).__name__}-{i + 1}"
+            found.append(
+                LiveModel(one, None if isinstance(preprocess, str | os.PathLike) else preprocess, tokenizer, name)
+            )
+        else:
+            file = None if callable(preprocess) else path(preprocess)
+            with checkpoints([one], "models") as (ref,):
+                found.append(open_live_model(ref, model=model, preprocess=file, device=device or "auto"))
+    return found
 
 
 def _evaluate_live(
     models: "Sequence[LiveModel]",
-    data: "Refs | Sequence[Task] | PictureData",
+    data: "PictureData",
     *,
     classnames: Sequence[str] | None,
     templates: Sequence[str] | None,
     name: str,
     batch_size: int | None,
+    per_class: bool,
     progress: Progress,
 ) -> EvaluationResult:
     import time
 
-    from soupkit.evaluation.live import TEMPLATES, paired, score_live
+    from soupkit.evaluation.live import TEMPLATES, class_names, paired, score_live
+    from soupkit.evaluation.outcomes import class_counts
+    from soupkit.evaluation.task import ClassHits
 
-    if not _is_dataset(data):
-        raise UsageError(
-            "is no Dataset, and a module in memory is scored on one", "tasks", "save the module, or give a Dataset"
-        )
     if isinstance(classnames, str):
         raise UsageError("is one text", "classnames", "give a list with a name for each label")
     started = time.perf_counter()
@@ -208,4 +234,16 @@ def _evaluate_live(
         )
         for model in models
     ]  # fmt: skip
-    return EvaluationResult(tuple(s for s, _ in scored), paired(scored), time.perf_counter() - started, {})
+    names = class_names(data, classnames)
+    classes = [
+        ClassHits(s.ref, s.task, s.split, names, *counts)
+        for s, hits in scored
+        if (counts := class_counts(hits, len(names)))
+    ]
+    return EvaluationResult(
+        tuple(s for s, _ in scored),
+        paired(scored),
+        time.perf_counter() - started,
+        {},
+        classes=tuple(classes) if per_class else (),
+    )

@@ -49,6 +49,14 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
         """Return what `soupkit evaluate --json` prints."""
         return ScoresDocument.of(self, None).fields()
 
+    def tables(self) -> Iterable[str]:
+        """Return the report's table of models and tasks."""
+        from soupkit.publishing.reports.page import score_table
+        from soupkit.publishing.reports.report_inputs import Results
+        from soupkit.publishing.reports.units import row_of
+
+        return [score_table(Results(scores=[row_of(score) for score in self.scores]))]
+
     def pictures(self) -> Iterable[bytes]:
         """Return a picture per task of two models and more."""
         from soupkit.publishing.reports.plots import draw_scores
@@ -85,6 +93,12 @@ class SearchResult(Shown, run_search.SearchResult):
         """Return what `soupkit search --json` prints."""
         document = self.search.to_dict() if self.search is not None else as_json(self.plan)
         return {**document, "status": self.status, "output": str(self.output), "seconds": self.seconds}
+
+    def tables(self) -> Iterable[str]:
+        """Return the report's table of the ingredients."""
+        from soupkit.publishing.reports.page import ingredient_table
+
+        return [ingredient_table(self.search)] if self.search is not None else []
 
     def pictures(self) -> Iterable[bytes]:
         """Return the search, trial by trial."""

@@ -30,6 +30,10 @@ class Shown:
         """Return what `to_frame` has as rows, each by the names of its columns."""
         raise NotImplementedError
 
+    def tables(self) -> Iterable[str]:
+        """Return what a notebook shows as tables, in HTML."""
+        return [html_table(self.rows())]
+
     def pictures(self) -> Iterable[bytes]:
         """Return pictures as SVG."""
         return ()
@@ -56,7 +60,7 @@ class Shown:
             f'<img alt="" style="max-width:42rem" src="data:image/svg+xml;base64,{b64encode(picture).decode()}">'
             for picture in self.pictures()
         ]
-        return f"<div>{head}{html_table(self.rows())}{''.join(drawn)}</div>"
+        return f"<div>{head}{''.join(self.tables())}{''.join(drawn)}</div>"
 
 
 def as_json(value: Any) -> Any:

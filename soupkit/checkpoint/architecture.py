@@ -22,11 +22,13 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.differences import shape_differences
 from soupkit.checkpoint.expected import expected_shapes
 from soupkit.checkpoint.formats.transformers_clip_config import OPENAI_MEAN, OPENAI_STD
-from soupkit.checkpoint.towers import is_image, is_text
+from soupkit.checkpoint.towers import has_head, is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
+from soupkit.files import parse_json
 
 KNOWN_MODELS = Path(__file__).with_name("known_models.json")
 Config = dict[str, Any]
+CLASS_NAMES = "class_names"  # beside model_cfg: what the outputs of a classification head are called, in their order
 # Buffers that a state dict holds beside the parameters.
 _BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|relative_position_index|attn_mask)$")
 _PREPROCESS_HINT = "it is a JSON object of size, mean, std, interpolation and resize_mode"
@@ -144,11 +146,11 @@ def architecture_of(
     Raises UsageError for a model or a file that is not there, ArchitectureError for a model of other shapes.
     """
     shapes = shapes_of(checkpoint)
-    candidates = candidates_by_shape(shapes)
+    candidates, headed = candidates_by_shape(shapes), has_head(shapes)
     config, name, source = checkpoint.config, None, checkpoint.config_path.name if checkpoint.config_path else None
     if config is not None:
         name = name_of_config(config, candidates)
-        if name in known_models() and name not in candidates:
+        if name in known_models() and name not in candidates and not headed:
             raise ArchitectureError(
                 f"says that the model is {name}, whose tensors are others{_differences(config, shapes)}",
                 checkpoint.config_path or checkpoint.ref,
@@ -161,7 +163,7 @@ def architecture_of(
             )  # fmt: skip
     elif model is not None:
         config, name, source = named_config(model), model, "--model"
-        if model in known_models() and model not in candidates:
+        if model in known_models() and model not in candidates and not headed:
             others = f"these tensors are those of {', '.join(candidates)}" if candidates else "no open_clip model fits"
             what = f"has tensors that are not those of {model}{_differences(config, shapes)}"
             raise ArchitectureError(what, checkpoint.ref, others)
@@ -170,6 +172,8 @@ def architecture_of(
     if config is not None and preprocess is not None:
         config = {**config, "preprocess_cfg": read_preprocess(preprocess)}
     whole, image, text = count_parameters(shapes)
+    if headed:  # of the CLIP that it names there is the image tower, and perhaps the text tower
+        image = text = 0
     if config is None and checkpoint.settings:  # of another kind than CLIP
         name, image, text = checkpoint.model, 0, 0
     return Architecture(name, config, source, candidates, whole, image, text)
@@ -184,7 +188,7 @@ def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:
 def read_preprocess(path: Path) -> Config:
     """Read a `preprocess_cfg` from a JSON file, which may be a whole open_clip config. Raises UsageError."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read as JSON: {error}", path, _PREPROCESS_HINT) from error
     data = data.get("preprocess_cfg", data) if isinstance(data, dict) else data

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from soupkit.checkpoint.dtypes import DTYPES
+from soupkit.checkpoint.reading import read_bytes, read_tensor
 from soupkit.checkpoint.sources import Source
 from soupkit.checkpoint.tensors import TensorSpec
-from soupkit.errors import CheckpointError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -71,12 +71,7 @@ class Checkpoint(Mapping[str, Any]):
     def read(self, name: str) -> "torch.Tensor":
         """Return a copy of tensor `name`. Raises CheckpointError when its file ends early or cannot be read: a view
         on the memory map of a file that shrinks would end the process."""
-        import torch
-
-        spec = self.tensors[name]
-        tensor = torch.empty(spec.shape, dtype=getattr(torch, DTYPES[spec.dtype].torch_name))
-        self.read_into(name, 0, tensor.reshape(-1).view(torch.uint8).numpy())
-        return tensor
+        return read_tensor(self.files, self.tensors[name], name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -107,55 +102,7 @@ class Checkpoint(Mapping[str, Any]):
         Raises CheckpointError, naming file and tensor, when the file ends early or cannot be read. Safe to call
         from several threads at once.
         """
-        spec = self.tensors[name]
-        if spec.strides is not None:
-            buffer[:] = self._gathered(name)[start : start + len(buffer)]
-            return
-        view, position = memoryview(buffer), 0
-        for extent in spec.extents:
-            skip = max(0, start - position)
-            if skip < extent.nbytes and view.nbytes:
-                n = min(extent.nbytes - skip, view.nbytes)
-                self._read(name, extent.file, extent.offset + skip, view[:n])
-                view = view[n:]
-            position += extent.nbytes
-
-    def _read(self, name: str, file: Path, offset: int, view: memoryview) -> None:
-        source = self.files.get(file)
-        if source is None:
-            raise CheckpointError(
-                "cannot be read: only its header was fetched, or it is closed",
-                f"{file}, tensor {name!r}",
-                "open it with open_checkpoint",
-            )
-        while view.nbytes:
-            try:
-                n = source.read(offset, view)
-            except OSError as error:
-                raise CheckpointError(
-                    f"cannot be read at byte {offset}: {error.strerror}",
-                    f"{file}, tensor {name!r}",
-                    "check the disk that it lies on",
-                ) from error
-            if n == 0:
-                raise CheckpointError(
-                    f"ends at byte {offset}, inside the tensor; it had {source.size} bytes when it was opened",
-                    f"{file}, tensor {name!r}",
-                    "the file was cut short while it was read; get it again",
-                )
-            view, offset = view[n:], offset + n
-
-    def _gathered(self, name: str) -> np.ndarray:
-        """Return the row-major bytes of a tensor that is stored in another order. Reads the whole tensor."""
-        spec = self.tensors[name]
-        assert spec.strides is not None
-        (extent,) = spec.extents
-        stored = np.empty(extent.nbytes, dtype=np.uint8)
-        self._read(name, extent.file, extent.offset, memoryview(stored))
-        elements = stored.view(f"V{spec.itemsize}")
-        byte_strides = tuple(s * spec.itemsize for s in spec.strides)
-        ordered = np.lib.stride_tricks.as_strided(elements, spec.shape, byte_strides, writeable=False)
-        return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8)
+        read_bytes(self.files, self.tensors[name], name, start, buffer)
 
     @property
     def paths(self) -> tuple[Path, ...]:

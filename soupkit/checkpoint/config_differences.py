@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from soupkit.checkpoint.architecture import Config
+from soupkit.checkpoint.architecture import CLASS_NAMES, Config
 
 # They begin a training, or act in it alone: the same weights compute the same with any of them.
 _TRAINING_ALONE = frozenset({
@@ -37,7 +37,7 @@ def _written_out(config: Config) -> Config:
     # open_clip takes the size of the image tower, whatever the preprocessing says
     preprocess = asdict(PreprocessCfg()) | dict(config.get("preprocess_cfg") or {}) | {"size": vision["image_size"]}
     model = {"quick_gelu": False, "custom_text": False} | model | {"vision_cfg": vision, "text_cfg": text}
-    return {"model_cfg": model, "preprocess_cfg": preprocess}
+    return {**config, "model_cfg": model, "preprocess_cfg": preprocess}
 
 
 def _flatten(config: Config) -> dict[str, Any]:
@@ -53,12 +53,19 @@ def _flatten(config: Config) -> dict[str, Any]:
     # open_clip reads these two; the rest of the file ("pretrained", notes) does not change what a model computes
     for section in ("model_cfg", "preprocess_cfg"):
         walk(config.get(section) or {}, section)
-    return flat
+    # What the outputs of a head are called: an average of outputs that stand in another order would be none.
+    names = config.get(CLASS_NAMES)
+    return flat | {f"{CLASS_NAMES}.{i}": name for i, name in enumerate(names if isinstance(names, list) else ())}
 
 
 def _plain(key: str, value: Any) -> Any:
     """Return lists for tuples, and 224 for [224, 224] where it is a size."""
     value = list(value) if isinstance(value, tuple) else value
-    if key.endswith((".size", ".image_size")) and isinstance(value, list) and len(set(value)) == 1:
+    if (
+        key.endswith((".size", ".image_size"))
+        and isinstance(value, list)
+        and value
+        and all(n == value[0] for n in value)
+    ):
         return value[0]
     return value

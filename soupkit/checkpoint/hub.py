@@ -31,7 +31,7 @@ def header_files(ref: HubRef, scratch: Path) -> Path:
     try:
         listing = list_repo(ref)
     except HubUnreachableError as error:
-        return _from_cache(ref, error)
+        return from_cache(ref, error)
     family, weights = choose_from(listing)
     snapshot = _snapshot(ref.repo, listing.commit)
     if snapshot is not None and _is_whole(snapshot / listing.folder, weights):
@@ -93,7 +93,7 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
     try:
         listing = list_repo(ref)
     except HubUnreachableError as error:
-        return _from_cache(ref, error)
+        return from_cache(ref, error)
     family, weights = choose_from(listing)
     companions = matching(listing.names, family.companions)
     for name in companions:
@@ -177,7 +177,7 @@ def _snapshot(repo: str, revision: str) -> Path | None:
     return snapshot if snapshot.is_dir() else None
 
 
-def _from_cache(ref: HubRef, error: HubUnreachableError) -> Path:
+def from_cache(ref: HubRef, error: HubUnreachableError) -> Path:
     """Return what the cache holds of `ref`; raises `error`, why the Hub did not answer, when not all of it is there."""
     snapshot = _snapshot(ref.repo, ref.revision or "main")
     path = snapshot / ref.path if snapshot is not None else None

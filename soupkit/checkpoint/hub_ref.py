@@ -41,3 +41,8 @@ class HubRef:
 def is_hub(ref: object) -> bool:
     """Whether `ref` names a repository on the Hub."""
     return str(ref).startswith(PREFIX)
+
+
+def is_repo(name: str) -> bool:
+    """Whether `name` could be one of a repository, ORG/NAME."""
+    return _REPO.fullmatch(name) is not None

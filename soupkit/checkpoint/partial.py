@@ -103,7 +103,7 @@ class PartialDirectory:
             if not (self.path / _LOCK).exists():
                 self._refuse_foreign()
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._lock = os.open(self.path / _LOCK, flags, 0o644)
+            self._lock = os.open(self.path / _LOCK, flags, 0o666)
         except FileNotFoundError:
             return False
         try:

@@ -2,15 +2,20 @@
 
 A file of weights, a folder of a family (see `formats.table` for both), or hf-hub:ORG/NAME[@REVISION][:FILE-OR-FOLDER],
 either of them in a repository on the Hub. REF@ema is the average of the weights that lies beside them, RUN@samples=2e9
-a snapshot of a training run. memory:NAME names weights that are held in memory (see `in_memory`).
+a snapshot of a training run. BASE+ADAPTER is a model with an adapter of PEFT's in it, and ADAPTER alone
+one in the base that its config names, where that is on this machine. memory:NAME names weights that are held in memory
+(see `in_memory`).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from soupkit.checkpoint.adapted import adapted
+from soupkit.checkpoint.adapter_ref import adapter_folder, with_base
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.formats.folder import LocalFolder, read_object
+from soupkit.checkpoint.formats.peft import ADAPTER_CONFIG, PEFT, Adapter, is_adapter, read_adapter
 from soupkit.checkpoint.formats.prefixes import strip_prefixes
 from soupkit.checkpoint.formats.table import (
     Description,
@@ -22,13 +27,15 @@ from soupkit.checkpoint.formats.table import (
     read_weights,
 )
 from soupkit.checkpoint.hub import fetch, header_files
-from soupkit.checkpoint.hub_ref import HubRef, is_hub
+from soupkit.checkpoint.hub_ref import HubRef, is_hub, is_repo
 from soupkit.checkpoint.in_memory import HeldWeights, held_as
 from soupkit.checkpoint.sources import Source, SourceFile
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 from soupkit.progress import SILENT, Progress
 from soupkit.scratch import ScratchDirectory
+
+_DEEPEST = 8  # adapters of adapters
 
 
 def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoint:
@@ -38,27 +45,35 @@ def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoi
     at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
     UsageError for a reference that is not well formed; HubError for what the Hub refuses.
     """
-    if (weights := held_as(ref)) is not None:
-        return _open_held(str(ref), weights)
-    if is_hub(ref):
-        return _open(ref, fetch(HubRef.parse(str(ref)), progress))
-    return _open(ref, *_resolve_part(Path(ref)))
+    return _described(_locate(str(ref), progress))
 
 
-def open_headers(ref: str | Path) -> Checkpoint:
-    """Open `ref` to see what it is: of weights on the Hub only the configs and headers are fetched, and reading a
-    tensor raises CheckpointError. Weights on disk open as ever, and so do those on the Hub whose format has no header
-    of its own (pickles), after a download.
+def open_adapter(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoint | None:
+    """Open the factors of the adapter that `ref` names, as they are; None where it names no adapter alone.
 
     Raises as `open_checkpoint` does.
     """
-    if not is_hub(ref):
-        return open_checkpoint(ref)
+    path = adapter_folder(str(ref), progress)
+    return _described(_find(ref, path, None)) if path is not None else None
+
+
+def open_headers(ref: str | Path, *, adapter_alone: bool = False) -> Checkpoint:
+    """Open `ref` to see what it is: of weights on the Hub only the configs and headers are fetched, and reading a
+    tensor raises CheckpointError. Weights on disk open as ever, and so do those on the Hub whose format has no header
+    of its own (pickles), after a download. With `adapter_alone` an adapter's factors are opened, and not its base with
+    them.
+
+    Raises as `open_checkpoint` does.
+    """
+    if not is_hub(ref) or with_base(str(ref)) is not None:
+        return (open_adapter(ref) if adapter_alone else None) or open_checkpoint(ref)
     hub = HubRef.parse(str(ref))
     with ScratchDirectory() as scratch:
         try:
             path = header_files(hub, Path(scratch))
-            opened = _open(ref, path)
+            if not adapter_alone and path.is_dir() and is_adapter(LocalFolder.list(path)):
+                return open_checkpoint(ref)  # the factors are small, and their base says what they are
+            opened = _described(_find(ref, path, None))
         except CheckpointError as error:
             raise CheckpointError(error.what, error.where.replace(scratch, str(ref)), error.hint) from None
         if Path(scratch) not in (path, path.parent):
@@ -86,7 +101,11 @@ def _on_hub(checkpoint: Checkpoint, ref: Path) -> Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """Weights that were found, before their family is asked what they are; `sources` are those that are no files."""
+    """Weights that were found, before their family is asked what they are.
+
+    `sources` are those that are no files, `beneath` the tensors that they are made of, and `configs` the files that say
+    how; `files` are all of them once they are open.
+    """
 
     ref: str
     path: Path
@@ -97,10 +116,49 @@ class _Weights:
     metadata: dict[str, str]
     notes: tuple[str, ...] = ()
     sources: Mapping[Path, Source] = field(default_factory=dict)
+    beneath: tuple[TensorSpec, ...] = ()
+    configs: tuple[Path, ...] = ()
+    files: dict[Path, Source] = field(default_factory=dict)
 
 
-def _open(ref: str | Path, path: Path, part: str | None = None) -> Checkpoint:
-    return _described(_find(ref, path, part))
+def _locate(ref: str, progress: Progress, depth: int = 0) -> _Weights:
+    """Find the weights of `ref`; those of an adapter in its base. Raises as `open_checkpoint` does."""
+    if (weights := held_as(ref)) is not None:
+        return _find_held(ref, weights)
+    if (parts := with_base(ref)) is not None:
+        base, adapter = parts
+        path = adapter_folder(adapter, progress)
+        assert path is not None
+        return _with_adapter(ref, read_adapter(path), _locate(base, progress, depth + 1))
+    found = _find(ref, *((fetch(HubRef.parse(ref), progress), None) if is_hub(ref) else _resolve_part(Path(ref))))
+    if found.family is not PEFT:
+        return found
+    adapter_alone = read_adapter(found.folder.path)
+    name = adapter_alone.base
+    if depth == _DEEPEST:
+        raise CheckpointError("is an adapter of an adapter, and so on", ref, f"name its base: BASE+{ref}")
+    if name is None or not Path(name).exists():
+        raise CheckpointError(
+            f"is an adapter of {name or 'a model that it does not name'}, which is not on this machine", ref,
+            f"say where its base is: --base BASE, or BASE+{ref}"
+            + (f"; hf-hub:{name}+{ref} downloads it" if name and is_repo(name) else ""),
+        )  # fmt: skip
+    return _with_adapter(ref, adapter_alone, _locate(name, progress, depth + 1))
+
+
+def _with_adapter(ref: str, adapter: Adapter, base: _Weights) -> _Weights:
+    """Return the weights of a model with an adapter in it. Raises CheckpointError for an adapter of another model."""
+    made = adapted(base.tensors, adapter, base.files, base.ref)
+    return replace(
+        base,
+        ref=ref,
+        path=adapter.path,
+        tensors=made.tensors,
+        notes=(*base.notes, f"{adapter.path} is put into {base.ref} as it is read"),
+        sources={**base.sources, **made.sources},
+        beneath=(*base.beneath, *made.beneath),
+        configs=(*base.configs, adapter.path / ADAPTER_CONFIG),
+    )
 
 
 def _find(ref: str | Path, path: Path, part: str | None) -> _Weights:
@@ -116,12 +174,12 @@ def _find(ref: str | Path, path: Path, part: str | None) -> _Weights:
     return _Weights(str(ref), path, folder, family, format_of(weights).name, tensors, metadata, tuple(notes))
 
 
-def _open_held(ref: str, weights: HeldWeights) -> Checkpoint:
+def _find_held(ref: str, weights: HeldWeights) -> _Weights:
     path = Path(ref)
     folder = weights.folder if weights.folder is not None else LocalFolder(path, ())
     tensors, notes = strip_prefixes(weights.tensors, ref)
     family = family_of(folder)
-    return _described(_Weights(ref, path, folder, family, "memory", tensors, {}, tuple(notes), weights.sources))
+    return _Weights(ref, path, folder, family, "memory", tensors, {}, tuple(notes), weights.sources)
 
 
 def _described(weights: _Weights) -> Checkpoint:
@@ -130,7 +188,7 @@ def _described(weights: _Weights) -> Checkpoint:
     described = family.describe(folder, weights.tensors)
     everything = (*described.tensors.values(), *(described.clip.tensors.values() if described.clip else ()))
     settings = {name: config for name in family.configs if (config := read_object(folder, name)) is not None}
-    files = _open_files(everything, weights.sources)
+    files = _open_files((*everything, *weights.beneath), weights)
 
     def checkpoint(form: Description) -> Checkpoint:
         return Checkpoint(
@@ -172,14 +230,15 @@ def _resolve_part(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def _open_files(specs: Iterable[TensorSpec], sources: Mapping[Path, Source]) -> dict[Path, Source]:
-    """Return every source that holds a part of a tensor: those of `sources`, and files, opened. Raises
-    CheckpointError."""
-    files: dict[Path, Source] = {}
+def _open_files(specs: Iterable[TensorSpec], weights: _Weights) -> dict[Path, Source]:
+    """Return every source that holds a part of a tensor, or says how one is made. Raises CheckpointError."""
+    files = weights.files
     try:
+        for path in weights.configs:
+            files[path] = SourceFile.open(path)
         for extent in (extent for spec in specs for extent in spec.extents):
             if extent.file not in files:
-                source = sources.get(extent.file)
+                source = weights.sources.get(extent.file)
                 files[extent.file] = source if source is not None else SourceFile.open(extent.file)
             if extent.offset + extent.nbytes > files[extent.file].size:
                 raise CheckpointError("was cut short while it was opened", extent.file, "get the file again")

@@ -1,8 +1,10 @@
 """Which tower a tensor belongs to, and how deep it lies in it, by the name that open_clip gives it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+CLASSIFICATION_HEAD = "classification_head.weight"  # beside a CLIP under `model.`, as model-soups names them
+_WRAPPED = "model."
 _LAYER = re.compile(r"\.(?:resblocks|layers?|blocks|stages)\.(\d+)\.|\blayer(\d)\.")
 _BEFORE_BLOCKS = frozenset({
     "conv1", "conv2", "conv3", "bn1", "bn2", "bn3", "class_embedding", "positional_embedding", "token_embedding",
@@ -32,15 +34,33 @@ def depths(names: Sequence[str]) -> dict[str, float]:
         index = layer[name]
         if index is not None:
             return index / last[is_image(name)] if last[is_image(name)] else 0.0
-        part = name.removeprefix("visual.").removeprefix("text.").removeprefix("trunk.").split(".")[0]
+        part = (
+            name.removeprefix(_WRAPPED)
+            .removeprefix("visual.")
+            .removeprefix("text.")
+            .removeprefix("trunk.")
+            .split(".")[0]
+        )
         return 0.0 if part in _BEFORE_BLOCKS else 1.0
 
     return {name: depth(name) for name in names}
 
 
+def has_head(names: Iterable[str]) -> bool:
+    """Whether tensors are those of a CLIP's image tower with a classification head, in the form of model-soups."""
+    return any(name.endswith(CLASSIFICATION_HEAD) for name in names)
+
+
 def is_in_block(name: str) -> bool:
     """Whether a tensor belongs to one of its tower's blocks."""
     return _layer(name) is not None
+
+
+def block_patterns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a pattern for the tensors of each block of each tower, in the order of `names`, and `*` for the others."""
+    dotted = {name: _LAYER.search(f".{name}") for name in names}
+    found = [f"{name[: match.end() - 1]}*" for name, match in dotted.items() if match]
+    return (*dict.fromkeys(found), *(["*"] if None in dotted.values() else []))
 
 
 def blocks(names: Sequence[str]) -> int:

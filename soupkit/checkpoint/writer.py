@@ -135,7 +135,7 @@ class TensorWriter:
             path = self.directory / file.name
             try:
                 flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-                self._descriptors.append(os.open(path, flags, 0o644))
+                self._descriptors.append(os.open(path, flags, 0o666))
                 if create:
                     _reserve(self._descriptors[-1], file.size)
                 self._direct.append(_open_direct(path))

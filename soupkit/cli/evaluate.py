@@ -56,6 +56,13 @@ def evaluate(
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also say whether the probabilities can be used: ECE, NLL, Brier, T.")
     ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Also count by class, for the gains and losses of a report.")
+    ] = False,
+    pictures: Annotated[
+        int,
+        typer.Option("--pictures", metavar="N", help="Keep up to N small pictures of each kind that models differ on."),
+    ] = 0,
     results: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the scores in open_clip's columns to FILE.")
     ] = None,
@@ -85,6 +92,8 @@ def evaluate(
         label_map=label_map,
         options=options,
         calibration=calibration,
+        per_class=per_class,
+        pictures=pictures,
         probe=None if probe is None else parse_probe(probe),
         progress=terminal_progress(),
     )

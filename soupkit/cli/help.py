@@ -23,7 +23,9 @@ MOST_WIDE = 100  # columns; longer lines of prose are hard to read
 _NARROWEST_HELP = 24  # columns; where less is left for an option's help, it goes below the option
 _TYPES = {int: "INTEGER", float: "NUMBER", Path: "PATH", "integer": "INTEGER", "float": "NUMBER", "path": "PATH"}
 _GROUPS = {
-    "What is made": ("--output", "--method", "--weight", "--base", "--param", "--dtype", "--max-shard-size", "--to"),
+    "What is made": (
+        "--output", "--method", "--weight", "--base", "--param", "--dtype", "--max-shard-size", "--to", "--rank",
+    ),
     "Data and models": (
         "--task", "--report-task", "--score", "--minimize", "--score-file", "--score-timeout", "--score-retries",
         "--score-weight", "--data-root", "--model", "--preprocess", "--limit", "--skip-corrupt", "--recipe",

@@ -37,7 +37,7 @@ def inspect(
     from soupkit.cli.output import print_json
 
     started = time.perf_counter()
-    with open_headers(ref) as checkpoint:
+    with open_headers(ref, adapter_alone=True) as checkpoint:
         architecture = architecture_of(checkpoint, model=model, preprocess=preprocess)
         if not as_json:
             _show(checkpoint, architecture, tensors)

@@ -24,6 +24,7 @@ _ENTRY = {
     "--preprocess": "preprocess",
     "--dtype": "dtype",
     "--to": "to",
+    "--rank": "rank",
 }
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -85,6 +86,10 @@ def merge(
         str | None,
         typer.Option("--to", metavar="FORM", help="Form of a CLIP: open_clip or transformers \\[default: the first's]"),
     ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", metavar="R", min=1, help="Of a soup of adapters \\[default: the sum of theirs]"),
+    ] = None,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, help="Workers \\[default: as many as suit the disk]")
@@ -124,6 +129,7 @@ def merge(
         "--preprocess": preprocess,
         "--dtype": dtype,
         "--to": to,
+        "--rank": rank,
     }
     if decay is not None and (recipe is not None or mergekit is not None):
         raise UsageError("is given beside a file", "--decay", "say it in the recipe alone")

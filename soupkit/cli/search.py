@@ -115,6 +115,9 @@ def search(
         str | None,
         typer.Option("--base", metavar="REF", help="The model that was fine-tuned."),
     ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", metavar="NAME", help="Select by this metric of --task, not the main one.")
+    ] = None,
     score: Annotated[
         str | None, typer.Option("--score", metavar="COMMAND", help="Select by what a command says of {model}.")
     ] = None,
@@ -183,7 +186,7 @@ def search(
         raise UsageError("is missing", "-o", "name the directory that the soup is written to")
     how = SearchOptions(
         strategy, stopping=stopping, error_rate=error_rate, accept=accept, seed=seed, keep_going=keep_going,
-        least_cosine=least_cosine,
+        least_cosine=least_cosine, metric=metric,
         **_own_options(option or []),
     )  # fmt: skip
     custom = None

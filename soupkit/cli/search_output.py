@@ -109,7 +109,7 @@ def _methods(document: "SearchDocument") -> list[str]:
     from soupkit.search.narration import in_words
 
     lines = []
-    best_last = sorted(document.methods or (), key=attrgetter("value"), reverse=document.score.metric == "minimized")
+    best_last = sorted(document.methods or (), key=attrgetter("value"), reverse=document.minimized)
     for m in reversed(best_last):
         parameters = ", ".join(f"{name}={value}" for name, value in m.parameters.items())
         value = in_words(m.value, document.score.unit)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from soupkit.training import TrainOptions, TrainResult
 
 HELP = """\
-Train the runs of a recipe: contrastive training and fine-tuning of any open_clip model.
+Train the runs of a recipe: contrastive training of any open_clip model, and fine-tuning, also as a classifier.
 
 [bold]Example[/bold]: the two stages of ViT-bigG/14 in miniature, all of it or one run with a setting changed:
 
@@ -29,9 +29,14 @@ does not name itself; x is trained first.
 
 A run: model, init, data, batch_size, micro_batch_size, samples, lr, warmup, schedule (cosine, constant, continued),
 weight_decay, betas, eps, grad_clip, layer_decay, patch_dropout, grad_checkpointing, lock_image, lock_text, loss (clip,
-siglip), precision (fp32, tf32, bf16), ema, snapshots, nonfinite (stop, skip), seed; evaluate (tasks to score it on as
-it goes on), report_to (tensorboard, trackio). With sweep, one entry is several runs: variants, or settings drawn at
-random. docs/training.md says what each means.
+siglip, cross_entropy), head (zero_shot, probe), label_smoothing, keep_text, precision (fp32, tf32, bf16), ema,
+snapshots, nonfinite (stop, skip), seed; evaluate (tasks to score it on as it goes on), report_to (tensorboard,
+trackio). With sweep, one entry is several runs: variants, or settings drawn at random. docs/training.md says what each
+means.
+
+On a task (`data: {shards: digits:train}`, or a folder with a folder for each class) `loss: clip` trains with class
+prompts for captions (FLYP), and `loss: cross_entropy` trains the image tower with a classification head, which begins
+as the zero-shot classifier or a linear probe.
 
 Stopped by Ctrl-C, SIGTERM or worse, the same command goes on from the last checkpoint, with the same result.
 """

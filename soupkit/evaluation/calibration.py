@@ -21,21 +21,23 @@ _BOUNDS = (1e-3, 1e3)  # of the temperature; where the best lies beyond, there i
 _STEPS = 60
 
 
-def with_chances(outcome: Outcome, scale: float) -> Outcome:
+def with_chances(outcome: Outcome, scale: float, *, fits: bool = True) -> Outcome:
     """Return the outcome of a classification whose logits were kept with what they say, times `scale`, about
-    probabilities; any other outcome as it is."""
+    probabilities; any other outcome as it is. Temperatures are only sought where it `fits`."""
     if not isinstance(outcome, Hits) or outcome.logits is None:
         return outcome
-    return replace(outcome, chances=chances_of(outcome.logits, outcome.labels, scale))
+    return replace(outcome, chances=chances_of(outcome.logits, outcome.labels, scale, fits=fits))
 
 
-def chances_of(logits: np.ndarray, labels: np.ndarray, scale: float) -> Chances:
+def chances_of(logits: np.ndarray, labels: np.ndarray, scale: float, *, fits: bool = True) -> Chances:
     """Return the probabilities that follow from `logits` (float32 [N, classes]) times `scale`, for `labels` int64 [N].
 
     The temperature, by which the scaled logits are divided, is the one of the least negative log-likelihood on all
     images. What it would do for others is measured with that of each half of the images on the other half: even and odd
     numbers, so that sorted data are in both.
     """
+    if not fits:
+        return Chances(*_statistics(logits, labels, np.full(len(labels), scale)), None, None, None, None)
     all_rows = np.arange(len(labels))
     halves = [all_rows[::2], all_rows[1::2]]
     fitted = [best_temperature(logits, labels, scale, half) if len(half) else None for half in halves]
@@ -43,23 +45,24 @@ def chances_of(logits: np.ndarray, labels: np.ndarray, scale: float) -> Chances:
     divisor = np.ones(len(labels))
     for half, temperature in zip(halves, reversed(fitted), strict=True):
         divisor[half] = temperature or 1.0
-    at_temperature = None if None in fitted else _statistics(logits, labels, scale / divisor)
+    at_temperature = None if None in fitted else _statistics(logits, labels, scale / divisor)[:3]
     return Chances(*own, best_temperature(logits, labels, scale, all_rows), *(at_temperature or (None, None, None)))
 
 
 def _statistics(
     logits: np.ndarray, labels: np.ndarray, scales: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each image the largest probability, the logarithm of that of its class, and the sum of the squared
-    errors of all; float64 [N] each."""
-    confidence, log_truth, squares = (np.empty(len(labels)) for _ in range(3))
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each image the largest probability, the logarithm of that of its class, the sum of the squared errors
+    of all, and their entropy in nats; float64 [N] each."""
+    confidence, log_truth, squares, entropy = (np.empty(len(labels)) for _ in range(4))
     for rows, part, truth in _blocks(logits, labels, np.arange(len(labels))):
         log_p = (part * torch.from_numpy(scales[rows])[:, None]).log_softmax(dim=1)
         of_truth = log_p.gather(1, truth[:, None])[:, 0]
         confidence[rows] = log_p.amax(dim=1).exp()
         log_truth[rows] = of_truth
         squares[rows] = log_p.mul(2).exp().sum(dim=1) - 2 * of_truth.exp() + 1
-    return confidence, log_truth, squares
+        entropy[rows] = -(log_p.exp() * log_p).sum(dim=1)
+    return confidence, log_truth, squares, entropy
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray, scale: float, rows: np.ndarray) -> float | None:

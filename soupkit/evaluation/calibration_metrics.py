@@ -1,4 +1,4 @@
-"""Metrics of probabilities, beside the accuracy: the lower the better, and none of them what a search goes by."""
+"""Metrics of probabilities, beside the accuracy: the lower the better. A search goes by some where it is told to."""
 
 from collections.abc import Callable
 
@@ -40,6 +40,12 @@ def expected_calibration_error(hits: Hits, chances: Chances) -> float:
 
 
 @_of_chances
+def entropy(hits: Hits, chances: Chances) -> float:
+    """Return the mean entropy of the probabilities, in nats: how undecided a model is. No label has a say in it."""
+    return float(chances.entropy.mean())
+
+
+@_of_chances
 def temperature(hits: Hits, chances: Chances) -> float | None:
     """Return the temperature that fits these images best; above 1 where the model is too sure."""
     return chances.temperature
@@ -63,8 +69,15 @@ for _name, _compute, _summary in (
     ("ece", expected_calibration_error, "expected calibration error: how far confidence and accuracy differ, 15 bins"),
     ("nll", negative_log_likelihood, "negative log-likelihood of the images' classes, in nats"),
     ("brier", brier, "summed squared error of the classes' probabilities, 0 to 2"),
+    ("entropy", entropy, "mean entropy of the classes' probabilities, in nats, which no label has a say in"),
     ("temperature", temperature, "what the logits are to be divided by for the least nll; above 1: too sure"),
     ("ece_at_temperature", ece_at_temperature, "ece of each half of the images at the temperature of the other"),
     ("nll_at_temperature", nll_at_temperature, "nll of each half of the images at the temperature of the other"),
 ):
-    METRICS.add(Metric(_name, "classification", _compute, _summary, main=False, needs=("chances",)), module=__name__)
+    METRICS.add(
+        Metric(
+            _name, "classification", _compute, _summary,
+            main=False, needs=("chances",), minimized=_name in ("ece", "nll", "brier", "entropy"),
+        ),
+        module=__name__,
+    )  # fmt: skip

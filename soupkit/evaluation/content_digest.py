@@ -1,6 +1,5 @@
 """What files hold, as a digest (xxh3-128), remembered while the files stay unchanged."""
 
-import json
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from soupkit.errors import DataError
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.task import Task
 from soupkit.evaluation.text_files import unreadable
-from soupkit.files import write_cached
+from soupkit.files import sealed, unsealed, write_cached
 from soupkit.progress import SILENT, Progress
 
 _READ_BYTES = 4 << 20
@@ -73,7 +72,7 @@ def remembered(
     if _states(paths) != before:
         raise DataError("changed while it was being read", label, "let whatever writes it finish, then run again")
     if memory is not None:
-        write_cached(memory / name, json.dumps(value))
+        write_cached(memory / name, sealed(value))
     return value
 
 
@@ -95,7 +94,7 @@ def _states(paths: Sequence[str]) -> bytes:
 
 def _recall(path: Path, keys: tuple[str, ...]) -> dict[str, str] | None:
     try:
-        value = json.loads(path.read_text())
+        value = unsealed(path.read_text())
         return {key: str(value[key]) for key in keys}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -14,3 +14,6 @@ class EvaluateEntry(Entry):
     tasks: list[str] = Field(min_length=1)
     limit: int | None = Field(None, ge=1)
     data_root: Path | None = None
+    calibration: bool = False
+    per_class: bool = False
+    pictures: int = Field(0, ge=0, le=100)

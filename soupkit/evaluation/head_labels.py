@@ -31,6 +31,8 @@ def map_labels(config: Config, task: Task, where: object) -> LabelMap:
     labels, outputs = config["labels"], config["outputs"]
     if config.get("label_map") is not None:
         return LabelMap(_from_lines(config["label_map"], task, labels, outputs), "by --label-map")
+    if labels is not None and list(labels) == list(task.classnames):  # also where two classes have one name
+        return LabelMap(tuple(range(outputs)), "by name")
     if labels is not None and (by_name := _by_name(labels, task.classnames)) is not None:
         return LabelMap(by_name, "by name")
     if _is_of_imagenet(labels, outputs) and (numbers := _imagenet_numbers(task.classnames)) is not None:

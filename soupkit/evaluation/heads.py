@@ -8,7 +8,7 @@ import ast
 import importlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from soupkit.checkpoint.architecture import Config, named_config, read_preprocess
+from soupkit.checkpoint.architecture import CLASS_NAMES, Config, named_config, read_preprocess
 from soupkit.checkpoint.checkpoint import Checkpoint
+from soupkit.checkpoint.towers import CLASSIFICATION_HEAD, has_head
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model
 from soupkit.evaluation.text_files import read_lines
+from soupkit.files import parse_json
 from soupkit.scratch import ScratchDirectory
 
-HEAD = "classification_head.weight"  # what model-soups calls it
+_BIAS = CLASSIFICATION_HEAD.replace("weight", "bias")
 _TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
 # What of a config's arguments would have timm read a file, or ask the Hub.
 _NOT_OURS = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable")
@@ -72,7 +74,7 @@ def _config(checkpoint: Checkpoint, options: HeadOptions) -> Config | None:
     if options.builder is not None and checkpoint.config is None:
         config: Config = {"head": "builder", "build": options.builder, "preprocess": preprocess, "labels": None}
         return {**config, "outputs": _outputs(config)}
-    if any(name.endswith(HEAD) for name in checkpoint.tensors):
+    if has_head(checkpoint.tensors):
         return _config_of_model_soups(checkpoint, options.model, preprocess)
     if isinstance(described.get("architecture"), str):
         return _config_of_timm(checkpoint, described, preprocess)
@@ -85,8 +87,8 @@ def _config(checkpoint: Checkpoint, options: HeadOptions) -> Config | None:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
 
@@ -102,7 +104,7 @@ def _outputs(config: Config) -> int:
 
 def _config_of_model_soups(checkpoint: Checkpoint, model: str | None, preprocess: dict[str, Any] | None) -> Config:
     """The form of mlfoundations/model-soups: a CLIP under `model.`, without its text transformer, and a linear head."""
-    name = next(name for name in checkpoint.tensors if name.endswith(HEAD))
+    name = next(name for name in checkpoint.tensors if name.endswith(CLASSIFICATION_HEAD))
     base = checkpoint.config if model is None else named_config(model)
     if base is None:
         raise ArchitectureError(
@@ -111,10 +113,22 @@ def _config_of_model_soups(checkpoint: Checkpoint, model: str | None, preprocess
             "say which model it is of, for example --model ViT-B-32-quickgelu for one of OpenAI's",
         )
     outputs, width = checkpoint.tensors[name].shape
+    labels = _texts(base.get(CLASS_NAMES))
+    if labels is not None and len(labels) != outputs:
+        what = f"names {len(labels)} classes of a head of {outputs}"
+        raise ArchitectureError(what, checkpoint.config_path or checkpoint.ref, f"correct its {CLASS_NAMES}")
+    config = model_soups_config({**base, CLASS_NAMES: labels}, checkpoint.tensors, outputs, width)
+    return config if preprocess is None else {**config, "preprocess": preprocess}
+
+
+def model_soups_config(base: Config, names: Iterable[str], outputs: int, width: int) -> Config:
+    """Return the config of a classifier whose tensors are called `names`: the image tower of the CLIP of `base`, an
+    `open_clip_config.json`, and a head of `outputs` classes, whose names `base` may hold, on features of `width`."""
+    names = sorted(names)
     return {
-        "head": "model_soups", "build": base["model_cfg"], "names": sorted(checkpoint.tensors),
-        "preprocess": preprocess or _open_clip_preprocess(base), "outputs": outputs, "width": width,
-        "bias": name.replace("weight", "bias") in checkpoint.tensors, "labels": None,
+        "head": "model_soups", "build": base["model_cfg"], "names": names, "preprocess": _open_clip_preprocess(base),
+        "outputs": outputs, "width": width, "bias": any(name.endswith(_BIAS) for name in names),
+        "labels": base.get(CLASS_NAMES),
     }  # fmt: skip
 
 

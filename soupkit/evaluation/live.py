@@ -121,9 +121,7 @@ def score_live(
 
     Raises UsageError for what is missing, DataError for an item that is no (picture, label) of these classes.
     """
-    names = tuple(classnames or getattr(data, "classnames", None) or getattr(data, "classes", None) or ())
-    if not names:
-        raise UsageError("has no class names", "classnames", "give one for each label, in order")
+    names = class_names(data, classnames)
     if not len(data):
         raise DataError("holds no pictures", task, "give it some")
     with _evaluating(live.model) as model:
@@ -152,6 +150,17 @@ def score_live(
     hits = Hits(right[:, 0], right.any(axis=1) if len(names) >= _TOP else None, truth)
     described = Task(task, split, "classification", "acc1", _NoFiles(task), names, tuple(templates))
     return score_of(hits, described, live.name, live.fingerprint), hits
+
+
+def class_names(data: PictureData, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the classes in order: those `given`, else the dataset's `classnames` or `classes`.
+
+    Raises UsageError where nobody says them.
+    """
+    names: tuple[str, ...] = tuple(given or getattr(data, "classnames", ()) or getattr(data, "classes", ()) or ())
+    if not names:
+        raise UsageError("has no class names", "classnames", "give one for each label, in order")
+    return names
 
 
 def paired(scored: Sequence[tuple[Score, Hits]]) -> tuple[Pair, ...]:

@@ -40,6 +40,8 @@ class Metric:
     `hit_denominators` makes it a sum of hits, each of which is worth one over a whole number: it takes the classes of
     the images, int64 [N], and returns those numbers, int64 [N]. A search over such a metric ends a trial as soon as
     the images that are left cannot change its outcome; over any other it scores every image.
+
+    A search may also select by a metric that is `minimized`: any number, the lower the better.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Metric:
     hit_denominators: Callable[[np.ndarray], np.ndarray] | None = None
     needs: tuple[str, ...] = ()
     version: int = 1
+    minimized: bool = False
 
     @property
     def sums_hits(self) -> bool:

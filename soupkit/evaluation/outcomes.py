@@ -26,15 +26,16 @@ class Outcome(Protocol):
 @dataclass(frozen=True, slots=True)
 class Chances:
     """The probabilities of a classification, for each image: that of the class that came first (`confidence`), the
-    logarithm of that of its own class, and the summed squared errors of all; float64 [N] each.
+    logarithm of that of its own class, the summed squared errors of all, and their entropy in nats; float64 [N] each.
 
-    `temperature` fits them best, None where none does; `fitted_confidence`, `fitted_log_truth` and `fitted_squares` are
-    those of each half of the images at the temperature of the other.
+    `temperature` fits them best, None where none does or nobody asked for it; `fitted_confidence`, `fitted_log_truth`
+    and `fitted_squares` are those of each half of the images at the temperature of the other.
     """
 
     confidence: np.ndarray
     log_truth: np.ndarray
     squares: np.ndarray
+    entropy: np.ndarray
     temperature: float | None
     fitted_confidence: np.ndarray | None
     fitted_log_truth: np.ndarray | None
@@ -125,6 +126,16 @@ class Associations:
 def hits_of(outcome: Outcome) -> np.ndarray | None:
     """Return which images a model got right, bool [N], for paired tests; None where that is no property of an image."""
     return outcome.top1 if isinstance(outcome, Hits) else None
+
+
+def class_counts(outcome: Outcome, classes: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return how many images of each class there are, and how many of them are right; None where no class is meant."""
+    if not isinstance(outcome, Hits):
+        return None
+    images, right = (
+        np.bincount(labels, minlength=classes) for labels in (outcome.labels, outcome.labels[outcome.top1])
+    )
+    return tuple(images.tolist()), tuple(right.tolist())
 
 
 def score_of(outcome: Outcome, task: Task, ref: str, fingerprint: str | None) -> Score:

@@ -1,9 +1,9 @@
 """The pixels of a task on disk: every image decoded and resized once, uint8, memory-mapped by all that scores it.
 
 A cache is a directory named after the dataset's content and the transform: `pixels.u8` [N, height, width, 3] and
-`samples.jsonl`, one line per block of images with the digest of its pixels and what belongs to each image. It is made
-in a `.partial` beside it, block by block; a run that is stopped goes on after the last whole block, and of several runs
-that want the same cache one makes it and the others wait.
+`samples.jsonl`, one sealed line per block of images with the digest of its pixels and what belongs to each image. It
+is made in a `.partial` beside it, block by block; a run that is stopped goes on after the last whole block, and of
+several runs that want the same cache one makes it and the others wait.
 """
 
 import json
@@ -25,6 +25,7 @@ from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.pixels import Pixels, digest_of_pixels
 from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
+from soupkit.files import parse_json, sealed, unsealed
 from soupkit.progress import SILENT, Progress
 
 _FORMAT = 2  # of a cache; one of another format is made anew
@@ -90,7 +91,7 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
     sweep(target)
     height, width = transform.size
     try:
-        lines = [json.loads(line) for line in (target / _SAMPLES).read_text().splitlines()]
+        lines = [_block_of(line) for line in (target / _SAMPLES).read_text().splitlines()]
         keys = tuple(k for line in lines for k in line["keys"])
         if (target / _PIXELS).stat().st_size != len(keys) * height * width * 3 or not keys:
             raise ValueError("pixels and samples do not fit together")
@@ -144,7 +145,7 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
                 _reserve(pixels.fileno(), nbytes, partial.path)
                 for block, (array, line) in _blocks(task, dataset, transform, done, threads, progress):
                     os.pwrite(pixels.fileno(), array.data, block * BLOCK * height * width * 3)
-                    samples.write(json.dumps(line) + "\n")
+                    samples.write(sealed(line) + "\n")
                     samples.flush()
                 os.fsync(pixels.fileno())
                 os.fsync(samples.fileno())
@@ -168,13 +169,18 @@ def _reserve(descriptor: int, nbytes: int, directory: Path) -> None:
         ) from error
 
 
+def _block_of(line: str) -> dict[str, Any]:
+    """Return what a line says of its block. Raises ValueError where it is damaged; older caches have no seals."""
+    return parse_json(line) if line.startswith("{") else unsealed(line)
+
+
 def _whole_blocks(pixels: Path, journal: Path, shape: tuple[int, int, int]) -> int:
     """Return how many blocks of an unfinished cache are whole, and cut its journal after them."""
     kept: list[str] = []
     try:
         with pixels.open("rb") as file:
             for line in journal.read_text().splitlines():
-                entry = json.loads(line)
+                entry = _block_of(line)
                 size = len(entry["keys"]) * int(np.prod(shape))
                 if len(entry["keys"]) != BLOCK or xxhash.xxh3_128_hexdigest(file.read(size)) != entry["digest"]:
                     break

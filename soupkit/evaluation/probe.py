@@ -61,14 +61,21 @@ def training_rows(labels: np.ndarray, probe: Probe, where: object) -> np.ndarray
     return np.sort(np.concatenate([generator.permutation(np.flatnonzero(labels == c))[: probe.shots] for c in classes]))
 
 
-def fit_probe(
-    features: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, classes: int, probe: Probe
-) -> tuple[Hits, float]:
-    """Fit a probe to `features` (float32 [n, d]) of `labels` (int64 [n]); return its hits on `test` [m, d], whose
-    labels are `test_labels`, and the C that was chosen.
+@dataclass(frozen=True, slots=True)
+class LinearClassifier:
+    """A probe that was fitted: `weight` float64 [classes, d] and `bias` [classes] of the classes `labels` (int64), and
+    the regularisation `c` that was chosen."""
 
-    `classes` are those of the task: one that no training image is of is never chosen. Raises DataError where
-    scikit-learn is not installed.
+    labels: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    c: float
+
+
+def fit_linear(features: np.ndarray, labels: np.ndarray, probe: Probe) -> LinearClassifier:
+    """Fit a probe to `features` (float32 [n, d]) of `labels` (int64 [n], of two classes or more).
+
+    Raises DataError where scikit-learn is not installed.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -94,15 +101,27 @@ def fit_probe(
     chosen = _best(accuracy) if folds else _C_OF_ONE_SHOT
     model = LogisticRegression(C=chosen, max_iter=_STEPS)
     fit(model, np.arange(len(labels)))
-    decision = model.decision_function(test.astype(float))
-    if decision.ndim == 1:  # two classes
-        decision = np.stack([-decision / 2, decision / 2], axis=1)
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # two classes, of which scikit-learn has the difference
+        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    return LinearClassifier(model.classes_, weight, bias, chosen)
+
+
+def fit_probe(
+    features: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, classes: int, probe: Probe
+) -> tuple[Hits, float]:
+    """Fit a probe as `fit_linear` does; return its hits on `test` [m, d], whose labels are `test_labels`, and the C
+    that was chosen.
+
+    `classes` are those of the task: one that no training image is of is never chosen.
+    """
+    fitted = fit_linear(features, labels, probe)
     logits = np.full((len(test), classes), -np.inf, np.float32)
-    logits[:, model.classes_] = decision
+    logits[:, fitted.labels] = test.astype(float) @ fitted.weight.T + fitted.bias
     ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     right = ranked == test_labels[:, None]
     top5 = right.any(axis=1) if classes >= 5 else None
-    return Hits(right[:, 0], top5, test_labels, ranked[:, 0]), chosen
+    return Hits(right[:, 0], top5, test_labels, ranked[:, 0]), fitted.c
 
 
 def _folds(labels: np.ndarray, probe: Probe) -> Iterator[tuple[np.ndarray, np.ndarray]]:

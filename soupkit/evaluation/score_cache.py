@@ -13,9 +13,9 @@ import xxhash
 from soupkit.evaluation.calibration import reliability_bins
 from soupkit.evaluation.metrics import METRICS, needs, reported_metrics
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
-from soupkit.evaluation.outcomes import Outcome, hits_of
+from soupkit.evaluation.outcomes import Outcome, class_counts, hits_of
 from soupkit.evaluation.task import Bin, Score, Task
-from soupkit.files import write_cached
+from soupkit.files import sealed, unsealed, write_cached
 
 _VERSION = 2  # of what a score means; raised when the arithmetic of towers changes. Metrics have versions of their own.
 
@@ -55,11 +55,13 @@ class Images:
 
 
 class Cached(NamedTuple):
-    """What is kept of a score: its hits, bool [N] (None where the task has none), and bins of the confidence."""
+    """What is kept of a score: its hits, bool [N] (None where the task has none), bins of the confidence, and how many
+    images of each class there are and are right (None where nobody counted them)."""
 
     score: Score
     hits: np.ndarray | None
     bins: tuple[Bin, ...]
+    classes: tuple[tuple[int, ...], tuple[int, ...]] | None
 
 
 class ScoreCache:
@@ -79,7 +81,7 @@ class ScoreCache:
         if self._directory is None:
             return None
         try:
-            entry = json.loads((self._directory / f"{key}.json").read_text())
+            entry = unsealed((self._directory / f"{key}.json").read_text())
             score = Score(**entry["score"])
             hits = None
             if entry["hits"] is not None:
@@ -90,25 +92,31 @@ class ScoreCache:
                 return None
             metrics = {metric.name: score.metrics[metric.name] for metric in reported}
             bins = tuple(Bin(**entry) for entry in entry.get("bins", ())) if needs(task, "chances") else ()
+            classes = None
+            if entry.get("classes") is not None:
+                images, right = entry["classes"]
+                classes = (tuple(images), tuple(right))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Cached(replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics), hits, bins)
+        score = replace(score, ref=ref, task=task.name, split=task.split, metrics=metrics)
+        return Cached(score, hits, bins, classes)
 
-    def put(self, key: str, score: Score, outcome: Outcome) -> None:
-        """Keep `score`. A full disk is no error."""
+    def put(self, key: str, score: Score, outcome: Outcome, classes: int) -> None:
+        """Keep `score`, of a task with so many `classes`. A full disk is no error."""
         if self._directory is None:
             return
         hits = hits_of(outcome)
         packed = None if hits is None else base64.b64encode(np.packbits(hits)).decode()
         versions = {name: METRICS[name].version for name in score.metrics}
         bins = [asdict(each) for each in reliability_bins(outcome)]
-        entry = {"score": asdict(score), "hits": packed, "versions": versions, "bins": bins}
-        write_cached(self._directory / f"{key}.json", json.dumps(entry))
+        counts = class_counts(outcome, classes)
+        entry = {"score": asdict(score), "hits": packed, "versions": versions, "bins": bins, "classes": counts}
+        write_cached(self._directory / f"{key}.json", sealed(entry))
 
     def images(self, content: str, settings: ScoreSettings) -> Images:
         """Return the images that scores of this content count; empty where no score of them is kept."""
         try:
-            entry = json.loads(self._images(content, settings).read_text()) if self._directory else {}
+            entry = unsealed(self._images(content, settings).read_text()) if self._directory else {}
             return Images(tuple(entry["keys"]), tuple(entry["hashes"]))
         except (OSError, ValueError, TypeError, KeyError):
             return Images()
@@ -116,7 +124,7 @@ class ScoreCache:
     def put_images(self, content: str, settings: ScoreSettings, images: Images) -> None:
         """Keep which images were scored."""
         if self._directory is not None:
-            write_cached(self._images(content, settings), json.dumps(asdict(images)))
+            write_cached(self._images(content, settings), sealed(asdict(images)))
 
     def _images(self, content: str, settings: ScoreSettings) -> Path:
         assert self._directory is not None

@@ -12,7 +12,7 @@ from soupkit.evaluation.calibration import reliability_bins, with_chances
 from soupkit.evaluation.candidates import Candidate, by_image_tower
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.options import EvaluationOptions
-from soupkit.evaluation.outcomes import Outcome, hits_of, score_of
+from soupkit.evaluation.outcomes import Outcome, class_counts, hits_of, score_of
 from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.score_cache import Images, ScoreCache
 from soupkit.evaluation.task import Bin, Score, Task
@@ -24,12 +24,13 @@ Cell = tuple[int, int]  # the number of a candidate, and that of a task
 
 @dataclass(slots=True)
 class Results:
-    """What an evaluation has so far: scores, hits and bins of the confidence by candidate and task, images by task,
-    seconds by step."""
+    """What an evaluation has so far: scores, hits, bins of the confidence and counts by class (images, and those that
+    are right) by candidate and task, images by task, seconds by step."""
 
     scores: dict[Cell, Score] = field(default_factory=dict)
     hits: dict[Cell, np.ndarray] = field(default_factory=dict)
     bins: dict[Cell, tuple[Bin, ...]] = field(default_factory=dict)
+    classes: dict[Cell, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     images: dict[int, Images] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("open", "text", "images"), 0.0))
 
@@ -131,5 +132,8 @@ class Group:
         if (hits := hits_of(outcome)) is not None:
             results.hits[c, t] = hits
         results.bins[c, t] = reliability_bins(outcome)
+        classes = len(self.tasks[t].classnames)
+        if (counts := class_counts(outcome, classes)) is not None:
+            results.classes[c, t] = counts
         if self.ranks.leads:
-            self.cache.put(self.keys[c, t], results.scores[c, t], outcome)
+            self.cache.put(self.keys[c, t], results.scores[c, t], outcome, classes)

@@ -83,7 +83,7 @@ class Probing:
                 results.hits[c, t] = hits.top1
                 notes.append(f"{candidate.ref}, {task.name}: {said}")
                 if self.ranks.leads:
-                    cache.put(keys[c, t], results.scores[c, t], hits)
+                    cache.put(keys[c, t], results.scores[c, t], hits, len(task.classnames))
         return results, notes
 
     def _keys(

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 
@@ -19,7 +19,8 @@ class SoupEntry(Entry):
 
     `weights` has one number per ingredient; `parameters` are the method's, by name, as `--param` gives them. A recipe
     may call them `weight` and `param`, as the command's options are. `dtype` is a torch name, None keeps the
-    ingredients' own; `to` is the form of a CLIP's soup, None keeps the first ingredient's. `run` stands for
+    ingredients' own; `to` is the form of a CLIP's soup, None keeps the first ingredient's. `rank` is that of a
+    soup of adapters, None keeps all of their ranks. `run` stands for
     ingredients: the snapshots of a run, weighted by the curve `decay`.
     """
 
@@ -34,6 +35,7 @@ class SoupEntry(Entry):
     model: str | None = None
     preprocess: Path | None = None
     to: Literal["open_clip", "transformers"] | None = None
+    rank: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def method_name(self) -> str:

@@ -105,7 +105,7 @@ class Execution:
     def _begin(self, partial: PartialDirectory, writer: TensorWriter, *, fresh: bool) -> dict[SlabKey, SlabResult]:
         """On the first rank: return what an earlier run left, or make room for the output."""
         target = self.prepared.target
-        if foreign := _foreign(partial.path, self.prepared):
+        if foreign := foreign_file(partial.path, self.prepared):
             remove_lock(partial.path)
             raise StorageError(f"holds a file that is not soupkit's: {foreign}", partial.path, "move it away")
         if target.exists() and not fresh and any(target.iterdir()):
@@ -209,7 +209,7 @@ def _is_a_merge(directory: Path) -> bool:
     return any(directory.glob("journal-*.jsonl"))
 
 
-def _foreign(directory: Path, prepared: Prepared) -> str | None:
+def foreign_file(directory: Path, prepared: Prepared) -> str | None:
     """Return a file in a partial directory that no merge would have put there, None where there is none."""
     layout = prepared.layout
     weights = (*(f.name for f in layout.files), OPEN_CLIP_WEIGHTS, "*-of-*.safetensors", layout.index_name)

@@ -6,6 +6,7 @@ from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.checkpoint.partial import sweep
+from soupkit.checkpoint.reference import open_adapter
 from soupkit.errors import StorageError
 from soupkit.merging.preparation import Prepared
 from soupkit.merging.soup_directory import SoupDocument
@@ -33,7 +34,7 @@ def existing_soup(prepared: Prepared, *, fresh: bool, threads: int, progress: Pr
     if not written.is_made_like(prepared.document):
         raise other
     prints = [fingerprint(source, threads=threads, progress=progress) for source in prepared.sources]
-    with open_checkpoint(target) as soup:
+    with open_adapter(target) or open_checkpoint(target) as soup:
         prints.append(fingerprint(soup, threads=threads, progress=progress))
     complete = prepared.document.completed(prints, [None] * len(prepared.sources), None)
     if not written.is_same_soup(complete) or not _has_the_files(target, prepared):

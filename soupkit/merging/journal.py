@@ -1,10 +1,9 @@
 """What a merge has done so far, on disk: one line per finished slab, so that a killed run resumes.
 
-A line holds the digests of the chunks that the slab read and wrote. The written ones are checked against the output
-before a line is believed, so a line that outlived its data (a power cut) does no harm.
+A line, sealed by a digest of its own, holds the digests of the chunks that the slab read and wrote. The written ones
+are checked against the output before a line is believed, so a line that outlived its data (a power cut) does no harm.
 """
 
-import json
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from soupkit.errors import StorageError
-from soupkit.files import storage_error
+from soupkit.files import sealed, storage_error, unsealed
 from soupkit.merging.plan import Slab
 
 SlabKey = tuple[tuple[str, int, int], ...]
@@ -26,7 +25,7 @@ class SlabResult:
 
 
 def read_journals(directory: Path, plan_key: str) -> dict[SlabKey, SlabResult]:
-    """Return the finished slabs of every journal in `directory`. A line cut short by a kill ends its journal.
+    """Return the finished slabs of every journal in `directory`. A line that is damaged or cut short ends its journal.
 
     Raises StorageError when a journal belongs to another merge.
     """
@@ -34,14 +33,14 @@ def read_journals(directory: Path, plan_key: str) -> dict[SlabKey, SlabResult]:
     for path in sorted(directory.glob("journal-*.jsonl")):
         lines = path.read_text("utf-8", errors="replace").splitlines()
         try:
-            if lines and json.loads(lines[0])["plan"] != plan_key:
+            if lines and unsealed(lines[0])["plan"] != plan_key:
                 raise StorageError(
                     "holds the unfinished output of a merge of other inputs or options",
                     directory,
                     "run that merge again to finish it, choose another output, or discard it with --fresh",
                 )
             for line in lines[1:]:
-                entry = json.loads(line)
+                entry = unsealed(line)
                 digests = tuple(
                     tuple(tuple(bytes.fromhex(c) for c in chunks) for chunks in sources) for sources in entry["digests"]
                 )
@@ -77,7 +76,7 @@ class Journal:
         with self._lock:
             assert self._file is not None
             try:
-                self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+                self._file.write(sealed(entry) + "\n")
                 self._file.flush()
             except OSError as error:
                 raise storage_error(error, self._path, 0) from error

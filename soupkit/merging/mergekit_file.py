@@ -2,6 +2,7 @@
 where the two differ, parameters of ours are set so that the result is mergekit's."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,7 +54,7 @@ class _File:
             if key not in _ROOT:
                 self.refuse(f"says {key}, which soupkit does not do", (str(key),), f"it reads {', '.join(_ROOT)}")
         name = self.data["merge_method"]
-        if name not in METHODS:
+        if not isinstance(name, str) or name not in METHODS:
             why = "stacks layers; soupkit merges models of one shape" if name == "passthrough" else "is not known"
             self.refuse(f"merge_method {name} {why}", ("merge_method",), f"it reads {', '.join(METHODS)}")
         self._check_tokenizer()
@@ -153,12 +154,18 @@ class _File:
             inner = model.get("model", model)
             if model.get("lora"):
                 self.refuse("names a LoRA", (*place, "model"), "merge it into its model first")
+            inner = {"path": inner, **model} if isinstance(inner, str) else inner
+            if not isinstance(inner, dict):
+                self.refuse("names no model", place, "write model: REF")
             path, revision = inner.get("path"), inner.get("revision")
             model = f"{path}@{revision}" if revision else path
         if not isinstance(model, str) or not model:
             self.refuse("names no model", place, "write model: REF")
-        if Path(model).expanduser().exists() or model.startswith("hf-hub:"):
-            return str(Path(model).expanduser()) if not model.startswith("hf-hub:") else model
+        if model.startswith("hf-hub:"):
+            return model
+        with suppress(OSError, ValueError, RuntimeError):  # what no file can be called
+            if (path := Path(model).expanduser()).exists():
+                return str(path)
         if "+" in model:
             self.refuse(f"{model} names a LoRA", place, "merge it into its model first")
         return f"hf-hub:{model}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint import open_checkpoint
+from soupkit.checkpoint.adapter_ref import JOINS, adapter_folder
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.clip_forms import in_form
 from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download, without_shared
@@ -15,6 +16,7 @@ from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
+from soupkit.merging.duplicates import with_distinct_references, with_distinct_weights
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
@@ -74,12 +76,19 @@ def prepare(
 
     With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
     """
-    method, given = _method_and_parameters(soup)
-    _check_counts(method, soup, allow_single=allow_single)
+    soup = with_bases(soup)
+    asked = len(soup.ingredients)
+    _method_and_parameters(soup)
+    soup, said = with_distinct_references(soup)
+    _check_counts(METHODS.find(soup.method_name), soup, asked, allow_single=allow_single)
     refs = [*soup.ingredients, *([soup.base] if soup.base is not None else [])]
     check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
-    opens = without_shared(opens)
+    distinct = with_distinct_weights(soup, opens[: len(soup.ingredients)])
+    opens = without_shared([*(opens[i] for i in distinct.kept), *opens[len(soup.ingredients) :]])
+    soup = distinct.soup
+    method, given = _method_and_parameters(soup)
+    _check_counts(method, soup, asked, allow_single=allow_single)
     if output is not None:
         _check_target(output, opens)
     agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
@@ -90,21 +99,26 @@ def prepare(
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
     resolved = _resolve(method, given, opens[0], len(ingredients))
-    said = recorded(given, method.files, ingredients) if method.files else given
+    written = recorded(given, method.files, ingredients) if method.files else given
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
     layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.family.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
     shares = _shares(method, resolved, len(ingredients))
     document = SoupDocument(
         method=method.name,
-        parameters=said,
+        parameters=written,
         dtype=DTYPES[dtypes.pop()].torch_name if len(dtypes) == 1 else "mixed",
         base=SourceRecord(soup.base) if soup.base is not None else None,
         model=agreement.model,
         model_from=agreement.model_from,
-        ingredients=tuple(IngredientRecord(r, weight=w) for r, w in zip(soup.ingredients, shares, strict=True)),
+        ingredients=tuple(
+            IngredientRecord(ref, weight=share, copies=copies)
+            for ref, share, copies in zip(soup.ingredients, shares, distinct.copies, strict=True)
+        ),
     )
     notes = [
+        *said,
+        *distinct.notes,
         *agreement.notes,
         *side_notes,
         *_relation(ingredients, base, soup),
@@ -132,6 +146,18 @@ def prepare(
         notes=tuple(notes),
         allow_nonfinite=allow_nonfinite,
     )
+
+
+def with_bases(soup: SoupEntry) -> SoupEntry:
+    """Return the soup with each ingredient that is an adapter as BASE+ADAPTER, where a base is named; a method that has
+    no use for a base of its own then goes without."""
+    if soup.base is None:
+        return soup
+    of_adapters = [f"{soup.base}{JOINS}{ref}" if adapter_folder(ref) is not None else ref for ref in soup.ingredients]
+    if of_adapters == soup.ingredients:
+        return soup
+    own_base = soup.base if METHODS.find(soup.method_name).base != "none" else None
+    return soup.model_copy(update={"ingredients": of_adapters, "base": own_base})
 
 
 def _resolve(method: MergeMethod, given: dict[str, Any], first: Checkpoint, n: int) -> dict[str, Resolved]:
@@ -162,12 +188,15 @@ def _method_and_parameters(soup: SoupEntry) -> tuple[MergeMethod, dict[str, Any]
     return method, given
 
 
-def _check_counts(method: MergeMethod, soup: SoupEntry, *, allow_single: bool) -> None:
+def _check_counts(method: MergeMethod, soup: SoupEntry, asked: int, *, allow_single: bool) -> None:
+    """Check how many ingredients there are; where all that were `asked` for are one, their average is that one."""
     n = len(soup.ingredients)
     least, most = method.ingredients
     where = f"method {method.name}"
-    if n < least and not (n == 1 and allow_single):
+    of_itself = asked > 1 and method.name in ("uniform", "linear")
+    if n < least and not (n == 1 and (allow_single or of_itself)):
         given = "1 ingredient" if n == 1 else f"{n} ingredients"
+        given += f", {asked} times" if n < asked and n == 1 else ""
         raise UsageError(f"needs at least {least} checkpoints and got {given}", where, "name more checkpoints")
     if most is not None and n > most:
         raise UsageError(f"takes {most} ingredients and got {n}", where, "leave some out")

@@ -12,6 +12,7 @@ from soupkit.checkpoint.clip_forms import FORMS
 from soupkit.checkpoint.fingerprint import Fingerprint
 from soupkit.checkpoint.in_memory import held, is_weights
 from soupkit.errors import UsageError
+from soupkit.merging.adapters import are_adapters, prepare_adapters
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.execution import Execution
 from soupkit.merging.existing_soup import existing_soup
@@ -67,16 +68,18 @@ def merge(
     ingredients: Sequence[Ingredient], output: str | Path, *,
     method: str = ..., weights: Sequence[float] | None = ..., base: Ingredient | None = ...,
     parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
-    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
-    allow_nonfinite: bool = ..., allow_single: bool = ..., options: RunOptions | None = ..., progress: Progress = ...,
+    preprocess: str | Path | None = ..., to: str | None = ..., rank: int | None = ...,
+    max_shard_bytes: int | None = ..., allow_nonfinite: bool = ..., allow_single: bool = ...,
+    options: RunOptions | None = ..., progress: Progress = ...,
 ) -> MergeResult: ...  # fmt: skip
 @overload
 def merge(
     ingredients: Sequence[Ingredient], output: None = None, *,
     method: str = ..., weights: Sequence[float] | None = ..., base: Ingredient | None = ...,
     parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
-    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
-    allow_nonfinite: bool = ..., allow_single: bool = ..., options: RunOptions | None = ..., progress: Progress = ...,
+    preprocess: str | Path | None = ..., to: str | None = ..., rank: int | None = ...,
+    max_shard_bytes: int | None = ..., allow_nonfinite: bool = ..., allow_single: bool = ...,
+    options: RunOptions | None = ..., progress: Progress = ...,
 ) -> "dict[str, Tensor]": ...  # fmt: skip
 def merge(
     ingredients: Sequence[Ingredient],
@@ -90,6 +93,7 @@ def merge(
     model: str | None = None,
     preprocess: str | Path | None = None,
     to: str | None = None,
+    rank: int | None = None,
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     allow_single: bool = False,
@@ -108,6 +112,9 @@ def merge(
     CLIP's soup, "open_clip" or "transformers", None keeps the first ingredient's; `allow_single` takes one ingredient
     as a soup of its own, as a search may find it best. Interrupted at any moment, the same call resumes; `output`
     appears whole or not at all; the ingredients are only read.
+
+    Adapters of PEFT's are merged into one adapter of the sum of their ranks, exactly, or of `rank`, with the error
+    stated; with `base`, or as BASE+ADAPTER, an ingredient is that model with the adapter in it.
 
     Raises UsageError for a call that cannot work, CheckpointError and ArchitectureError for ingredients that cannot be
     read or averaged, StorageError for an output that cannot be written. The arithmetic is that of the README's
@@ -141,8 +148,15 @@ def merge(
                 model=model,
                 preprocess=Path(preprocess) if preprocess is not None else None,
                 to=to,
+                rank=rank,
             )
         )
+        if soup.base is None and output is not None and are_adapters(soup.ingredients):
+            if max_shard_bytes is not None:
+                raise UsageError("has no use with adapters alone", "--max-shard-size", "PEFT opens one file")
+            return _merge_adapters(soup, Path(output), opened, options, ranks, progress, started)
+        if rank is not None:
+            raise UsageError("counts for a soup of adapters alone", "--rank", "leave it out, or leave --base out")
         prepared = ranks.together(
             prepare,
             soup,
@@ -159,6 +173,36 @@ def merge(
         if output is None:
             return merge_to_memory(prepared, options.device, options.threads, options.slab_bytes, progress)
         return _execute(prepared, options, ranks, progress, started)
+
+
+def _merge_adapters(
+    soup: SoupEntry,
+    output: Path,
+    opened: ExitStack,
+    options: RunOptions,
+    ranks: Ranks,
+    progress: Progress,
+    started: float,
+) -> MergeResult:
+    """Merge adapters among themselves: small enough for the first rank alone."""
+    made = ranks.together(prepare_adapters, soup, output, opened, progress if ranks.leads else SILENT)
+    prepared = made.prepared
+    for note in prepared.notes if ranks.leads else ():
+        progress.note(note)
+    existing = ranks.lead(existing_soup, prepared, fresh=options.fresh, threads=1, progress=progress)
+    if existing is not None:
+        if ranks.leads:
+            progress.note(f"{prepared.target} is there already, made of the same weights in the same way")
+        return _result("unchanged", prepared, existing, 0, started, {})
+    if options.dry_run:
+        return _result("planned", prepared, None, 0, started, {})
+    prints, approximation = ranks.lead(made.run, fresh=options.fresh, sha256=options.sha256, progress=progress)
+    if approximation is not None and ranks.leads:
+        progress.note(
+            f"cut to rank {approximation.rank}: {approximation.error:.3%} from the exact sum, by the Frobenius norm of "
+            "all modules' updates"
+        )
+    return _result("written", prepared, prints, 0, started, {})
 
 
 def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Progress, started: float) -> MergeResult:

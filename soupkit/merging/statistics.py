@@ -6,7 +6,7 @@ in]. Its metadata say the kind, the fingerprint of the weights, and which Grams 
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,12 +108,8 @@ def recorded(given: Mapping[str, Any], files: Mapping[str, str], sources: Sequen
     return said
 
 
-def of_kind(kind: str) -> "Callable[[Survey], Statistics]":
-    """Return the survey that opens the files of parameter `statistics`, and checks that they are the ingredients'."""
-
-    def survey(model: "Survey") -> Statistics:
-        statistics = Statistics(model.setting("statistics"), kind)
-        statistics.check_weights(model.sources)
-        return statistics
-
-    return survey
+def statistics_of(model: "Survey", kind: str) -> Statistics:
+    """Open the files of a merge's parameter `statistics`, and check that they are the ingredients'."""
+    statistics = Statistics(model.setting("statistics"), kind)
+    statistics.check_weights(model.sources)
+    return statistics

@@ -133,7 +133,7 @@ class MergeStep(Step[SoupEntry]):
         merge(
             entry.ingredients, output, method=entry.method, weights=entry.weights, base=entry.base,
             parameters=entry.parameters, dtype=entry.dtype, model=entry.model, preprocess=entry.preprocess,
-            to=entry.to,
+            to=entry.to, rank=entry.rank,
             options=RunOptions(fresh=making.resources.fresh), progress=making.progress,
         )  # fmt: skip
 
@@ -178,7 +178,8 @@ class EvaluateStep(Step[EvaluateEntry]):
         assert output is not None
         result = evaluate(
             entry.refs, entry.tasks, data_root=entry.data_root,
-            options=replace(making.resources.evaluation, limit=entry.limit), progress=making.progress,
+            options=replace(making.resources.evaluation, limit=entry.limit), calibration=entry.calibration,
+            per_class=entry.per_class, pictures=entry.pictures, progress=making.progress,
         )  # fmt: skip
         ScoresDocument.of(result, entry.limit, timed=False).write(output)
 

@@ -52,6 +52,7 @@ class CustomScorer:
         progress: Progress,
     ) -> None:  # fmt: skip
         self._ingredients, self._score, self._shower = ingredients, score, shower
+        self.minimizes = score.minimize
         self._directory, self._ranks, self._progress = directory / ANSWERS, ranks, progress
         self._first: Answer | None = None
         self._asked: set[str] = set()
@@ -134,7 +135,7 @@ class SumScorer:
     No rule ends a trial: what the score will say is not known before it is asked.
     """
 
-    stops, metric = False, None
+    stops, metric, minimizes = False, None, False
     unit: Unit = "number"
 
     def __init__(self, tasks: Scorer, custom: CustomScorer, weight: float, names: Sequence[str]) -> None:

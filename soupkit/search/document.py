@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from soupkit.errors import DataError
-from soupkit.files import write_whole
+from soupkit.files import parse_json, write_whole
 
 SEARCH_NAME = "search.json"
 UNIFORM = "uniform"  # what the uniform soup of all ingredients is called among scores
@@ -46,6 +46,8 @@ class SearchScore(_Part):
     def _is_a_fraction(self) -> "SearchScore":
         if self.unit == "fraction" and not all(0 <= v <= 1 for v in (self.value, self.low, self.high) if v is not None):
             raise ValueError("scores are fractions, not percent")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("its interval ends before it begins")
         return self
 
 
@@ -149,8 +151,8 @@ class SearchDocument(_Part):
     """A search, from its first trial to the soup that it chose.
 
     `weights` are one per member, or those of each block of tensors. `images_full` are the images that a search with
-    full passes takes; of a score of the user's own both count `answers`, as `counts` says. `facts` are what the
-    strategy has to say beyond that, by name.
+    full passes takes; of a score of the user's own both count `answers`, as `counts` says. `minimized` is whether a low
+    value is good. `facts` are what the strategy has to say beyond that, by name.
     """
 
     schema_version: int = Field(1, alias="schema")
@@ -161,7 +163,7 @@ class SearchDocument(_Part):
     ingredients: Annotated[tuple[SearchScore, ...], Field(min_length=1)]
     decisions: Annotated[tuple[Decision, ...], Field(min_length=1)]
     selected: tuple[str, ...]
-    weights: list[float] | dict[str, list[float]] | None = None
+    weights: list[FiniteFloat] | dict[str, list[FiniteFloat]] | None = None
     method: str | None = None
     parameters: dict[str, Any] | None = None
     base: str | None = None
@@ -175,6 +177,7 @@ class SearchDocument(_Part):
     optimistic: bool = False
     why: str | None = None
     notes: tuple[str, ...] = ()
+    minimized: bool = False
     proxy: ProxyAgreement | None = None
     methods: tuple[TriedMethod, ...] | None = None
     groups: tuple[TaskGroup, ...] | None = None
@@ -184,6 +187,13 @@ class SearchDocument(_Part):
     report: tuple[SearchScore, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     seconds: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_weight_for_each_member(self) -> "SearchDocument":
+        each = self.weights.values() if isinstance(self.weights, dict) else [self.weights or self.selected]
+        if any(len(weights) != len(self.selected) for weights in each):
+            raise ValueError("weights are one for each of the selected")
+        return self
 
     @property
     def scores(self) -> tuple[SearchScore, ...]:
@@ -210,7 +220,8 @@ class SearchDocument(_Part):
 
 
 _SOMETIMES = (
-    "method", "parameters", "base", "paired", "proxy", "methods", "groups", "correlations", "shapley", "facts"
+    "method", "parameters", "base", "paired", "minimized", "proxy", "methods", "groups", "correlations", "shapley",
+    "facts",
 )  # fmt: skip
 _SCORES = ("score", "best_ingredient", "uniform")
 
@@ -239,8 +250,8 @@ def read_search(directory: Path) -> SearchDocument | None:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path, "`soupkit search` writes it") from error
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise DataError(f"is not valid JSON: {error}", path, "`soupkit search` writes it") from error
     if not isinstance(data, dict):
         raise DataError("is not a JSON object", path, "`soupkit search` writes it")

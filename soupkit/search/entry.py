@@ -36,6 +36,7 @@ class CommonEntry(Entry):
     seed: int = 0
     keep_going: bool = False
     least_cosine: float | None = Field(None, ge=-1, le=1)
+    metric: str | None = None
     option: dict[str, Any] = Field(default_factory=dict)
     limit: int | None = Field(None, ge=1)
     data_root: Path | None = None
@@ -52,6 +53,7 @@ class CommonEntry(Entry):
             seed=self.seed,
             keep_going=self.keep_going,
             least_cosine=self.least_cosine,
+            metric=self.metric,
             **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()},
             **self.option,
         )

@@ -24,6 +24,7 @@ class HitScorer:
     ingredients' scores are shared with `soupkit evaluate` through `cache`, under `keys` [ingredient][task]."""
 
     counts, stops = "images", True
+    minimizes = False
     unit: Unit = "fraction"
 
     def __init__(self, live: LiveSoups, directory: Path, cache: ScoreCache, keys: Sequence[Sequence[str]]) -> None:
@@ -48,7 +49,8 @@ class HitScorer:
         measured = self._examine(soup, None, file)
         if ranks.leads:
             for t, score in enumerate(self._task_scores(soup, file)):
-                self._cache.put(self._keys[m][t], score, self._outcome(file, t))
+                classes = len(self._live.selecting[t].classnames)
+                self._cache.put(self._keys[m][t], score, self._outcome(file, t), classes)
         return measured
 
     def _from_cache(self, m: int) -> Measured | None:

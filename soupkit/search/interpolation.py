@@ -157,7 +157,7 @@ def _score_curve(
                 outcome = evaluator.run(t, [evaluator.text_side(t)], None, progress)[0]
                 scores.append(score_of(outcome, task, ref, None))
                 if ranks.leads:
-                    cache.put(key, scores[-1], outcome)
+                    cache.put(key, scores[-1], outcome, len(task.classnames))
             curve.append(Point(alpha=alpha, scores=tuple(map(shown, scores))))
         progress.finish()
     return curve

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.errors import StorageError
-from soupkit.files import storage_error
+from soupkit.files import parse_json, storage_error
 from soupkit.search.measured import Unit
 from soupkit.search.narration import in_words
 from soupkit.search.subject import different_parts
@@ -44,8 +44,9 @@ class Journal:
         scored, tried = self.done - len(decisions), len(decisions)
         text = f"resuming: {_counted(scored, 'ingredient')} and {_counted(tried, 'trial')} are in the journal"
         if kept := [line for line in decisions if line["decision"] == "accepted"]:
-            soup, value = kept[-1]["soup"], kept[-1]["value"]
-            text += f"; the soup so far, {in_words(value, unit)}: {', '.join(soup)}"
+            soup, value = kept[-1].get("soup"), kept[-1].get("value")
+            if isinstance(soup, list) and isinstance(value, int | float):  # they are checked when they are taken again
+                text += f"; the soup so far, {in_words(value, unit)}: {', '.join(map(str, soup))}"
         return text
 
     def _read(self) -> list[dict[str, Any]]:
@@ -62,9 +63,12 @@ class Journal:
         if self._writes and len(whole) < len(data):
             os.truncate(self.path, len(whole))
         try:
-            return [json.loads(line) for line in whole.splitlines()]
+            lines = [parse_json(line) for line in whole.splitlines()]
         except ValueError as error:
             raise StorageError("is damaged", self.path, "start anew with --fresh") from error
+        if not all(isinstance(line, dict) for line in lines):
+            raise StorageError("is damaged", self.path, "start anew with --fresh")
+        return lines
 
     def record(self, decision: dict[str, Any]) -> None:
         """Note a decision, or check that it is the one that was noted."""

@@ -74,12 +74,13 @@ class Measured:
             fingerprint=self.scores[0].fingerprint,
             task=f"mean of {', '.join(names)}",
             split=splits.pop() if len(splits) == 1 else "several",
-            metric="mean",
+            metric="mean" if self.scores[0].unit == "fraction" else f"mean {self.scores[0].metric}",
             value=value,
             n=sum(s.n or 0 for s in self.scores),
             low=None if half is None else max(0.0, value - half),
             high=None if half is None else min(1.0, value + half),
             metrics={name: s.value for name, s in zip(names, self.scores, strict=True)},
+            unit=self.scores[0].unit,
         )
 
 
@@ -98,6 +99,10 @@ class Scorer(Protocol):
     @property
     def unit(self) -> Unit:
         """What values are."""
+
+    @property
+    def minimizes(self) -> bool:
+        """Whether a low value is good."""
 
     @property
     def scored(self) -> int:

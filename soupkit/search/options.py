@@ -9,17 +9,18 @@ from soupkit.search.strategies.table import STRATEGIES, Strategy
 
 RULES = ("exact", "none", "sequential")
 ACCEPT = ("ge", "gt")
+_CAME_LATER = ("least_cosine", "metric")  # documents that have none of them mean None
 
 
 @dataclass(frozen=True, init=False)
 class SearchOptions:
     """How to search.
 
-    `stopping` ends trials early; `error_rate` belongs to the sequential rule. `accept` keeps a candidate whose score
-    does not fall ("ge") or only one whose score rises ("gt"). `seed` is that of random orders and draws. `keep_going`
-    leaves ingredients out that are not finite; `least_cosine` those whose task vector's median cosine with the others'
-    is smaller. `own` are the options of the strategy's own that were given, by name
-    (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
+    `metric` selects instead of the tasks' main one. `stopping` ends trials early; `error_rate` belongs to the
+    sequential rule. `accept` keeps a candidate whose score does not fall ("ge") or only one whose score rises ("gt").
+    `seed` is that of random orders and draws. `keep_going` leaves ingredients out that are not finite; `least_cosine`
+    those whose task vector's median cosine with the others' is smaller. `own` are the options of the strategy's own
+    that were given, by name (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
     """
 
     strategy: str
@@ -29,6 +30,7 @@ class SearchOptions:
     seed: int
     keep_going: bool
     least_cosine: float | None
+    metric: str | None
     own: Mapping[str, Any]
 
     def __init__(
@@ -41,9 +43,10 @@ class SearchOptions:
         seed: int = 0,
         keep_going: bool = False,
         least_cosine: float | None = None,
+        metric: str | None = None,
         **own: Any,
     ) -> None:
-        values = (strategy, stopping, error_rate, accept, seed, keep_going, least_cosine, own)
+        values = (strategy, stopping, error_rate, accept, seed, keep_going, least_cosine, metric, own)
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
 
@@ -71,8 +74,9 @@ class SearchOptions:
     def deciding(self) -> dict[str, Any]:
         """Return the options that have a say in what is found: a search by others is another search."""
         shared = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "own"}
-        if self.least_cosine is None:
-            del shared["least_cosine"]
+        for name in _CAME_LATER:
+            if shared[name] is None:
+                del shared[name]
         return {**shared, **self.settled}
 
 

@@ -10,6 +10,7 @@ from soupkit.checkpoint.partial import sweep
 from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import DataError, StorageError, UsageError
 from soupkit.evaluation.heads import HeadOptions
+from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.task import Task
 from soupkit.merging.soup_directory import SoupDocument
@@ -72,11 +73,38 @@ class PreparedSearch:
     def check_options(self) -> None:
         """Raise UsageError for options that these inputs cannot be searched with."""
         own = self.options.settled
-        if own.get("proxy") and (self.score is not None or not all(map(is_sum_of_hits, self.selecting))):
+        if own.get("proxy") and not self._sums_hits:
             raise UsageError(
                 "needs a score that is a sum of hits", "--proxy", "select on tasks of classification, without --score"
             )
+        if self.options.row.needs_gradient:
+            self._check_gradient()
+        if (name := self.options.metric) is not None and not self.selecting:
+            raise UsageError("belongs to tasks, and none is named", f"--metric {name}", "name one with --task")
+        if self.minimized is not None and self.score is not None:
+            raise UsageError("is no term of a sum with --score", f"--metric {name}", "select by one of the two")
         self.options.row.check_inputs(self.inputs, own)
+
+    def _check_gradient(self) -> None:
+        where = f"--strategy {self.options.strategy}"
+        if self.score is not None or not self.selecting:
+            hint = "name a task of classification with --task, without --score"
+            raise UsageError("needs a loss that can be differentiated", where, hint)
+        for task in self.selecting:
+            if task.kind != "classification":
+                what = f"learns from classifications, and {task.name} is a task of {task.kind}"
+                raise UsageError(what, where, "name tasks of classification")
+
+    @property
+    def minimized(self) -> str | None:
+        """The metric that selects, where a low value of it is good; None where the tasks' main ones select."""
+        name = self.options.metric
+        return name if name is not None and METRICS[name].minimized else None
+
+    @property
+    def _sums_hits(self) -> bool:
+        """Whether the score that selects is a sum of hits."""
+        return self.score is None and self.minimized is None and all(map(is_sum_of_hits, self.selecting))
 
     def subject(self) -> dict[str, Any]:
         """Return what decides the outcome, so that a journal of another search is recognised."""

@@ -24,12 +24,14 @@ from soupkit.progress import SILENT, Progress
 from soupkit.ranks import joined_ranks
 from soupkit.scratch import ScratchDirectory
 from soupkit.search.candidate import ScoredSoup
+from soupkit.search.chosen_metric import select_by
 from soupkit.search.custom_score import CustomScore
 from soupkit.search.document import SearchDocument
 from soupkit.search.ingredients import Ingredients, open_ingredients
 from soupkit.search.journal import Journal
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.merge_command import so_far
+from soupkit.search.mixing_gradient import MixingGradient
 from soupkit.search.names import JOURNAL, SOUP
 from soupkit.search.narration import Narration
 from soupkit.search.options import SearchOptions
@@ -82,6 +84,7 @@ def search(
     seed: int = 0,
     keep_going: bool = False,
     least_cosine: float | None = None,
+    metric: str | None = None,
     evaluation: EvaluationOptions | None = None,
     data_root: str | Path | None = None,
     model: str | None = None,
@@ -108,7 +111,7 @@ def search(
     stands for each class (`soupkit evaluate` has the same).
 
     `strategy` and its own `options` (`orders=3`, `budget=50`, `blocks=["visual.*"]`) are those of
-    `soupkit search --help`; `stopping` to `least_cosine` are explained by `SearchOptions`. `picture` draws the document
+    `soupkit search --help`; `stopping` to `metric` are explained by `SearchOptions`. `picture` draws the document
     to a path. Interrupted at any moment, the same call goes on, and scores no image again for the same weights.
 
     Raises UsageError for a call that cannot work; what `merge` raises for ingredients that cannot be averaged, before
@@ -122,6 +125,7 @@ def search(
         seed=seed,
         keep_going=keep_going,
         least_cosine=least_cosine,
+        metric=metric,
         **options,
     )
     custom = None
@@ -205,7 +209,7 @@ def run_search(
             head=head, keep_going=options.keep_going, least_cosine=options.least_cosine,
             memory=evaluation.cache / "weights" if evaluation.cache else None, progress=progress,
         )  # fmt: skip
-        selecting = ranks.together(open_tasks, tasks, data_root=data_root, split="val")
+        selecting = select_by(ranks.together(open_tasks, tasks, data_root=data_root, split="val"), options.metric)
         reporting = ranks.together(open_tasks, report_tasks, data_root=data_root)
         tasks_of_both = [*selecting, *reporting]
         notes = [*ingredients.notes, *_heads(ingredients, tasks_of_both)]
@@ -252,6 +256,8 @@ def _search(
     after = scorer.n + 3 * sum(len(pixels.rows) for pixels in reporting)
     narration = Narration(progress, ranks, scorer, after)
     trials = SearchTrials(prepared.ingredients, prepared.inputs, scorer, journal, prepared.options, narration)
+    if prepared.options.row.needs_gradient and live is not None:
+        trials.gradient = MixingGradient(live, partial.path)
     order, chosen = _choose(prepared, trials, narration)
     soup = partial.path / SOUP
     written = merge(

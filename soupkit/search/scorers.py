@@ -33,8 +33,8 @@ def open_scorer(search: PreparedSearch, live: LiveSoups | None, shower: Shower |
 
 
 def _task_scorer(search: PreparedSearch, live: LiveSoups, directory: Path) -> Scorer:
-    if not all(is_sum_of_hits(task) for task in search.selecting):
-        return PassScorer(live, directory)
+    if search.minimized is not None or not all(is_sum_of_hits(task) for task in search.selecting):
+        return PassScorer(live, directory, search.minimized)
     settings, ingredients = ScoreSettings.of(search.evaluation, live.evaluator.device), search.ingredients
     # A file of weights means the same to `soupkit evaluate`: its tokenizer's files count by what lies beside it.
     keys = [

@@ -54,20 +54,25 @@ class RunCost:
     peak: tuple[int, float]
 
 
-def model_cost(model_cfg: dict[str, Any], *, patch_dropout: float, checkpointing: bool, bf16: bool) -> ModelCost:
+def model_cost(
+    model_cfg: dict[str, Any], *, patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool = False
+) -> ModelCost:
     """Count what a sample costs in a model of open_clip's CLIP class, from its `model_cfg`; allocates no weights.
 
-    With `checkpointing` the backward pass includes the second forward pass of every block, up to what autograd needs of
-    it, and only the blocks' inputs are kept. Raises ArchitectureError for text towers that only the Hub describes.
+    With `image_alone` it is the image tower, as under a classification head, whose own cost is left out. With
+    `checkpointing` the backward pass includes the second forward pass of every block, up to what autograd needs of it,
+    and only the blocks' inputs are kept. Raises ArchitectureError for text towers that only the Hub describes.
     """
-    if "hf_model_name" in model_cfg["text_cfg"]:
+    if "hf_model_name" in model_cfg["text_cfg"] and not image_alone:
         what = "cannot be counted: its text tower is described on the Hub"
         raise ArchitectureError(what, "model", "give open_clip's own text_cfg to count it")
-    return _counted(json.dumps(model_cfg), patch_dropout, checkpointing, bf16)
+    if image_alone:  # whatever text tower there would be
+        model_cfg = {**model_cfg, "text_cfg": {}, "custom_text": False}
+    return _counted(json.dumps(model_cfg), patch_dropout, checkpointing, bf16, image_alone)
 
 
 @lru_cache(maxsize=8)  # the fine-tunings of a recipe are often of one kind
-def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bool) -> ModelCost:
+def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool) -> ModelCost:
     from open_clip.model import CLIP, CustomTextCLIP
 
     fields = json.loads(model_cfg)
@@ -76,6 +81,8 @@ def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bo
     with torch.device("meta"):
         model: nn.Module = (CustomTextCLIP if custom else CLIP)(**fields)
     model = model.to(torch.bfloat16 if bf16 else torch.float32).train()
+    if image_alone:
+        model = model.get_submodule("visual")
     if checkpointing:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     dtype = next(model.parameters()).dtype
@@ -86,10 +93,14 @@ def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bo
     kept = _Kept(model)
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(kept.save, lambda tensor: tensor):
-            out = model(image, text)
-        features = out[0] + out[1] if isinstance(out, tuple) else out["image_features"] + out["text_features"]
+            out = model(image) if image_alone else model(image, text)
+        if image_alone:
+            features = out
+        else:
+            features = out[0] + out[1] if isinstance(out, tuple) else out["image_features"] + out["text_features"]
         forward = counter.get_total_flops()
-        image_tower = sum(counter.get_flop_counts()[f"{type(model).__name__}.visual"].values())
+        tower = counter.get_flop_counts().get(f"{type(model).__name__}.visual", {})
+        image_tower = forward if image_alone else sum(tower.values())
         features.sum().backward()
         backward = counter.get_total_flops() - forward
     return ModelCost(sum(p.numel() for p in model.parameters()), image_tower, forward, backward, kept.total)
@@ -120,8 +131,9 @@ def run_cost(
     Parameters, gradients and moments are float32 and sharded over the GPUs. Activations are those of a micro-batch (the
     entry's, or a GPU's part of the batch), in bfloat16 where the entry says so; with checkpointing, of the blocks'
     inputs and of the inside of one. Fused kernels may keep less. Several micro-batches go through the model twice
-    forwards, as the step has it. Not counted: the loss's tiles, blocks gathered from other GPUs, what the allocator
-    wastes. Raises UsageError for a world that the batch cannot be shared by, and as reading the entry's model does.
+    forwards, as the step of a contrastive loss has it. Not counted: the loss's tiles, blocks gathered from other GPUs,
+    what the allocator wastes. Raises UsageError for a world that the batch cannot be shared by, and as reading the
+    entry's model does.
     """
     if world < 1 or entry.batch_size % world:
         hint = "each takes as many of its samples as the others"
@@ -133,20 +145,22 @@ def run_cost(
 
     def cost(checkpointing: bool) -> ModelCost:
         return model_cost(
-            config["model_cfg"], patch_dropout=entry.patch_dropout, checkpointing=checkpointing, bf16=bf16
-        )
+            config["model_cfg"], patch_dropout=entry.patch_dropout, checkpointing=checkpointing, bf16=bf16,
+            image_alone=entry.classifies,
+        )  # fmt: skip
 
     model = cost(entry.grad_checkpointing)
     kept = model.kept
     if entry.grad_checkpointing:
         layers = config["model_cfg"]["vision_cfg"].get("layers", 12)
         kept += cost(False).kept // (layers if isinstance(layers, int) else sum(layers))
-    per_sample = model.forward * (2 if micro < own else 1) + model.backward
+    passes = 2 if micro < own and not entry.classifies else 1  # a mean over the batch needs no second one
+    per_sample = model.forward * passes + model.backward
     steps, average = entry.steps, entry.ema is not None
     operations = float(per_sample) * steps * entry.batch_size
     schedule = schedule_of(entry)
     highest = schedule.highest(steps)
-    points = sorted({round(i * (steps - 1) / 24) * entry.batch_size for i in range(25)})
+    points = sorted({round(i * (steps - 1) / 24) * entry.batch_size for i in range(25)}) if steps else [0]
     return RunCost(
         steps=steps,
         samples=steps * entry.batch_size,

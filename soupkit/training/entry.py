@@ -78,12 +78,17 @@ class EvaluationPointsEntry(Entry):
 
 
 class TrainEntry(Entry):
-    """One run. `samples` is the length of its schedule, in whole batches; `stop_at` ends it earlier.
+    """One run. `samples` is the length of its schedule, in whole batches; `stop_at` ends it earlier (0: before its
+    first step, with what it begins with).
 
     `init` is a reference; without it the weights are random. `model` is a name that open_clip knows, a JSON file with a
     model_cfg, or the model_cfg itself; without it the model is that of `init`. A `continued` schedule is the one of the
     run before (`continued_from` samples long), `samples` longer, with this entry's `lr` and `warmup`: ViT-bigG/14's
     fine-tune (a) is stage 1's schedule with the base rate doubled and 2 B samples more.
+
+    The loss `cross_entropy` trains the image tower of `init` with a classification head on the classes of its data. The
+    head is that of `init`, or begun anew: from the zero-shot classifier, or from a linear probe. `keep_text` keeps the
+    text tower beside them, as it was.
     """
 
     model: str | dict[str, Any] | None = None
@@ -94,7 +99,7 @@ class TrainEntry(Entry):
     batch_size: Positive
     micro_batch_size: Positive | None = None
     samples: Positive
-    stop_at: Positive | None = None
+    stop_at: Count | None = None
     lr: Annotated[float, Field(gt=0)]
     warmup: Count = 0
     schedule: Literal["cosine", "constant", "continued"] = "cosine"
@@ -110,7 +115,10 @@ class TrainEntry(Entry):
     compile: bool = False
     lock_image: bool = False
     lock_text: bool = False
-    loss: Literal["clip", "siglip"] = "clip"
+    loss: Literal["clip", "siglip", "cross_entropy"] = "clip"
+    head: Literal["zero_shot", "probe"] | None = None
+    label_smoothing: Fraction = 0.0
+    keep_text: bool = False
     precision: Precision = "fp32"
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     snapshots: list[Positive] = []  # noqa: RUF012 - pydantic copies defaults
@@ -133,11 +141,25 @@ class TrainEntry(Entry):
             raise ValueError("micro_batch_size is larger than batch_size")
         if self.schedule == "continued" and self.continued_from is None:
             raise ValueError("a continued schedule needs continued_from, or init of another run of this file")
+        self._check_classifier()
         if self.warmup >= self.samples + (self.continued_from or 0):
             raise ValueError("warmup is as long as the whole schedule")
         return self
 
+    def _check_classifier(self) -> None:
+        if self.classifies and self.init is None:
+            raise ValueError("cross_entropy fine-tunes: it needs init, the weights to start from")
+        for name in () if self.classifies else ("head", "label_smoothing", "keep_text"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} belongs to loss: cross_entropy")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a classifier with a head comes out, and no CLIP."""
+        return self.loss == "cross_entropy"
+
     @property
     def steps(self) -> int:
         """Steps until the run ends: whole batches, rounded up."""
-        return -(-min(self.samples, self.stop_at or self.samples) // self.batch_size)
+        samples = self.samples if self.stop_at is None else min(self.samples, self.stop_at)
+        return -(-samples // self.batch_size)

@@ -1,4 +1,5 @@
-"""A run's own scores while it goes on: zero-shot, by the fused evaluator, leaving no trace in what is trained."""
+"""A run's own scores while it goes on: zero-shot or by its head, by the fused evaluator, leaving no trace in what is
+trained."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from soupkit.checkpoint.architecture import CLASS_NAMES
 from soupkit.evaluation import EvaluationOptions, Evaluator, Score, open_tasks
+from soupkit.evaluation.heads import model_soups_config
 from soupkit.training.context import RunContext
 from soupkit.training.entry import EvaluationPointsEntry
 from soupkit.training.randomness import undisturbed
@@ -17,16 +20,26 @@ from soupkit.training.randomness import undisturbed
 class EvaluationPoints:
     """Scores the weights of a run on its tasks. A second model of the run's architecture holds them meanwhile."""
 
-    def __init__(self, entry: EvaluationPointsEntry, context: RunContext) -> None:
+    def __init__(self, entry: EvaluationPointsEntry, context: RunContext, model: nn.Module) -> None:
         """Raises DataError and UsageError for tasks that cannot be opened, StorageError without room for the pixels."""
         ranks, start = context.ranks, context.start
         tasks = ranks.together(open_tasks, entry.tasks, data_root=entry.data_root)
         options = EvaluationOptions(device=context.options.device, cache=context.options.cache, limit=entry.limit)
         with undisturbed():
             self._evaluator = Evaluator(
-                start.config, tasks, options, tokenizer_files=start.tokenizer_files, where="evaluate",
+                self._config(context, model), tasks, options, tokenizer_files=start.tokenizer_files, where="evaluate",
                 progress=context.progress, ranks=ranks,
             )  # fmt: skip
+
+    @staticmethod
+    def _config(context: RunContext, model: nn.Module) -> dict[str, Any]:
+        """Return what the second model is built from: the CLIP of the run, or the classifier `model`."""
+        config = context.start.config
+        if not context.entry.classifies:
+            return config
+        return model_soups_config(
+            config, model.state_dict(), len(config[CLASS_NAMES]), config["model_cfg"]["embed_dim"]
+        )
 
     def score(self, model: nn.Module, average: Mapping[str, Tensor] | None) -> dict[str, dict[str, Any]]:
         """Return the scores of the weights by task and, where there is one, of their average as `ema/TASK`.

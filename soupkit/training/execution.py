@@ -27,6 +27,7 @@ from soupkit.errors import StorageError
 from soupkit.evaluation.adapter import Tokenizer
 from soupkit.progress import Progress
 from soupkit.training.checkpoints import CHECKPOINTS_NAME, Checkpoints
+from soupkit.training.classifier import build_classifier
 from soupkit.training.context import RunContext
 from soupkit.training.cpu_share import products_rounded
 from soupkit.training.curves import Curves
@@ -53,7 +54,16 @@ def carry_out(context: RunContext) -> FinishedRun:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or all ranks of a machine would open a context on its first GPU
     entry, ranks = context.entry, context.ranks
-    model, tokenizer = ranks.together(build, entry, context.start, device, context.progress)
+    checkpoints = Checkpoints(context.work / CHECKPOINTS_NAME, entry.keep, ranks)
+    ranks.lead(checkpoints.sweep)
+    newest = checkpoints.newest()
+    tokenizer = None
+    if entry.classifies:
+        model = build_classifier(
+            entry, context.start, device, context.options, ranks, begun=newest is not None, progress=context.progress
+        )
+    else:
+        model, tokenizer = ranks.together(build, entry, context.start, device, context.progress)
     model = parallelize(
         model, ranks, shard=entry.shard, checkpointing=entry.grad_checkpointing, precision=entry.precision,
         compile=entry.compile,
@@ -64,9 +74,6 @@ def carry_out(context: RunContext) -> FinishedRun:
     ranks.lead(_check_continuation, context, sources, machine)
     average = start_average(model) if entry.ema is not None else None
     state = TrainState(model, build_optimizer(model, entry), average)
-    checkpoints = Checkpoints(context.work / CHECKPOINTS_NAME, entry.keep, ranks)
-    ranks.lead(checkpoints.sweep)
-    newest = checkpoints.newest()
     if newest is not None:
         state.restore(checkpoints, newest)
         context.progress.note(f"going on after {newest:,} of {context.samples:,} samples")
@@ -74,7 +81,7 @@ def carry_out(context: RunContext) -> FinishedRun:
     return _finish(context, state, sources, machine)
 
 
-def _open_data(context: RunContext, tokenizer: Tokenizer) -> TrainingData:
+def _open_data(context: RunContext, tokenizer: Tokenizer | None) -> TrainingData:
     sources = open_sources(
         context.entry, context.options.cache, ranks=context.ranks, workers=context.cores.workers, stop=context.stop,
         progress=context.progress,
@@ -125,7 +132,7 @@ def _take_steps(context: RunContext, data: TrainingData, state: TrainState, chec
         stack.enter_context(products_rounded(entry.precision, context.device))
         evaluation = None
         if entry.evaluate is not None:
-            evaluation = EvaluationPoints(entry.evaluate, context)
+            evaluation = EvaluationPoints(entry.evaluate, context, state.model)
             stack.callback(evaluation.close)
         curves = _open_curves(context, done)
         if curves is not None:

@@ -14,6 +14,7 @@ from soupkit.errors import SoupkitError
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 from soupkit.training.checkpoints import Checkpoints
+from soupkit.training.classification_step import classification_step
 from soupkit.training.context import RunContext
 from soupkit.training.curves import Curves
 from soupkit.training.data.batches import Batch
@@ -157,19 +158,17 @@ def take_step(entry: TrainEntry, state: TrainState, batch: Batch, lr: float, ran
     state.damaged += len(damaged)
     # The step's random numbers depend on the seed and the step alone: none need to be in a checkpoint.
     torch.manual_seed(seed_of(entry.seed, "step", state.step, ranks.rank))
-    result = contrastive_step(
-        state.model, batch.images, batch.texts, loss=entry.loss,
-        micro_batch=entry.micro_batch_size or len(batch.images), ranks=ranks, precision=entry.precision,
-    )  # fmt: skip
+    loss = _gradient(entry, state, batch, ranks)
     gradient_norm = clip_gradients(state.model, entry.grad_clip)
-    state.loss, norm = torch.stack([result.loss, gradient_norm.to(result.loss)]).tolist()  # a GPU is waited for once
+    state.loss, norm = torch.stack([loss, gradient_norm.to(loss)]).tolist()  # a GPU is waited for once
     state.step += 1
     if math.isfinite(state.loss) and math.isfinite(norm):
         set_lr(state.optimizer, lr)
         state.optimizer.step()
-        with torch.no_grad():
-            scale: Any = state.model.logit_scale
-            scale.clamp_(0, math.log(100))
+        if not entry.classifies:
+            with torch.no_grad():
+                scale: Any = state.model.logit_scale
+                scale.clamp_(0, math.log(100))
         if state.average is not None and entry.ema is not None:
             update_average(state.average, state.model, entry.ema)
         return norm
@@ -183,3 +182,17 @@ def take_step(entry: TrainEntry, state: TrainState, batch: Batch, lr: float, ran
     state.skipped += 1
     progress.note(f"{what} at samples {first:,} to {first + entry.batch_size:,}; the step is skipped")
     return norm
+
+
+def _gradient(entry: TrainEntry, state: TrainState, batch: Batch, ranks: Ranks) -> Tensor:
+    """Leave the gradient of a step in the parameters, and return the loss over the global batch, a float32 scalar."""
+    micro_batch = entry.micro_batch_size or len(batch.images)
+    if entry.loss == "cross_entropy":
+        return classification_step(
+            state.model, batch.images, batch.targets, label_smoothing=entry.label_smoothing,
+            micro_batch=micro_batch, ranks=ranks, precision=entry.precision,
+        )  # fmt: skip
+    return contrastive_step(
+        state.model, batch.images, batch.targets, loss=entry.loss,
+        micro_batch=micro_batch, ranks=ranks, precision=entry.precision,
+    ).loss  # fmt: skip

@@ -12,9 +12,12 @@ from soupkit.checkpoint import Checkpoint, open_checkpoint
 from soupkit.checkpoint.fingerprint import fingerprint
 from soupkit.checkpoint.reference import open_headers
 from soupkit.checkpoint.run_record import record_of
+from soupkit.checkpoint.towers import has_head
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, fitted, open_tokenizer
+from soupkit.files import parse_json
 from soupkit.progress import SILENT, Progress
+from soupkit.training.class_names import with_classes
 from soupkit.training.entry import TrainEntry
 from soupkit.training.order import seed_of
 
@@ -25,24 +28,29 @@ _SIGLIP_BIAS = -10  # Zhai et al. 2023, https://arxiv.org/abs/2303.15343, for ra
 class Start:
     """Where a run begins: the config that travels with its weights, and its parent's fingerprint.
 
-    `lineage` are the fingerprints of the parent, the parent's parent and so on, as far as they are recorded.
+    `lineage` are the fingerprints of the parent, the parent's parent and so on, as far as they are recorded. `notes`
+    are what a person should know of it.
     """
 
     config: dict[str, Any]
     fingerprint: str | None
     lineage: tuple[str, ...]
     tokenizer_files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 def find_start(entry: TrainEntry, progress: Progress = SILENT) -> Start:
-    """Read the config and the parent of a run. Raises UsageError, CheckpointError, ArchitectureError or HubError."""
+    """Read the config and the parent of a run, and of a classifier the names of the classes of its data.
+
+    Raises UsageError, CheckpointError, ArchitectureError or HubError, and DataError for classes that do not fit.
+    """
     if entry.init is None:
         return Start(find_config(entry), None, (), ())
     with open_checkpoint(entry.init, progress=progress) as parent:
-        config = _with_bias(entry, _own_config(entry) if entry.model is not None else _config_of(parent))
+        config, notes = _fitted_to_loss(entry, _own_config(entry) if entry.model else _config_of(parent), parent)
         value = fingerprint(parent).value
         record = record_of(parent.path)
-        return Start(config, value, (value, *(record.lineage if record else ())), parent.tokenizer_files)
+        return Start(config, value, (value, *(record.lineage if record else ())), parent.tokenizer_files, notes)
 
 
 def find_config(entry: TrainEntry) -> dict[str, Any]:
@@ -53,6 +61,26 @@ def find_config(entry: TrainEntry) -> dict[str, Any]:
     assert entry.init is not None
     with open_headers(entry.init) as parent:
         return _with_bias(entry, _config_of(parent))
+
+
+def check_start(entry: TrainEntry) -> None:
+    """See whether a run can begin, as far as configs, headers and the names of classes say. Raises as `find_start`."""
+    config = find_config(entry)
+    if entry.init is not None:
+        with open_headers(entry.init) as parent:
+            _fitted_to_loss(entry, config, parent)
+
+
+def _fitted_to_loss(
+    entry: TrainEntry, config: dict[str, Any], parent: Checkpoint
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the config with what the loss adds to it, and what is to be said of that."""
+    if entry.classifies:
+        return with_classes(entry, config, parent)
+    if has_head(parent.tensors):
+        what = f"is a classifier with a head, and the loss {entry.loss} trains a CLIP"
+        raise UsageError(what, parent.ref, "start from the CLIP, or take loss: cross_entropy")
+    return _with_bias(entry, config), ()
 
 
 def _with_bias(entry: TrainEntry, config: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +103,7 @@ def _own_config(entry: TrainEntry) -> dict[str, Any]:
     model: Any = entry.model
     if isinstance(model, str) and model.endswith(".json"):
         try:
-            model = json.loads(Path(model).read_text("utf-8"))
+            model = parse_json(Path(model).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot be read: {error}", entry.model, "name a JSON file with a model_cfg") from error
     elif isinstance(model, str):
@@ -102,27 +130,41 @@ def build(
     Parameters are float32. Patch dropout is the run's; the config that is written beside the weights knows none.
     Raises ArchitectureError, CheckpointError, or UsageError for what the model cannot do.
     """
+    torch.manual_seed(seed_of(entry.seed, "init"))
+    model = build_model(training_config(entry, start), device, torch.float32, progress=progress)
+    if entry.init is not None:
+        with open_checkpoint(entry.init) as parent:
+            fill_clip(model, parent, progress)
+    model.train().requires_grad_(True)
+    lock_towers(model, image=entry.lock_image, text=entry.lock_text)
+    if entry.loss == "siglip" and getattr(model, "logit_bias", None) is None:
+        raise ArchitectureError("has no logit_bias, which the SigLIP loss needs", "model", "add init_logit_bias: -10")
+    return model, open_tokenizer(start.config, start.tokenizer_files, entry.init or "model")
+
+
+def training_config(entry: TrainEntry, start: Start) -> dict[str, Any]:
+    """Return the config of the CLIP that a run trains: that of its weights, with the run's patch dropout."""
     model_cfg = start.config["model_cfg"]
     vision = {**model_cfg["vision_cfg"], "patch_dropout": entry.patch_dropout}
     if not entry.patch_dropout:
         vision.pop("patch_dropout")
-    torch.manual_seed(seed_of(entry.seed, "init"))
-    config = {**start.config, "model_cfg": {**model_cfg, "vision_cfg": vision}}
-    model = build_model(config, device, torch.float32, progress=progress)
-    if entry.init is not None:
-        with open_checkpoint(entry.init) as parent:
-            tensors, notes = fitted(model, parent)
-            fill_model(model, parent, tensors)
-        for note in notes:
-            progress.note(note)
-    model.train().requires_grad_(True)
-    for lock, name in ((entry.lock_image, "lock_image_tower"), (entry.lock_text, "lock_text_tower")):
+    return {**start.config, "model_cfg": {**model_cfg, "vision_cfg": vision}}
+
+
+def fill_clip(model: nn.Module, parent: Checkpoint, progress: Progress = SILENT) -> None:
+    """Fill a CLIP from its parent, resized where it has another resolution or context length, which is said."""
+    tensors, notes = fitted(model, parent)
+    fill_model(model, parent, tensors)
+    for note in notes:
+        progress.note(note)
+
+
+def lock_towers(model: nn.Module, *, image: bool, text: bool) -> None:
+    """Let parameters of towers of a CLIP need no gradient. Raises UsageError where open_clip cannot lock them."""
+    for lock, name in ((image, "lock_image_tower"), (text, "lock_text_tower")):
         if lock:
             try:
                 getattr(model, name)()
             except (AttributeError, NotImplementedError, AssertionError) as error:
                 what = f"this model has no {name} in open_clip: {error}"
                 raise UsageError(what, "lock_image, lock_text", "train both towers") from error
-    if entry.loss == "siglip" and getattr(model, "logit_bias", None) is None:
-        raise ArchitectureError("has no logit_bias, which the SigLIP loss needs", "model", "add init_logit_bias: -10")
-    return model, open_tokenizer(start.config, start.tokenizer_files, entry.init or "model")

@@ -34,9 +34,10 @@ def _decays(name: str, parameter: Tensor) -> bool:
 def _layer_scales(names: list[str], decay: float) -> dict[str, float]:
     if decay == 1.0:
         return dict.fromkeys(names, 1.0)
-    depth = depths(names)
+    own = {name: name.removeprefix("model.") for name in names}  # the tower's, under a head
+    depth = depths(list(own.values()))
     layers = {image: len({d for n, d in depth.items() if n.startswith("visual.") == image}) for image in (True, False)}
-    return {n: decay ** (round((1 - depth[n]) * max(1, layers[n.startswith("visual.")] - 1))) for n in names}
+    return {n: decay ** (round((1 - depth[o]) * max(1, layers[o.startswith("visual.")] - 1))) for n, o in own.items()}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

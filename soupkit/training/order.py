@@ -152,11 +152,18 @@ def order_of(
         return Shuffled(sizes, seed, block)
     if labels is None:
         return PartOfShards(sizes, share, seed, block)
-    classes = labels()
-    rng = np.random.default_rng([seed, len(classes)])
-    groups = [np.nonzero(classes == c)[0] for c in np.unique(classes)]
-    kept = [np.sort(rng.permutation(g)[: max(1, round(share * len(g)))]) for g in groups]
+    kept = part_of_classes(labels(), seed, share)
     if not balanced:
         members = np.sort(np.concatenate(kept))
         return Subset(members, Shuffled((len(members),), seed, block))
     return Balanced(tuple(Subset(g, Shuffled((len(g),), seed_of(seed, c), 1)) for c, g in enumerate(kept)), seed)
+
+
+def part_of_classes(labels: np.ndarray, seed: int, share: float) -> list[np.ndarray]:
+    """Return the numbers of the samples that `seed` draws of each class, int64 [n], a `share` of it and one at least.
+
+    `labels` int64 [N] are the samples' classes.
+    """
+    rng = np.random.default_rng([seed, len(labels)])
+    groups = [np.nonzero(labels == c)[0] for c in np.unique(labels)]
+    return [np.sort(rng.permutation(g)[: max(1, round(share * len(g)))]) for g in groups]

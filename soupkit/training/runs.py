@@ -19,7 +19,7 @@ _NAME = re.compile(r"[\w-]{1,100}")  # it is the name of a directory
 _NAME_HINT = "up to a hundred letters, digits, '_' and '-'"
 _MOST_NAMES = 100_000  # that `${train.SWEEP}` stands for in one recipe
 # What a run does not take over from the one it starts from.
-_OWN = ("init", "stop_at", "snapshots", "schedule", "continued_from")
+_OWN = ("init", "stop_at", "snapshots", "schedule", "continued_from", "head")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from soupkit.checkpoint.partial import PartialDirectory, check_target, partial_path, sweep
-from soupkit.checkpoint.reference import open_headers
 from soupkit.checkpoint.run_record import RECORD_NAME, FinishedRun, RunRecord, read_run, write_run
 from soupkit.device import choose_device
 from soupkit.errors import StorageError, UsageError
@@ -22,7 +21,7 @@ from soupkit.training.curves import check_trackers
 from soupkit.training.data.batches import killed_workers_said
 from soupkit.training.entry import TrainEntry
 from soupkit.training.execution import carry_out, finish
-from soupkit.training.model import find_config, find_start
+from soupkit.training.model import check_start, find_start
 from soupkit.training.options import TrainOptions
 from soupkit.training.signals import stop_signals
 from soupkit.version import __version__
@@ -70,9 +69,11 @@ def train(
         stack.enter_context(cores.threads_set())
         begun = None if options.fresh else read_run(partial_path(target))
         if options.dry_run and not target.exists() and begun is None:
-            ranks.together(_look, entry)
+            ranks.together(check_start, entry)
             return _planned(entry, target)
         start = ranks.together(find_start, entry, progress)
+        for note in start.notes:
+            progress.note(note)
         identity = identity_of(entry, start)
         if target.exists() and not options.fresh:
             record = ranks.lead(_same_run, target, identity)
@@ -112,13 +113,6 @@ def _check_share(entry: TrainEntry, ranks: Ranks) -> None:
             "batch_size",
             "take a multiple of the number of ranks",
         )
-
-
-def _look(entry: TrainEntry) -> None:
-    """See whether the run can begin, as far as that is known without reading weights or data."""
-    find_config(entry)
-    if entry.init is not None:
-        open_headers(entry.init).close()
 
 
 def _planned(entry: TrainEntry, target: Path) -> TrainResult:

@@ -1,10 +1,12 @@
 """One or many, texts or paths; what is neither is named, and so is the way out."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import soupkit
 from soupkit.api.arguments import references
@@ -41,9 +43,18 @@ def test_what_is_no_reference_is_named_with_the_way_out(value: Any, where: str, 
     assert caught.value.where == where and caught.value.hint
 
 
-def test_a_state_dict_is_no_ingredient(here: Path) -> None:
-    with pytest.raises(UsageError, match=r"ingredients\[1\]: is a state dict.*\n.*save_file"):
-        soupkit.merge(["runs/a", {"w": torch.zeros(2)}], "out")  # type: ignore[list-item]
+def test_weights_in_memory_are_ingredients_and_what_is_none_is_named(here: Path) -> None:
+    clip = load_file("runs/a/open_clip_model.safetensors")
+    soup = soupkit.merge(["runs/b", clip])
+    assert set(soup) == set(clip)
+    assert soupkit.compare([clip, "runs/a"], base=clip).mergeable
+    found = soupkit.search([clip, "runs/b"], "found", score=lambda directory: 1.0)
+    assert found.document.selected == ("memory:ingredients[0]", "runs/b")
+    with pytest.raises(UsageError, match=r"ingredients\[1\]: is int, and no reference"):
+        soupkit.merge(["runs/a", 3], "out")  # type: ignore[call-overload]
+    with pytest.raises(soupkit.SoupkitError, match="is str, and no tensor"):
+        soupkit.merge({"a": "runs/a"}, "out")  # type: ignore[call-overload]
+    assert not (here / "out").exists()
 
 
 def test_an_option_that_there_is_not_is_named(here: Path) -> None:
@@ -71,6 +82,16 @@ def test_one_task_is_a_text_or_a_path(here: Path) -> None:
 def test_a_search_takes_the_options_of_evaluation_as_keywords(here: Path) -> None:
     plan = soupkit.search(["runs/a", "runs/b"], "out", tasks="digits", strategy="swap", limit=20, dry_run=True).plan
     assert plan is not None and (plan.images, plan.strategy) == (20, "swap")
+
+
+def test_a_checkpoint_that_is_given_twice_is_scored_once_and_searched_once(here: Path) -> None:
+    result = soupkit.evaluate(["runs/a", "runs/b", "runs/a"], "digits", limit=20)
+    assert [score.ref for score in result.scores] == ["runs/a", "runs/b"]
+    assert "runs/a is given more than once and is scored once" in result.notes
+    shutil.copytree("runs/a", "runs/copy")
+    found = soupkit.search(["runs/a", "runs/copy", "runs/b", "runs/a"], "found", score=lambda directory: 1.0)
+    assert [score.ref for score in found.document.ingredients] == ["runs/a", "runs/b"]
+    assert any("runs/copy has the weights of runs/a: one ingredient" in note for note in found.notes)
 
 
 def test_search_is_a_package_and_a_function() -> None:

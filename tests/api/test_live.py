@@ -90,8 +90,8 @@ def test_what_does_not_fit_is_named(items: list[Any], how: dict[str, Any], what:
         soupkit.evaluate(Brightness(), Items(items), **{"classnames": ["dark", "light"], **how})
 
 
-def test_a_module_needs_a_dataset_and_words_of_a_dataset_need_one_too(here: Path) -> None:
-    with pytest.raises(UsageError, match="is no Dataset"):
+def test_a_module_that_is_no_clip_needs_a_dataset_and_words_of_a_dataset_need_one_too(here: Path) -> None:
+    with pytest.raises(soupkit.SoupkitError, match=r"memory:models\[0\]: is no model that open_clip builds"):
         soupkit.evaluate(Brightness(), "digits")
     with pytest.raises(UsageError, match="classnames: belongs to a Dataset"):
         soupkit.evaluate("runs/a", "digits", classnames=["a"])

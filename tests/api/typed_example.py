@@ -29,6 +29,7 @@ def small(weights: Mapping[str, Tensor]) -> float:
 runs = [Path("runs/a"), "runs/b"]
 merged = soupkit.merge(runs, "soups/mean", method="linear", weights=[1, 2], threads=2)
 planned = soupkit.merge("runs/a", Path("soups/one"), options=RunOptions(dry_run=True), progress=True)
+state: dict[str, Tensor] = soupkit.merge([nn.Linear(2, 2), nn.Linear(2, 2).state_dict()])
 found = soupkit.search(runs, "soups/best", tasks="digits", strategy="swap", limit=20)
 own = soupkit.search(runs, "soups/own", score=small, evaluation=EvaluationOptions(device="cpu"))
 curve = soupkit.interpolate("runs/base", runs, tasks=["digits"], points=5)
@@ -50,7 +51,7 @@ share: float = labelled.probabilities[0][0]
 outputs: list[Path] = [planned.output, own.output, page.output]
 statuses: list[str] = [repository.status, *(step.status for step in done.steps)]
 print(scores.to_frame().sort_values("value"), live.to_dict(), alike.mergeable, names, value, best_alpha, gain, loss)
-print(share, outputs, statuses)
+print(share, outputs, statuses, sorted(state))
 try:
     soupkit.merge(runs, "soups/mean", method="unheard of")
 except SoupkitError as error:

@@ -38,6 +38,12 @@ def test_what_is_written_is_read_back(tmp_path: Path, record: RunRecord) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["training.json"]
 
 
+def test_a_config_with_half_a_pair_of_surrogates_is_written_and_read(tmp_path: Path) -> None:
+    record = RunRecord(identity={"config": {"name": "\ud800 ü"}})
+    write_run(tmp_path, record)
+    assert read_run(tmp_path) == record
+
+
 def test_a_finished_record_says_what_is_none(tmp_path: Path) -> None:
     write_run(tmp_path, FINISHED)
     document = json.loads((tmp_path / "training.json").read_text())

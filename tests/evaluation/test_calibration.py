@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import log_loss
 from torch.nn.functional import normalize
 
@@ -89,6 +90,15 @@ def test_every_metric_of_probabilities_is_its_reference(scale: float) -> None:
         assert found == pytest.approx(expected, abs=2e-6)
         assert found["nll_at_temperature"] >= nll(logits * scale / found["temperature"], labels)
     assert set(expected) == set(CALIBRATION)
+
+
+def test_the_entropy_is_that_of_the_probabilities_whatever_the_labels_are() -> None:
+    logits, labels = some_logits(2)
+    hits = [Hits(logits.argmax(axis=1) == of, None, of, logits=logits) for of in (labels, labels[::-1].copy())]
+    expected = scipy_entropy(softmax(3.0 * logits.astype(float), axis=1), axis=1).mean()
+    for fits in (True, False):
+        values = [METRICS["entropy"].compute(with_chances(each, 3.0, fits=fits)).value for each in hits]  # type: ignore[union-attr]
+        assert values == pytest.approx([expected, expected], abs=1e-12)
 
 
 def test_a_temperature_undoes_a_scale() -> None:

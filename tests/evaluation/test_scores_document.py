@@ -8,9 +8,10 @@ import pytest
 
 from soupkit.errors import DataError
 from soupkit.evaluation.scores_document import ScoresDocument, read_scores_document
-from soupkit.evaluation.task import Pair, Score
+from soupkit.evaluation.task import ClassHits, Pair, Score
 
 SCORE = Score("a", "xxh3:1", "digits", "test", "acc1", 0.5, 4, 0.1, 0.9, {"acc1": 0.5, "acc5": None})
+CLASSES = {"ref": "a", "task": "digits", "split": "test", "classes": ["zero", "one"], "images": [3, 1]}
 PAIR = Pair("a", "b", "digits", "test", 1, 2, 0.5, ("x",), ("y", "z"))
 
 
@@ -29,7 +30,8 @@ def write(path: Path, content: object) -> Path:
 
 
 def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written = ScoresDocument((SCORE,), (PAIR,), 4, ("a note",), {"open": 0.5}, 1.5)
+    classes = (ClassHits("a", "digits", "test", ("zero", "one"), (3, 1), (2, 0)),)
+    written = ScoresDocument((SCORE,), (PAIR,), 4, ("a note",), {"open": 0.5}, 1.5, classes=classes)
     written.write(tmp_path / "scores.json")
     assert read_scores_document(tmp_path / "scores.json") == written
 
@@ -57,6 +59,8 @@ def test_an_old_document_and_one_with_more_keys_are_read(tmp_path: Path) -> None
         (document(ref=["a"]), r"scores\.0\.ref"),
         (document(metrics={"acc1": {}}), r"scores\.0\.metrics\.acc1"),
         (document(n=-1), r"scores\.0\.n"),
+        (document() | {"classes": [CLASSES | {"right": [1]}]}, "different lengths"),
+        (document() | {"classes": [CLASSES | {"right": [9, 0]}]}, "more images of a class are right than there are"),
         (document() | {"pairs": [{"first": "a"}]}, r"pairs\.0\.second"),
     ],
 )

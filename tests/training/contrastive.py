@@ -6,7 +6,10 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from soupkit.training.classifier import Classifier
+
 WIDTH = 16
+CLASSES = 5
 VISION = {"image_size": 16, "layers": 2, "width": 32, "head_width": 16, "patch_size": 4, "patch_dropout": 0.5}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 2}
 
@@ -22,6 +25,12 @@ def tiny_model(custom: bool = False, bias: bool = False, dropout: float = 0.5, o
         init_logit_bias=-3.0 if bias else None,
         output_dict=output_dict,
     ).train()
+
+
+def small_classifier(dropout: float = 0.0) -> Classifier:
+    """A classifier with the image tower of such a CLIP, in float64."""
+    torch.manual_seed(3)
+    return Classifier(tiny_model(dropout=dropout), WIDTH, CLASSES, keep_text=False).double().train()
 
 
 def batch(n: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> tuple[Tensor, Tensor]:

@@ -64,6 +64,14 @@ def entry(**settings: object) -> TrainEntry:
     return TrainEntry.model_validate({**fields, **settings})
 
 
+def test_under_a_head_the_image_tower_alone_is_counted() -> None:
+    whole = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False)
+    alone = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False, image_alone=True)
+    assert alone.forward == alone.image == whole.image < whole.forward
+    visual = open_clip.CLIP(**TINY).visual
+    assert alone.parameters == sum(p.numel() for p in visual.parameters()) < whole.parameters
+
+
 def test_a_run_costs_its_steps_and_is_shared_by_its_world() -> None:
     one, four = run_cost(entry(), rate=1e9), run_cost(entry(), world=4, rate=1e9)
     assert one.steps == 10 and one.operations == 640 * one.operations_per_sample

@@ -10,9 +10,10 @@ from torch.distributed.tensor import DTensor
 
 from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
+from soupkit.training.classification_step import classification_step
 from soupkit.training.parallel import clip_gradients, full_state, parallelize, start_average, update_average
 from soupkit.training.step import contrastive_step
-from tests.training.contrastive import batch, gradients, reference, tiny_model
+from tests.training.contrastive import CLASSES, batch, gradients, reference, small_classifier, tiny_model
 from tests.training.processes import in_processes
 
 CASES = [
@@ -33,6 +34,10 @@ def whole_gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: grad.full_tensor() if isinstance(grad, DTensor) else grad for name, grad in found.items()}
 
 
+def labelled() -> tuple[Tensor, Tensor]:
+    return batch(BATCH, torch.float64)[0], torch.arange(BATCH) % CLASSES
+
+
 def steps_of_all_kinds(ranks: Ranks, shard: bool) -> list[tuple[Tensor, dict[str, Tensor]]]:
     found = []
     for loss, micro_batch, dtype in CASES:
@@ -41,7 +46,10 @@ def steps_of_all_kinds(ranks: Ranks, shard: bool) -> list[tuple[Tensor, dict[str
         torch.manual_seed(100 + ranks.rank)
         result = contrastive_step(model, images, texts, loss=loss, micro_batch=micro_batch, ranks=ranks)
         found.append((result.loss, whole_gradients(model)))
-    return found
+    model = parallelize(small_classifier(), ranks, shard=shard)
+    images, labels = own(ranks, *labelled())
+    loss = classification_step(model, images, labels, micro_batch=2, label_smoothing=0.1, ranks=ranks)
+    return [*found, (loss, whole_gradients(model))]
 
 
 @pytest.mark.parametrize(("size", "shard"), [(2, False), (4, False), (2, True)])
@@ -64,6 +72,13 @@ def test_any_number_of_ranks_gives_the_gradient_of_the_whole_batch(size, shard):
                 np.testing.assert_allclose(answer[i][1][name], gradient, 0, tolerance, err_msg=f"{CASES[i]}, {name}")
         for answer in answers[1:]:
             assert all(np.array_equal(answer[i][1][name], answers[0][i][1][name]) for name in expected)
+    model = small_classifier()
+    whole = classification_step(model, *labelled(), micro_batch=BATCH, label_smoothing=0.1)
+    for loss, found in (answer[-1] for answer in answers):
+        np.testing.assert_allclose(loss, whole, rtol=1e-6)
+        assert found.keys() == gradients(model).keys()
+        for name, gradient in gradients(model).items():
+            np.testing.assert_allclose(found[name], gradient, 0, 1e-9 * max(float(gradient.abs().max()), 1e-3))
 
 
 def train(ranks: Ranks, shard: bool = False, checkpointing: bool = False) -> dict[str, Any]:

@@ -117,7 +117,9 @@ class _Machine:
         if not isinstance(entries, dict) or len(values) % 2:
             raise PickleError("its pickle is damaged: it sets entries of what is no dict")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            entries[_checked_key(key)] = value
+            if _checked_key(key) in entries:
+                raise PickleError(f"its pickle is damaged: a dict has the key {key!r:.80} twice")
+            entries[key] = value
 
     def call(self, arguments: Any, keywords: object = None) -> None:
         function = self.pop()

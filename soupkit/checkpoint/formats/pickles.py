@@ -46,6 +46,7 @@ def read_pickle(path: Path, part: str | None = None) -> tuple[Tensors, dict[str,
 def _check_archive(path: Path, archive: TorchArchive) -> None:
     if "data.pkl" not in archive.names:
         raise CheckpointError("is a zip archive without a pickle", path, "it was not written by torch.save")
+    archive.ask_torch()
     if "byteorder" in archive.names and (order := archive.read("byteorder")) != sys.byteorder.encode():
         raise CheckpointError(
             f"was written on a machine of another byte order ({order[:20]!r})", path, conversion(path)

@@ -3,6 +3,7 @@
 from soupkit.checkpoint.formats.diffusers import DIFFUSERS, DIFFUSERS_PIPELINE
 from soupkit.checkpoint.formats.distributed import DISTRIBUTED
 from soupkit.checkpoint.formats.open_clip import OPEN_CLIP
+from soupkit.checkpoint.formats.peft import PEFT
 from soupkit.checkpoint.formats.pickles import PICKLE
 from soupkit.checkpoint.formats.plain import PLAIN
 from soupkit.checkpoint.formats.safetensors_header import SAFETENSORS_FILE
@@ -11,13 +12,13 @@ from soupkit.checkpoint.formats.table import FORMATS
 from soupkit.checkpoint.formats.timm import TIMM
 from soupkit.checkpoint.formats.training_run import TRAINING_RUN
 from soupkit.checkpoint.formats.transformers import TRANSFORMERS
-from soupkit.checkpoint.formats.unreadable import ADAPTER, DEEPSPEED, FSDP_LOCAL
+from soupkit.checkpoint.formats.unreadable import DEEPSPEED, FSDP_LOCAL
 
 _FILES = (SAFETENSORS_SHARDS, PICKLE_SHARDS, SAFETENSORS_FILE, DISTRIBUTED, PICKLE)
 _FAMILIES = (
     TRAINING_RUN,
     OPEN_CLIP,
-    ADAPTER,
+    PEFT,
     DEEPSPEED,
     FSDP_LOCAL,
     DIFFUSERS_PIPELINE,

@@ -5,6 +5,7 @@ A record `NAME/data.pkl` is the pickle, `NAME/data/KEY` holds the storage that t
 """
 
 import io
+import re
 import struct
 import zipfile
 import zlib
@@ -27,6 +28,12 @@ _STORAGES = {
 }  # fmt: skip
 _UNTYPED = "UntypedStorage"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DIRECTORY = 1 << 4  # among a record's attributes: it is a folder, whose bytes torch does not read
+_SETTINGS = {
+    ".format_version": re.compile(rb"[0-9]{1,9}\s*"),
+    ".storage_alignment": re.compile(rb"[0-9]{1,9}\s*"),
+    "byteorder": re.compile(rb"[a-z]+"),
+}
 
 
 def conversion(path: Path) -> str:
@@ -95,11 +102,34 @@ class TorchArchive:
         self.names = {entry.filename.partition("/")[2] for entry in entries}
         self._prefix = entries[0].filename.partition("/")[0] if entries else ""
         self._records: dict[str, _Record] = {}
+        self._dtypes: dict[str, str] = {}  # of storages
         for entry in entries:
+            if start + entry.header_offset < 0:
+                raise CheckpointError(f"says that {entry.filename!r} begins before the file", path, _AGAIN)
             stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
+            if entry.external_attr & _DIRECTORY:
+                raise CheckpointError(f"calls the record {entry.filename!r} a folder", path, _AGAIN)
             if entry.filename in self._records:
                 raise CheckpointError(f"holds the record {entry.filename!r} twice", path, _AGAIN)
             self._records[entry.filename] = _Record(start + entry.header_offset, entry.file_size, stored)
+
+    def ask_torch(self) -> None:
+        """Refuse an archive that torch's own reader refuses: zip readers differ in what damage they overlook."""
+        import torch
+
+        try:
+            with self.path.open("rb") as file:
+                reader: Any = torch._C.PyTorchFileReader(file)
+                reader.get_all_records()
+                reader.serialization_id()
+                for name in self.names:
+                    reader.get_record_offset(name)
+                for name, content in _SETTINGS.items():
+                    if name in self.names and not content.fullmatch(reader.get_record(name)):
+                        raise CheckpointError(f"has a damaged record {name!r}", self.path, _AGAIN)
+        except (RuntimeError, IndexError, ValueError) as error:
+            said = str(error).partition(". This is an internal")[0].partition("\n")[0]
+            raise CheckpointError(f"is a damaged archive: {said}", self.path, _AGAIN) from error
 
     def _locate(self, name: str) -> tuple[int, int]:
         """Return where the record `name` begins in the file, and its size in bytes."""
@@ -165,6 +195,9 @@ class TorchArchive:
         where = f"{self.path}, tensor {name!r}"
         kind, storage, offset, shape, strides = _parts(tensor, where)
         dtype, key, nbytes = _storage(kind, storage, where)
+        claimed = _UNTYPED if kind else dtype
+        if self._dtypes.setdefault(key, claimed) != claimed:  # torch gives each the dtype of the first
+            raise CheckpointError(f"shares the storage {key!r} with a tensor of another dtype", where, _AGAIN)
         begin, size = self._locate(f"data/{key}")
         if size != nbytes:
             raise CheckpointError(f"has a storage of {size} bytes instead of {nbytes}", where, _AGAIN)
@@ -193,24 +226,36 @@ def _tensor_function(function: Name) -> bool:
 
 
 _SHARDED = ("ShardedTensor", "DTensor")
+_COUNTS = {  # of the arguments with which torch's functions can be called
+    "torch._utils._rebuild_parameter": (3,),
+    "torch._utils._rebuild_parameter_with_state": (4,),
+    "torch._tensor._rebuild_from_type_v2": (4,),
+    "torch._utils._rebuild_tensor": (4,),
+    "torch._utils._rebuild_tensor_v2": (6, 7),
+    "torch._utils._rebuild_tensor_v3": (7, 8),
+}
 
 
 def _parts(tensor: Call, where: str) -> tuple[str, object, int, tuple[int, ...], tuple[int, ...]]:
     """Return a tensor's dtype by torch's name ("" where its storage says it), storage, offset, shape and strides."""
     for _ in range(8):  # a parameter holds a tensor, a subclass the call that makes one
         function, arguments = str(tensor.function), tensor.arguments
-        if not isinstance(arguments, tuple):
+        if not isinstance(arguments, tuple) or len(arguments) not in _COUNTS.get(function, ()):
             break
-        if function.startswith("torch._utils._rebuild_parameter") and arguments and isinstance(arguments[0], Call):
+        if function.startswith("torch._utils._rebuild_parameter"):
+            if not isinstance(arguments[0], Call):
+                break
             tensor = arguments[0]
-        elif function == "torch._tensor._rebuild_from_type_v2" and len(arguments) >= 3:
+        elif function == "torch._tensor._rebuild_from_type_v2":
             tensor = Call(arguments[0], arguments[2])
-        elif function in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor") and len(arguments) >= 4:
-            return _checked("", arguments[:4], arguments[6:7], where)
-        elif function == "torch._utils._rebuild_tensor_v3" and len(arguments) >= 7:
-            return _checked(_dtype_name(arguments[6]), arguments[:4], arguments[7:8], where)
+        elif function == "torch._utils._rebuild_tensor":
+            return _checked("", arguments, (), where)
+        elif not (isinstance(arguments[4], bool) and isinstance(arguments[5], dict)):
+            break  # whether it requires a gradient, and its hooks
+        elif function == "torch._utils._rebuild_tensor_v2":
+            return _checked("", arguments[:4], arguments[6:], where)
         else:
-            break
+            return _checked(_dtype_name(arguments[6]), arguments[:4], arguments[7:], where)
     what, hint = _refusal(str(tensor.function))
     raise CheckpointError(what, where, hint)
 
@@ -271,7 +316,7 @@ def _storage(dtype: str, storage: object, where: str) -> tuple[str, str, int]:
             f"is of {dtype or kind.name}, which soupkit does not read", where,
             f"convert it to one of {', '.join(d.torch_name for d in DTYPES.values())}",
         )  # fmt: skip
-    if not isinstance(name, str) or not _is_size(count):
+    if kind.module not in ("torch", "torch.storage") or not isinstance(name, str) or not _is_size(count):
         raise CheckpointError("has no sound storage in the archive", where, _AGAIN)
     itemsize = 1 if kind.name == _UNTYPED else DTYPES[_STORAGES.get(kind.name, named)].itemsize
     return named, name, count * itemsize

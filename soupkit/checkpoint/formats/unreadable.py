@@ -3,7 +3,7 @@ does so."""
 
 from pathlib import Path
 
-from soupkit.checkpoint.formats.folder import Folder, matching, read_object
+from soupkit.checkpoint.formats.folder import Folder, matching
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.errors import CheckpointError
 
@@ -42,25 +42,6 @@ def refuse_fsdp_local(folder: Folder) -> CheckpointError:
     )
 
 
-def is_adapter(folder: Folder) -> bool:
-    """Whether the folder is an adapter of PEFT's (LoRA and its kin)."""
-    return "adapter_config.json" in folder.names
-
-
-def refuse_adapter(folder: Folder) -> CheckpointError:
-    """Return the error that says how an adapter becomes a model: averaging its factors apart is no average of it."""
-    base = (read_object(folder, "adapter_config.json") or {}).get("base_model_name_or_path", "BASE")
-    code = (
-        f"from peft import AutoPeftModel as A; A.from_pretrained({str(folder)!r}).merge_and_unload()"
-        f".save_pretrained({f'{folder}-merged'!r})"
-    )
-    return CheckpointError(
-        f"is an adapter of {base}: the product of its factors can be averaged, they themselves cannot",
-        folder,
-        f'put it into its model, and merge that: python -c "{code}"',
-    )
-
-
 def _nothing(folder: Folder, tensors: Tensors) -> Description:
     return Description(tensors)
 
@@ -72,14 +53,6 @@ DEEPSPEED = Family(
     refuse=refuse_deepspeed,
     describe=_nothing,
     companions=(),
-)
-ADAPTER = Family(
-    name="peft",
-    summary="an adapter of PEFT's: refused, with the line that puts it into its model",
-    recognises=is_adapter,
-    refuse=refuse_adapter,
-    describe=_nothing,
-    companions=("adapter_config.json",),
 )
 FSDP_LOCAL = Family(
     name="fsdp_local",

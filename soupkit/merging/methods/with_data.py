@@ -3,18 +3,30 @@
 What no statistics are of is averaged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from soupkit.errors import UsageError
 from soupkit.merging.papers import FISHER, REGMEAN
 from soupkit.merging.registry import Bounds, OfTheModel, StatisticsFiles, each, merge_method
-from soupkit.merging.statistics import Statistics, of_kind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from soupkit.merging.arithmetic import Arithmetic
+    from soupkit.merging.statistics import Statistics
+    from soupkit.merging.survey import Survey
+
+
+def _of_kind(kind: str) -> "Callable[[Survey], Statistics]":
+    """Return the survey that opens the ingredients' statistics of a kind."""
+
+    def survey(model: "Survey") -> "Statistics":
+        from soupkit.merging.statistics import statistics_of
+
+        return statistics_of(model, kind)
+
+    return survey
 
 
 def _check_weights(parameters: Mapping[str, Any]) -> None:
@@ -31,7 +43,7 @@ def fisher(
     statistics: Annotated[Sequence[str], StatisticsFiles("fisher"), "a file per ingredient (--statistics)"],
     weight: Annotated[Sequence[float], Bounds(0, 1e6), "share of each ingredient"] = each(1.0),
     floor: Annotated[float, Bounds(0, 1, above=True), "the least Fisher information of an entry"] = 1e-6,
-    known: Annotated[Statistics, OfTheModel(of_kind("fisher"))],
+    known: Annotated["Statistics", OfTheModel(_of_kind("fisher"))],
 ) -> "Tensor":
     """The mean of the ingredients, entry by entry weighted by their Fisher information."""
 
@@ -61,7 +73,7 @@ def regmean(
     statistics: Annotated[Sequence[str], StatisticsFiles("gram"), "a file per ingredient (--statistics)"],
     alpha: Annotated[float, Bounds(0, 1), "what the Grams' entries off the diagonal are multiplied by"] = 0.9,
     ridge: Annotated[float, Bounds(0, 1), "x the Grams' mean diagonal, is added to each diagonal"] = 1e-6,
-    known: Annotated[Statistics, OfTheModel(of_kind("gram"))],
+    known: Annotated["Statistics", OfTheModel(_of_kind("gram"))],
 ) -> "Tensor":
     """Of each linear layer the weight whose outputs on all ingredients' inputs are nearest to theirs."""
     import torch

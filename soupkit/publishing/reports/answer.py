@@ -41,21 +41,28 @@ def answers(results: Results) -> list[str]:
 
 def _of_a_search(search: SearchDocument, results: Results) -> Iterator[str]:
     kept, all_of = len(search.selected), len(search.ingredients)
-    yield f"{search.score.ref} is the soup: {kept} of {all_of} ingredients, chosen by {search.strategy}."
+    yield f"{search.score.ref} is the soup: {kept} of {all_of} ingredients, chosen by the {search.strategy} search."
     for verdict in verdicts(search, results):
         yield _sentence(verdict)
     if search.images_scored is not None and search.images_full:
         share = search.images_scored / search.images_full
-        seconds = f" and {search.seconds:,.0f} seconds" if search.seconds else ""
-        yield f"It cost {search.images_scored:,} scored images ({100 * share:.0f} % of a full search){seconds}."
+        yield (
+            f"The search took {search.images_scored:,} {search.counts}, {100 * share:.0f} % of a full one"
+            f"{_seconds(search)}."
+        )
     elif search.seconds:
-        yield f"It cost {search.seconds:,.0f} seconds."
+        yield f"The search is done{_seconds(search)}."
+
+
+def _seconds(search: SearchDocument) -> str:
+    return f", in {search.seconds:,.0f} s" if search.seconds else ""
 
 
 def verdicts(search: SearchDocument, results: Results) -> list[Verdict]:
     """Return the soup against its best ingredient: on what chose it, and on all else that both were scored on."""
     soup, best = search.score.ref, search.best_ingredient.ref
-    found = [Verdict(search.score, search.best_ingredient, _p(results, soup, best, search.score), True)]
+    p = search.paired.p if search.paired is not None else _p(results, soup, best, search.score)
+    found = [Verdict(search.score, search.best_ingredient, p, True)]
     of = {(s.ref, s.task_and_split): s for s in [*search.report, *results.scores]}
     for (ref, task), score in of.items():
         other = of.get((best, task))
@@ -76,15 +83,25 @@ def _of_scores(results: Results) -> Iterator[str]:
 
 
 def _sentence(verdict: Verdict, *, named: bool = False) -> str:
-    soup, best = verdict.soup, verdict.best
+    soup = verdict.soup
     unit = " points" if soup.unit == "fraction" else ""
     percent = " %" if soup.unit == "fraction" else ""
     subject = f"{soup.ref} reaches" if named else "It reaches"
-    chosen = ", which chose it," if verdict.chosen else ""
+    chosen = " (which chose it, and flatters it)" if verdict.chosen else ""
     return (
-        f"{subject} {shown(soup.value, soup)}{percent} on {soup.task_and_split}{chosen}: {verdict.gain:+.3g}{unit} "
-        f"from {best.ref}{_significance(verdict)}."
+        f"{subject} {shown(soup.value, soup)}{percent} on {soup.task_and_split}{chosen}, {_compared(verdict, unit)}"
+        f"{_significance(verdict)}."
     )
+
+
+def _compared(verdict: Verdict, unit: str) -> str:
+    """Say how the soup stands to the best ingredient."""
+    if verdict.soup.ref == verdict.best.ref:
+        return "and is the best ingredient itself"
+    if verdict.soup.value == verdict.best.value:
+        return f"as much as {verdict.best.ref} does, the best ingredient"
+    above = "above" if verdict.gain > 0 else "below"
+    return f"{abs(verdict.gain):.3g}{unit} {above} {verdict.best.ref}, the best ingredient"
 
 
 def _significance(verdict: Verdict) -> str:
@@ -92,13 +109,13 @@ def _significance(verdict: Verdict) -> str:
     if verdict.soup.ref == verdict.best.ref or verdict.soup.value == verdict.best.value:
         return ""
     if verdict.p is not None:
-        words = "which is significant" if verdict.p < _CHANCE else "which may be chance"
-        return f", {words} (McNemar’s exact test, p = {verdict.p:.2g})"
+        words = "this is significant" if verdict.p < _CHANCE else "this may be chance"
+        return f"; {words} (McNemar’s exact test, p = {verdict.p:.2g})"
     low, high = verdict.soup.low, verdict.best.high
     if low is None or high is None:
         return ""
     if low > high:
-        return ", more than both intervals allow for"
+        return "; this is more than their intervals allow for"
     return "; the two were not compared image by image, and their intervals overlap"
 
 
@@ -113,21 +130,20 @@ def _is_of(pair: Pair, first: str, second: str, score: SearchScore) -> bool:
 
 def ingredient_rows(search: SearchDocument) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the head and the rows of the table of a search's ingredients: the score of each alone, its weight in the
-    soup, what the score gained when it was added, and its Shapley share where it is known."""
-    score = search.score
-    unit = sign(score).removeprefix(", ")
+    soup, and what it adds, as far as the trials tell: when it joined, beside all others of the soup (leave one out),
+    and on average over all orders of joining (its Shapley share)."""
     shares = {s.ref: s.share for s in search.shapley.shares} if search.shapley is not None else {}
-    gains = _gains(search)
-    head = ["ingredient", f"alone, {unit}".removesuffix(", "), "weight", "added"]
-    head += ["Shapley share"] if shares else []
-    rows = []
-    for one in sorted(search.ingredients, key=lambda s: -s.value):
-        row = [one.ref, shown(one.value, one), _weight(search, one.ref)]
-        row.append(f"{factor(score) * gains[one.ref]:+.3g}" if one.ref in gains else "")
-        if shares:
-            row.append(f"{factor(score) * shares[one.ref]:+.3g}" if one.ref in shares else "")
-        rows.append(tuple(row))
-    return tuple(head), rows
+    added = {"when it joined": _gains(search), "leave one out": _left_out(search), "Shapley share": shares}
+    added = {name: of for name, of in added.items() if of}
+    k = factor(search.score)
+    rows = [
+        (
+            one.ref, shown(one.value, one), _weight(search, one.ref),
+            *(f"{k * of[one.ref]:+.3g}" if one.ref in of else "" for of in added.values()),
+        )
+        for one in sorted(search.ingredients, key=lambda s: -s.value)
+    ]  # fmt: skip
+    return ("ingredient", f"alone{sign(search.score)}", "weight", *added), rows
 
 
 def _weight(search: SearchDocument, ref: str) -> str:
@@ -138,6 +154,17 @@ def _weight(search: SearchDocument, ref: str) -> str:
     if isinstance(search.weights, dict):
         return "by block"
     return f"{search.weights[search.selected.index(ref)]:.4g}"
+
+
+def _left_out(search: SearchDocument) -> dict[str, float]:
+    """Return by how much the soup is better than without a member, for those whose soup without it was scored whole."""
+    equal = search.weights is None or (isinstance(search.weights, list) and len(set(search.weights)) == 1)
+    if not equal or search.method is not None:
+        return {}
+    means = {frozenset(d.soup): d.value for d in search.decisions if d.weights is None and d.method is None}
+    means |= {frozenset([one.ref]): one.value for one in search.ingredients}
+    without = {ref: means.get(frozenset(search.selected) - {ref}) for ref in search.selected}
+    return {ref: search.score.value - value for ref, value in without.items() if value is not None}
 
 
 def _gains(search: SearchDocument) -> dict[str, float]:

@@ -7,87 +7,36 @@ from statistics import fmean
 
 from soupkit.evaluation.task import Pair
 from soupkit.merging.soup_directory import SoupDocument
+from soupkit.publishing.reports.answer import answers, ingredient_rows
+from soupkit.publishing.reports.differing import picture_sections
 from soupkit.publishing.reports.figures import ReportFigure
+from soupkit.publishing.reports.page_style import STYLE
 from soupkit.publishing.reports.report_inputs import Results
 from soupkit.publishing.reports.selection import models, task_names
-from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme, rendered
-from soupkit.publishing.reports.units import factor, interval, percent, shown
-from soupkit.search.document import SearchScore
+from soupkit.publishing.reports.style import DARK, LIGHT, Style, rendered
+from soupkit.publishing.reports.table_script import DIGEST, SCRIPT
+from soupkit.publishing.reports.units import interval, percent, shown, sign
+from soupkit.search.document import SearchDocument, SearchScore
 from soupkit.text import visible
 from soupkit.version import __version__
 
 # Nothing is fetched from anywhere: the browser is told so, whatever the inputs hold.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-def _colours(theme: Theme) -> str:
-    return (
-        f"--page:{theme.page};--ink:{theme.ink};--soft:{theme.soft};--line:{theme.grid};--soup:{theme.soup};"
-        f"--link:{theme.ingredient}"
-    )
-
-
-_STYLE = (
-    ":root{color-scheme:light dark;" + _colours(LIGHT) + "}"
-    "@media(prefers-color-scheme:dark){:root{" + _colours(DARK) + "}}"
-    """
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:1.0625rem/1.6 Charter,"Bitstream Charter","Sitka Text",
-Cambria,Georgia,serif}
-main{display:grid;grid-template-columns:minmax(1rem,1fr) minmax(0,44rem) minmax(1rem,1fr);padding:3.5rem 0 5rem}
-main>*{grid-column:2;min-width:0}
-main>.wide{grid-column:1/-1;justify-self:center;width:max-content;min-width:min(44rem,calc(100% - 2rem));
-max-width:min(calc(100% - 2rem),78rem)}
-h1{font-size:clamp(1.7rem,5vw,2.3rem);line-height:1.2;font-weight:600;letter-spacing:-.01em;margin:0 0 .6rem;
-text-wrap:balance;overflow-wrap:anywhere}
-h2{font-size:1.3rem;line-height:1.3;font-weight:600;margin:3.2rem 0 .7rem;overflow-wrap:anywhere}
-p{margin:0 0 .9rem;overflow-wrap:anywhere}
-.lead{color:var(--soft);margin-bottom:0}
-figure{margin:0}
-figure img{display:block;width:100%;height:auto}
-figcaption,.note,summary,footer,nav{font:.875rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
-color:var(--soft);overflow-wrap:anywhere}
-figcaption{margin-top:.6rem}
-details{margin-top:.5rem}
-summary{cursor:pointer;width:fit-content}
-summary:hover{color:var(--ink)}
-:focus-visible{outline:2px solid var(--link);outline-offset:2px}
-a{color:var(--link);text-underline-offset:.15em}
-nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;list-style:none;margin:1.4rem 0 0;padding:.7rem 0 0;
-border-top:1px solid var(--line)}
-.scroll{overflow-x:auto;max-width:100%;max-height:36rem;overflow-y:auto}
-table{border-collapse:collapse;font:.875rem/1.4 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
-font-variant-numeric:tabular-nums;width:100%}
-caption{text-align:left;color:var(--soft);padding-bottom:.6rem;caption-side:top}
-th,td{padding:.38rem .9rem .38rem 0;text-align:right;vertical-align:baseline;border-bottom:1px solid var(--line)}
-thead th{position:sticky;top:0;z-index:1;vertical-align:bottom;font-weight:600;background:var(--page);
-border-bottom:1.5px solid var(--ink);min-width:4.6em}
-th:first-child,td.text,th.text{text-align:left}
-tbody th{font-weight:400;min-width:9em;max-width:22em;overflow-wrap:anywhere}
-tbody tr:last-child>*{border-bottom:1.5px solid var(--ink)}
-.scores th:first-child{position:sticky;left:0;background:var(--page)}
-.scores thead th:first-child{z-index:2}
-@media(min-width:40.01rem){.scores th:first-child{min-width:17em}}
-.soup th{color:var(--soup);font-weight:600}
-.ci{display:block;color:var(--soft);font-size:.78em;white-space:nowrap}
-.text{overflow-wrap:anywhere}
-footer{margin-top:4rem;border-top:1px solid var(--line);padding-top:.8rem}
-@media(max-width:40rem){main{padding-top:2rem}.scores th:first-child{max-width:40vw;min-width:8.5em}}
-@media print{.scroll{max-height:none;overflow:visible}nav{display:none}}
-"""
-)
+_POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{DIGEST}'"
 
 
 def page(title: str, results: Results, figures: Sequence[ReportFigure]) -> str:
     """Return the whole page. The same results give the same text."""
     title, sections = visible(title), []
+    for i, (_, search) in enumerate(results.searches, 1):
+        name = "Ingredients, and what each adds" if len(results.searches) == 1 else f"Ingredients of {search.score.ref}"
+        sections.append((f"ingredients-{i}", name, ingredient_table(search), False))
     if results.scores:
-        sections.append(("scores", "Models and tasks", _score_table(results), True))
+        sections.append(("scores", "Models and tasks", score_table(results), True))
     for figure in figures:
         sections.append((f"figure-{figure.key}", figure.title, _figure(figure), False))
     if results.pairs:
         sections.append(("pairs", "Image by image", _pairs(results.pairs), True))
+    sections += [(key, name, inner, False) for key, name, inner in picture_sections(results.differing)]
     for i, (ref, soup) in enumerate(results.soups, 1):
         sections.append((f"soup-{i}", f"How {ref} was made", _soup(soup), False))
     if results.notes:
@@ -95,7 +44,8 @@ def page(title: str, results: Results, figures: Sequence[ReportFigure]) -> str:
         sections.append(("notes", "Notes", f"<ul class=note>{items}</ul>", False))
     links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _, _ in sections)
     body = "".join(
-        f'<h2 id="{key}">{escape(name)}</h2><div{" class=wide" if wide else ""}>{inner}</div>'
+        f'<h2 id="{key}">{escape(name)} <a class=anchor href="#{key}" aria-label="Link to this section">#</a></h2>'
+        f"<div{' class=wide' if wide else ''}>{inner}</div>"
         for key, name, inner, wide in sections
     )
     return (
@@ -103,12 +53,32 @@ def page(title: str, results: Results, figures: Sequence[ReportFigure]) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="generator" content="soupkit {__version__}"><link rel="icon" href="data:,">'
-        f"<style>{_STYLE}</style></head><body><main>"
-        f"<header><h1>{escape(title)}</h1><p class=lead>{escape(_summary(results))}</p>"
+        f"<style>{STYLE}</style></head><body><main>"
+        f"<header><h1>{escape(title)}</h1>{_answer(results)}<p class=lead>{escape(_summary(results))}</p>"
         f'<nav aria-label="Contents"><ul>{links}</ul></nav></header>{body}'
         f"<footer>soupkit {__version__}. Intervals are 95 %: Wilson&#8217;s for shares of images, bootstrap for other "
-        "metrics; published tables give none.</footer></main></body></html>\n"
+        f"metrics; published tables give none.</footer></main><script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _answer(results: Results) -> str:
+    """What the page is about, in sentences, before all else."""
+    sentences = answers(results)
+    return (
+        f"<div class=answer>{''.join(f'<p>{escape(visible(text))}</p>' for text in sentences)}</div>"
+        if sentences
+        else ""
+    )
+
+
+def ingredient_table(search: SearchDocument) -> str:
+    """Return the table of a search's ingredients: what each is worth alone, in the soup and to it."""
+    head, rows = ingredient_rows(search)
+    caption = f"Scores on {search.score.task_and_split}, which chose the soup{sign(search.score)}."
+    if len(head) > 3:
+        caption += " What an ingredient adds is in points." if search.score.unit == "fraction" else ""
+    caption += " An empty cell was not measured." if any("" in row for row in rows) else ""
+    return _plain_table(caption, head, rows)
 
 
 def _summary(results: Results) -> str:
@@ -117,9 +87,6 @@ def _summary(results: Results) -> str:
     soups = [ref for ref in refs if results.role(ref) != "ingredient"]
     if soups:
         parts.append(f"{len(soups)} of the models {'is a soup' if len(soups) == 1 else 'are soups'}")
-    for _, search in results.searches:
-        gain = factor(search.score) * (search.score.value - search.best_ingredient.value)
-        parts.append(f"the search ends {gain:+.2f} points from its best ingredient on {search.score.task_and_split}")
     text = "; ".join(parts) or "Results"
     return text[0].upper() + text[1:] + "."
 
@@ -159,11 +126,16 @@ def _plain_table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]])
         f"<tr><th scope=row>{escape(row[0])}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
         for row in rows
     )
-    table = f"<table><caption>{escape(label)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>"
-    return _scrolling(label, table)
+    return _scrolling(label, f"<table>{_caption(label)}<thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>")
 
 
-def _score_table(results: Results) -> str:
+def _caption(text: str) -> str:
+    # The text stays where it can be read while a wide table is scrolled.
+    return f"<caption><span>{escape(text)}</span></caption>"
+
+
+def score_table(results: Results) -> str:
+    """Return the table of models and tasks, soups first."""
     tasks = task_names(results)
     refs = sorted(models(results), key=lambda ref: results.role(ref) == "ingredient")  # soups first
     by_name = {(s.ref, s.task_and_split): s for s in results.scores}
@@ -181,9 +153,9 @@ def _score_table(results: Results) -> str:
         soup = " class=soup" if results.role(ref) != "ingredient" else ""
         lines.append(f"<tr{soup}><th scope=row>{_breakable(ref)}</th>{''.join(cells)}</tr>")
     intervals = " with 95 % intervals" if any(s.low is not None for s in results.scores) else ""
+    label = f"Scores in percent{intervals}; the best of each task in bold, soups in colour."
     table = (
-        f"<table class=scores><caption>Scores in percent{intervals}; the best of each task in bold, soups in colour."
-        f"</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        f"<table class=scores>{_caption(label)}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
     return _scrolling("Models and tasks", table)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupkit.publishing.reports.style import Style, canvas, save
 from soupkit.publishing.reports.units import factor, score_row, shown, sign
-from soupkit.publishing.short_names import short_names
+from soupkit.publishing.short_names import fit_names
 from soupkit.search.document import SearchDocument, SearchScore, parse_search
 from soupkit.search.interpolation_document import InterpolationDocument, parse_interpolation
 
@@ -103,7 +103,7 @@ def draw_search(search: SearchDocument, style: Style) -> "Figure":
         axes.set_xticks([*(t for t in ticks if last + 1 - t > 0.05 * last + 0.5), last + 1])
         axes.set_xticklabels([*(str(t) for t in axes.get_xticks()[:-1].astype(int)), "soup"])
         axes.set_xlabel("trial")
-        axes.set_ylabel(f"{search.score.task_and_split}{sign(search.score)}")
+        axes.set_ylabel(_fitted(f"{search.score.task_and_split}{sign(search.score)}", 30))
         axes.grid(axis="y")
         figure.legend(loc="outside upper left", ncols=2 if style.narrow else 5)
         return figure
@@ -114,7 +114,8 @@ def _final(axes: Any, score: SearchScore, x: float, colour: str) -> None:
     k = factor(score)
     value = k * score.value
     if score.low is not None and score.high is not None:
-        axes.errorbar(x, value, [[value - k * score.low], [k * score.high - value]], color=colour, capsize=3, lw=1.4)
+        below, above = max(0.0, value - k * score.low), max(0.0, k * score.high - value)  # a value may lie outside
+        axes.errorbar(x, value, [[below], [above]], color=colour, capsize=3, lw=1.4)
     axes.plot(x, value, marker="D", ls="none", color=colour, ms=7, label="soup, 95 %", zorder=4)
 
 
@@ -132,6 +133,7 @@ def draw_interpolation(document: InterpolationDocument, style: Style) -> "Figure
         for score in point.scores:
             curves.setdefault(score.task_and_split, []).append((point.alpha, score))
     colours = (theme.soup, theme.ingredient, theme.third, theme.fourth)
+    names = fit_names(list(curves), style.letters - 6 if style.narrow else style.letters // 3 - 5).names
     looks = [(colours[i % 4], "osD^v"[i % 5], ("-", "--", "-.", ":")[i // 4 % 4]) for i in range(len(curves))]
     with canvas(style, 3.0 if style.narrow else 3.2) as (figure, axes):
         for (name, curve), (colour, marker, dash) in zip(curves.items(), looks, strict=True):
@@ -139,7 +141,9 @@ def draw_interpolation(document: InterpolationDocument, style: Style) -> "Figure
             bounds = [(a, 100 * s.low, 100 * s.high) for a, s in curve if s.low is not None and s.high is not None]
             if bounds:
                 axes.fill_between(*zip(*bounds, strict=True), color=colour, alpha=0.15, lw=0)
-            axes.plot(alphas, [100 * s.value for _, s in curve], dash, marker=marker, color=colour, ms=5, label=name)
+            axes.plot(
+                alphas, [100 * s.value for _, s in curve], dash, marker=marker, color=colour, ms=5, label=names[name]
+            )
         if document.best_alpha is not None:
             axes.axvline(document.best_alpha, color=theme.soft, lw=1, ls=(0, (2, 2)), label="best alpha")
         axes.set_xlabel("alpha (0: base, 1: fine-tuned)")
@@ -154,7 +158,7 @@ def draw_scores(scores: Sequence[SearchScore], style: Style, soups: frozenset[st
 
     `soups` are the references of soups; None takes those whose name ends in `soup`.
     """
-    theme, names = style.theme, short_names([s.ref for s in scores])
+    theme, names = style.theme, fit_names([s.ref for s in scores], style.letters * 2 // 5).names
     with canvas(style, 0.9 + (0.34 if style.narrow else 0.4) * len(scores)) as (figure, axes):
         for y, score in enumerate(reversed(scores)):
             soup = score.ref.endswith("soup") if soups is None else score.ref in soups
@@ -176,7 +180,9 @@ def draw_scores(scores: Sequence[SearchScore], style: Style, soups: frozenset[st
         first = scores[0]
         counted = f", n = {first.n:,}" if first.n else ""
         with_intervals = ", 95 % intervals" if first.low is not None else ""
-        axes.set_xlabel(f"{first.task_and_split}{counted}{sign(first)}{with_intervals}")
+        named = _fitted(first.task_and_split, style.letters - len(counted) - 3)
+        gap = "\n" if style.narrow else ""
+        figure.supxlabel(f"{named}{counted}{sign(first)}{gap}{with_intervals}".replace("\n, ", "\n"), fontsize="medium")
         axes.grid(axis="x")
         return figure
 
@@ -205,8 +211,8 @@ def draw_scatter(points: Sequence[Point], x: str, y: str, style: Style) -> "Figu
                 markeredgecolor=theme.page, markeredgewidth=0.6, label=f"{label} ({len(chosen)})" if plain else label,
                 zorder=2 if plain else 3,
             )  # fmt: skip
-        axes.set_xlabel(f"{x}, %")
-        axes.set_ylabel(f"{y}, %")
+        axes.set_xlabel(_fitted(f"{x}, %", style.letters * 4 // 5))
+        axes.set_ylabel(_fitted(f"{y}, %", 34))
         axes.grid()
         figure.legend(loc="outside upper left", ncols=2 if style.narrow else 4)
         return figure
@@ -226,13 +232,20 @@ def draw_differences(differences: Mapping[str, float], first: str, second: str, 
                 f"{v:+.1f}", (v, i), xytext=(3 if v >= 0 else -3, 0), textcoords="offset points", va="center",
                 ha="left" if v >= 0 else "right", fontsize="x-small", color=theme.soft,
             )  # fmt: skip
-        axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize="small")
+        names = fit_names([name for name, _ in ordered], style.letters * 2 // 5).names
+        axes.set_yticks(range(len(ordered)), [names[name] for name, _ in ordered], fontsize="small")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.12)
         axes.set_ylim(-0.7, len(ordered) - 0.3)
-        axes.set_xlabel("difference, percentage points")
+        figure.supxlabel("difference, percentage points", fontsize="medium")
         axes.grid(axis="x")
-        gap = "\n" if style.narrow else " "
-        figure.suptitle(f"{first}{gap}minus {second}", x=0.01, ha="left", fontsize="medium")
+        gap, room = ("\n", style.letters - 10) if style.narrow else (" ", style.letters // 2 - 6)
+        models = fit_names([first, second], room).names
+        figure.suptitle(f"{models[first]}{gap}minus {models[second]}", x=0.01, ha="left", fontsize="medium")
         return figure
+
+
+def _fitted(text: str, letters: int) -> str:
+    """Return `text` without its middle, where it has more than so many letters."""
+    return fit_names([text], letters).names[text]

@@ -7,8 +7,10 @@ from pathlib import Path
 from soupkit.errors import StorageError, UsageError
 from soupkit.files import write_whole
 from soupkit.progress import SILENT, Progress
+from soupkit.publishing.reports.by_class import class_figures
 from soupkit.publishing.reports.figures import report_figures
 from soupkit.publishing.reports.page import page
+from soupkit.publishing.reports.reliability import calibration_figures
 from soupkit.publishing.reports.report_inputs import gather
 from soupkit.publishing.reports.selection import keep_only, models, task_names
 from soupkit.publishing.reports.style import Style, rendered
@@ -49,7 +51,7 @@ def make_report(
         raise UsageError("takes two models", "--difference", "as in --difference ViT-bigG-14 ViT-H-14")
     results = gather(inputs)
     keep_only(results, only)
-    figures = report_figures(results, held_out, difference)
+    figures = [*report_figures(results, held_out, difference), *class_figures(results), *calibration_figures(results)]
     heading = title or (f"Report on {inputs[0].name}" if len(inputs) == 1 else f"Report on {len(inputs)} results")
     files: dict[Path, bytes] = {}
     pictures = tuple(png / f"{figure.key}.png" for figure in figures) if png is not None else ()

@@ -10,7 +10,7 @@ from typing import Any
 
 from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.scores_document import SCORES, parse_scores_document
-from soupkit.evaluation.task import Pair
+from soupkit.evaluation.task import ClassHits, Pair, PairPictures, Reliability
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.publishing.json_input import decode
 from soupkit.publishing.reports.units import row_of, score_row, shown
@@ -30,6 +30,9 @@ class Results:
 
     scores: list[SearchScore] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    classes: list[ClassHits] = field(default_factory=list)
+    differing: list[PairPictures] = field(default_factory=list)
+    reliability: list[Reliability] = field(default_factory=list)
     searches: list[tuple[str, SearchDocument]] = field(default_factory=list)
     interpolations: list[tuple[str, InterpolationDocument]] = field(default_factory=list)
     soups: list[tuple[str, SoupDocument]] = field(default_factory=list)
@@ -42,6 +45,7 @@ class Results:
             return self.roles[ref]
         words = re.split(r"[^a-z0-9]+", Path(ref).name.lower())
         named = [w for w in ("greedy", "uniform") if w in words]
+        words.append(Path(ref).parent.name.lower())  # soups/a, as soups are kept
         return named[0] if named else "soup" if {"soup", "soups"} & set(words) else "ingredient"
 
     def add_scores(self, scores: Iterable[SearchScore], source: object) -> None:
@@ -173,6 +177,9 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
         document = parse_scores_document(data, where)
         results.add_scores(map(row_of, document.scores), path)
         results.pairs += document.pairs
+        results.classes += document.classes
+        results.differing += document.differing
+        results.reliability += document.reliability
     elif "method" in data and "ingredients" in data:
         soup = SoupDocument.of(data)
         if soup is None or not soup.ingredients:

@@ -8,8 +8,13 @@ from hashlib import sha256
 
 SCRIPT = """
 "use strict";
-const number = text => parseFloat(text.replace(/[\\u2212]/g, "-").replace(/[,\\u2009]/g, ""));
-const shown = cell => cell ? (cell.dataset.value || cell.firstChild && cell.firstChild.textContent || "").trim() : "";
+// What a cell says, in the button that heads a column or in the cell itself; the interval below it apart.
+const parts = cell => [...(cell.querySelector("button") || cell).childNodes];
+const said = (cell, small) => parts(cell).filter(node => (node.className === "ci") === small)
+  .map(node => node.textContent).join("").trim();
+const shown = cell => cell ? said(cell, false) : "";
+const plain = text => text.replace(/[\\u2212]/g, "-").replace(/,/g, "");
+const number = text => /^[+-]?[\\d.]+(e[+-]?\\d+)?$/.test(plain(text)) ? parseFloat(plain(text)) : NaN;
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   table.querySelectorAll("thead th").forEach((head, column) => {
@@ -22,8 +27,9 @@ for (const table of document.querySelectorAll("table")) {
       table.querySelectorAll("thead th").forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "ascending" : "descending");
       const rows = [...body.rows];
-      const numeric = rows.every(row => shown(row.cells[column]) === "" || shown(row.cells[column]) === "\\u2013"
-        || !isNaN(number(shown(row.cells[column]))));
+      const numbers = rows.filter(row => !isNaN(number(shown(row.cells[column])))).length;
+      const numeric = 2 * numbers > rows.length || (numbers && rows.every(
+        row => ["", "\\u2013"].includes(shown(row.cells[column])) || !isNaN(number(shown(row.cells[column])))));
       const key = row => numeric ? number(shown(row.cells[column])) : shown(row.cells[column]);
       const missing = value => numeric && isNaN(value);
       rows.sort((a, b) => {
@@ -41,9 +47,9 @@ for (const table of document.querySelectorAll("table")) {
   save.textContent = "CSV";
   save.title = "Save this table as CSV";
   save.addEventListener("click", () => {
-    const words = cell => [...cell.childNodes].map(node => node.textContent.trim()).join(" ");
+    const words = cell => said(cell, false) + (said(cell, true) ? " (" + said(cell, true) + ")" : "");
     // A spreadsheet takes what begins so for a formula, and runs it.
-    const tame = text => /^[=@\\t]|^[+-](?![\\d.])/.test(text) ? "'" + text : text;
+    const tame = text => /^[=@\\t+-]/.test(text) && isNaN(number(text)) ? "'" + text : text;
     const quoted = cell => '"' + tame(words(cell)).replace(/"/g, '""') + '"';
     const text = [...table.rows].map(row => [...row.cells].map(quoted).join(",")).join("\\r\\n") + "\\r\\n";
     const link = document.createElement("a");

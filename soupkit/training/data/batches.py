@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from soupkit.errors import DataError, SoupkitError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, preprocess_of
 from soupkit.evaluation.transform import decode
 from soupkit.ranks import Ranks
+from soupkit.training.data.class_outputs import outputs_of
 from soupkit.training.data.reader_turns import Turns
 from soupkit.training.data.sources import Source, open_sources
 from soupkit.training.entry import TrainEntry
@@ -26,25 +27,34 @@ _SUBSTITUTES = 32  # how many samples in a row may be damaged before the data ar
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's part of a global batch: images float32 [B, 3, H, W], texts int64 [B, context]; what was damaged."""
+    """One rank's part of a global batch: images float32 [B, 3, H, W], and what they are trained towards: texts int64
+    [B, context], or classes int64 [B]; what was damaged."""
 
     images: Tensor
-    texts: Tensor
+    targets: Tensor
     damaged: tuple[str, ...]
 
     def pin_memory(self) -> "Batch":
         """Return the same in page-locked memory, from where a GPU copies while the CPU goes on."""
-        return Batch(self.images.pin_memory(), self.texts.pin_memory(), self.damaged)
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.damaged)
 
 
 class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
-    """Sample number `position` of a run, for any position: everything random about it is drawn from that number."""
+    """Sample number `position` of a run, for any position: everything random about it is drawn from that number.
+
+    An image goes with a caption's tokens, int64 [context], or for the loss cross_entropy with the number of the output
+    that stands for its class, an int64 scalar.
+    """
 
     def __init__(
-        self, entry: TrainEntry, config: dict[str, Any], tokenizer: Tokenizer, sources: Sequence[Source] | None = None
+        self,
+        entry: TrainEntry,
+        config: dict[str, Any],
+        tokenizer: Tokenizer | None,
+        sources: Sequence[Source] | None = None,
     ) -> None:
-        """`sources` are the entry's, opened here unless given. Raises DataError for data that cannot be read,
-        UsageError for a transform that open_clip refuses."""
+        """`sources` are the entry's, opened here unless given; labels need no `tokenizer`. Raises DataError for data
+        that cannot be read, UsageError for a transform that open_clip refuses."""
         entries = entry.data
         self.sources = list(sources) if sources is not None else open_sources(entry)
         self._seed = entry.seed
@@ -57,7 +67,8 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
         ]  # fmt: skip
         self._mixture = Mixture(tuple(e.weight or float(len(o)) for e, o in zip(entries, self._orders, strict=True)))
         self._transform = _training_transform(preprocess_of(config), entry.augmentation)
-        self._tokens = lru_cache(maxsize=1 << 14)(lambda text: tokenizer([text])[0])
+        self._outputs = outputs_of(config, [s.task for s in self.sources]) if entry.classifies else ()
+        self._tokens: Callable[[str], Tensor] = lru_cache(maxsize=1 << 14)(partial(_tokens_of, tokenizer))
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor, str]:
         source, k = self._mixture(position)
@@ -66,21 +77,36 @@ class TrainingData(Dataset[tuple[Tensor, Tensor, str]]):
         for attempt in range(_SUBSTITUTES):
             index = order(k if not attempt else seed_of(self._seed, position, attempt) % len(order))
             try:
-                data, captions = chosen.read(index)
+                data, told = chosen.read_label(index) if chosen.read_label and self._outputs else chosen.read(index)
                 image = decode(data)
             except (OSError, ValueError, DataError) as error:
                 damaged = damaged or f"{chosen.place}, sample {index}: {error}"
                 continue
             seed = seed_of(self._seed, "sample", position)
-            if isinstance(order, Balanced):  # in turn, so that a batch of them holds no caption twice
-                classes = len(order.classes)
-                caption = captions[turn(len(captions), self._seed, k // classes)]
+            if isinstance(told, int):
+                target = self._output(source, index, told)
+            elif isinstance(order, Balanced):  # in turn, so that a batch of them holds no caption twice
+                target = self._tokens(told[turn(len(told), self._seed, k // len(order.classes))])
             else:
-                caption = captions[seed % len(captions)]
+                target = self._tokens(told[seed % len(told)])
             seed_everything(seed)
-            return self._transform(image), self._tokens(caption), damaged
+            return self._transform(image), target, damaged
         what = f"{_SUBSTITUTES} samples in a row are damaged, the first: {damaged}"
         raise DataError(what, self.sources[source].place, "get the data again, or leave this source out")
+
+    def _output(self, source: int, index: int, label: int) -> Tensor:
+        """Return the output for a class, int64 scalar. Raises DataError for a label without a name."""
+        outputs = self._outputs[source]
+        if not 0 <= label < len(outputs):
+            what = f"has the label {label}, and {len(outputs)} classes have names"
+            where = f"{self.sources[source].place}, sample {index}"
+            raise DataError(what, where, "labels count from 0, in the order of classnames.txt")
+        return torch.tensor(outputs[label])
+
+
+def _tokens_of(tokenizer: Tokenizer | None, text: str) -> Tensor:
+    assert tokenizer is not None, "captions need one"
+    return tokenizer([text])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +127,8 @@ class _Reader(Dataset[Batch]):
                 samples.append(self.data[position])
         except SoupkitError as error:
             return error
-        images, texts, damaged = zip(*samples, strict=True)
-        return Batch(torch.stack(images), torch.stack(texts), tuple(d for d in damaged if d))
+        images, targets, damaged = zip(*samples, strict=True)
+        return Batch(torch.stack(images), torch.stack(targets), tuple(d for d in damaged if d))
 
 
 def _training_transform(preprocess: dict[str, Any], augmentation: dict[str, Any]) -> Callable[[Any], Tensor]:

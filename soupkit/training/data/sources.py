@@ -38,10 +38,11 @@ class SourceFiles:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Images with captions. `sizes` int64 are the samples of each shard, in order.
+    """Images with captions or labels. `sizes` int64 are the samples of each shard, in order.
 
     `read(i)` returns the image file's bytes and its captions, and raises OSError or DataError for a sample that is
-    damaged. `labels()` are the classes [N] of a task, None elsewhere. `notes` say what could not be read.
+    damaged. Of a task of classification, `task`, `labels()` are the classes [N], and `read_label(i)` returns an image
+    with its class instead; all are None elsewhere. `notes` say what could not be read.
     """
 
     place: str
@@ -49,6 +50,8 @@ class Source:
     read: Callable[[int], tuple[bytes, tuple[str, ...]]]
     files: SourceFiles
     labels: Callable[[], np.ndarray] | None = None
+    task: Task | None = None
+    read_label: Callable[[int], tuple[bytes, int]] | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -67,7 +70,7 @@ def open_sources(
     ranks = ranks or Ranks()
     sources = []
     for one in entry.data:
-        source = ranks.together(_open, one)
+        source = ranks.together(_open, one, labelled=entry.classifies)
         if source is None:
             keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
             table = open_table(_paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress)
@@ -76,8 +79,10 @@ def open_sources(
     return sources
 
 
-def _open(entry: DataEntry) -> Source | None:
+def _open(entry: DataEntry, *, labelled: bool) -> Source | None:
     """Open what is no list of shards."""
+    if labelled:
+        return _from_task(open_labelled(entry))
     if entry.csv is not None:
         return _table(entry)
     if isinstance(entry.shards, str) and (task := _task(entry.shards)) is not None:
@@ -94,6 +99,24 @@ def _files(sizes: Iterable[tuple[str, int]]) -> SourceFiles:
         digest.update(f"{name}:{size}\n".encode())
         number, total = number + 1, total + max(0, size)
     return SourceFiles(number, total, digest.hexdigest())
+
+
+def open_labelled(entry: DataEntry) -> Task:
+    """Open a source as a task of classification: images with labels, and the names of their classes.
+
+    Raises DataError for a source without either.
+    """
+    hint = "name digits:train, a folder DIR:train of labelled images, or csv: a table of filepath and label"
+    text = entry.shards if entry.csv is None else str(entry.csv)
+    if not isinstance(text, str) or ".tar" in text:
+        raise DataError("are shards, and nothing names the classes of their labels", f"{text!s:.300}", hint)
+    place = split_name(text)[0]
+    if place != "digits" and not Path(place).exists():
+        raise DataError("is no task, and nothing lies at that path", text, hint)
+    (task,) = open_tasks([text], split="train")
+    if task.kind != "classification":
+        raise DataError(f"is a task of {task.kind}, and cross_entropy needs one label for each image", text, hint)
+    return task
 
 
 def _task(text: str) -> Task | None:
@@ -125,11 +148,15 @@ def _from_task(task: Task) -> Source:
         sample = dataset.read(index)
         return sample.data, tuple(texts[sample.label * n : (sample.label + 1) * n])
 
+    def read_label(index: int) -> tuple[bytes, int]:
+        sample = dataset.read(index)
+        return sample.data, sample.label
+
     @once  # only asked for where an order depends on them: to know them, everything is read
     def labels() -> np.ndarray:
         return np.array([dataset.read(i).label for i in range(len(dataset))])
 
-    return Source(dataset.place, sizes, read, files, labels)
+    return Source(dataset.place, sizes, read, files, labels, task, read_label)
 
 
 def _table(entry: DataEntry) -> Source:

@@ -63,8 +63,15 @@ def deepspeed(directory: Path, state: State) -> Path:
 def peft(directory: Path, state: State) -> Path:
     path = directory / "adapter"
     path.mkdir()
-    save_file({"base_model.model.proj.lora_A.weight": torch.zeros(2, 3)}, path / "adapter_model.safetensors")
-    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base"}))
+    module = "base_model.model.visual.transformer.resblocks.0.mlp.c_fc"
+    rows, columns = state["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape
+    factors = {
+        f"{module}.lora_A.weight": torch.zeros(2, columns),
+        f"{module}.lora_B.weight": torch.zeros(rows, 2),
+    }
+    save_file(factors, path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(open_clip(directory / "base", state)), "r": 2}
+    (path / "adapter_config.json").write_text(json.dumps(config))
     return path
 
 

@@ -27,6 +27,16 @@ document.getElementById("f").onload = event => {{
   doc.querySelectorAll("details").forEach(d => d.open = true);
   const style = win.getComputedStyle(doc.body);
   const inScroll = e => e.parentElement && e.parentElement.closest(".scroll");
+  const table = doc.querySelector("table.scores");
+  const column = n => [...table.tBodies[0].rows].map(row => row.cells[n].innerText);
+  const head = n => table.tHead.rows[0].cells[n].querySelector("button");
+  const orders = [];
+  if (table) {{
+    for (const n of [1, 1, 0]) {{ head(n).click(); orders.push([head(n).parentNode.ariaSort, column(n)]); }}
+  }}
+  const saved = [];
+  win.HTMLAnchorElement.prototype.click = function() {{ saved.push([this.download, decodeURIComponent(this.href)]); }};
+  doc.querySelectorAll("button.csv").forEach(button => button.click());
   document.getElementById("out").textContent = JSON.stringify({{
     width: win.innerWidth, page_width: doc.documentElement.scrollWidth,
     wide: all.filter(e => !inScroll(e) && e.getBoundingClientRect().right > win.innerWidth + 1).map(e => e.tagName),
@@ -40,7 +50,7 @@ document.getElementById("f").onload = event => {{
       reachable: t.closest("[tabindex='0'][role=region][aria-label]") !== null}})),
     headings: [...doc.querySelectorAll("h1,h2,h3")].map(h => h.tagName), lang: doc.documentElement.lang,
     anchors: [...doc.querySelectorAll("a")].every(a => doc.querySelector(a.getAttribute("href"))),
-    strong: [...doc.querySelectorAll("strong")].map(s => s.textContent), text: doc.body.innerText}});
+    orders, saved, strong: [...doc.querySelectorAll("strong")].map(s => s.textContent), text: doc.body.innerText}});
 }};
 </script>"""
 

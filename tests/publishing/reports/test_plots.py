@@ -5,15 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
 from soupkit.errors import DataError, StorageError, UsageError
+from soupkit.evaluation.task import Bin, Reliability
 from soupkit.publishing import plot_interpolation, plot_scores, plot_search
-from soupkit.publishing.reports.plots import Point, draw_differences, draw_interpolation, draw_scatter, draw_search
+from soupkit.publishing.reports.plots import (
+    Point,
+    draw_differences,
+    draw_interpolation,
+    draw_scatter,
+    draw_scores,
+    draw_search,
+)
+from soupkit.publishing.reports.reliability import draw_reliability
 from soupkit.publishing.reports.style import DARK, LIGHT, Style, Theme
-from soupkit.search.document import SearchDocument
+from soupkit.search.document import SearchDocument, SearchScore
 from soupkit.search.interpolation_document import InterpolationDocument
 from tests.publishing.conftest import score
+
+
+def read(row: dict[str, Any]) -> SearchScore:
+    return SearchScore.model_validate(row)
 
 
 def line(figure: Any, label: str) -> list[tuple[float, float]]:
@@ -55,6 +70,53 @@ def test_soups_have_marks_of_their_own_in_the_scatter() -> None:
     points = [Point("a", 0.7, 0.4), Point("u", 0.72, 0.45, "uniform"), Point("g", 0.75, 0.46, "greedy")]
     drawn = draw_scatter(points, "x", "y", Style()).axes[0].lines
     assert len({mark.get_marker() for mark in drawn}) == len({mark.get_color() for mark in drawn}) == 3
+
+
+LONG = [f"/data/experiments/vit-b-32_laion2b_lr1e-5_wd0.1_aug-m10_seed{i:02d}/checkpoints" for i in range(3)]
+
+
+def long_figures(search: dict[str, Any], interpolation: dict[str, Any], style: Style) -> dict[str, Any]:
+    """Every figure, of models, tasks and classes whose names are longer than the figure is wide."""
+    task = "wds/vtab/a_task_with_a_long_name_as_people_have_them"
+    scores = [read(score(ref, 0.5 + 0.1 * i, task)) for i, ref in enumerate(LONG)]
+    search["score"]["task"] = task
+    for point in interpolation["points"]:
+        point["scores"][0]["task"] = task
+    points = [
+        Point(ref, 0.5 + 0.1 * i, 0.4, role)
+        for i, (ref, role) in enumerate(zip(LONG, ("ingredient", "greedy", "soup"), strict=True))
+    ]
+    classes = {f"a class of which the name is long, number {i}": 0.1 * i - 0.3 for i in range(6)}
+    bins = tuple(Bin(10, i / 10, i / 12) for i in range(10))
+    return {
+        "search": draw_search(SearchDocument.model_validate(search), style),
+        "interpolation": draw_interpolation(InterpolationDocument.model_validate(interpolation), style),
+        "scores": draw_scores(scores, style),
+        "scatter": draw_scatter(points, f"{task}:test", "mean of 5 shifts of the ImageNet family, and more", style),
+        "differences": draw_differences(classes, LONG[0], LONG[1], style),
+        "calibration": draw_reliability(
+            [Reliability(ref, task, "", bins) for ref in LONG], {r: r for r in LONG}, style
+        ),
+    }
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_no_label_of_a_figure_is_cut(narrow: bool, search: dict[str, Any], interpolation: dict[str, Any]) -> None:
+    for name, figure in long_figures(search, interpolation, Style(LIGHT, narrow)).items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        (axes,) = figure.axes
+        beyond = [
+            label
+            for axis in (axes.xaxis, axes.yaxis)
+            for at, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+            if not min(axis.get_view_interval()) <= at <= max(axis.get_view_interval())
+        ]
+        drawn = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible() and t not in beyond]
+        boxes = {t.get_text(): t.get_window_extent(canvas.get_renderer()) for t in drawn}
+        cut = [text for text, box in boxes.items() if box.x0 < -1 or box.x1 > figure.bbox.x1 + 1]
+        assert len(boxes) > 5 and not cut, name
+        assert axes.get_window_extent().width > figure.bbox.width / 2, f"{name}: the data keep their room"
 
 
 @pytest.mark.parametrize("name", ["f.png", "f.svg", "f.pdf"])

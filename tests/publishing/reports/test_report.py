@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 from collections.abc import Sequence
+from csv import reader
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from soupkit.publishing import ReportEntry, make_report, read_results
 from soupkit.publishing.reports.report_inputs import Results, gather
 from soupkit.publishing.reports.selection import differences, find_model, scatter_points
 from soupkit.publishing.reports.style import DARK, LIGHT
+from soupkit.publishing.reports.table_script import DIGEST, SCRIPT
 from soupkit.schema import Document
 from soupkit.search.document import SearchScore
 from tests.conftest import soupkit
@@ -60,7 +62,9 @@ def page(soup_dir: Path, tmp_path: Path) -> Path:
 
 def test_the_page_asks_for_nothing_and_says_in_words_what_its_pictures_show(page: Path) -> None:
     text = page.read_text()
-    assert not re.search(r'(?:src|srcset|href)=(?!"(?:data:|#))', text) and "<script" not in text
+    assert not re.search(r'(?:src|srcset|href)=(?!"(?:data:|#))', text)
+    assert re.findall(r"<script[^>]*>", text) == ["<script>"] and f"<script>{SCRIPT}</script>" in text
+    assert f"script-src '{DIGEST}'" in text, "no other script runs"
     assert "url(" not in text and "@import" not in text
     assert len(re.findall("<img ", text)) == len(re.findall(r'<img src="data:image/svg[^>]* alt="[^"]{40,}"', text)) > 4
 
@@ -81,6 +85,16 @@ def test_a_real_browser_shows_the_page_whole_on_a_phone_in_the_dark_and_on_a_des
         assert len(seen["tables"]) > 5 and all(all(table.values()) for table in seen["tables"])
         assert seen["headings"][0] == "H1" and set(seen["headings"][1:]) == {"H2"} and seen["lang"] == "en"
         assert seen["anchors"] and seen["strong"] == ["93.00", "63.00", "92.50"]
+        (_, falling), (_, rising), (_, names) = seen["orders"]
+        assert [order for order, _ in seen["orders"]] == ["descending", "ascending", "descending"]
+        assert falling[0].startswith("93.00") and falling[-1].strip() == "–" and rising[-1].strip() == "–"
+        assert [cell for cell in rising if cell.strip() != "–"] == sorted(c for c in falling if c.strip() != "–")
+        assert names == sorted(names, key=str.lower, reverse=True)
+        assert len(seen["saved"]) == len(seen["tables"])
+        (name, csv), *_ = [saved for saved in seen["saved"] if "Scores-in-percent" in saved[0]]
+        rows = list(reader(csv.removeprefix("data:text/csv;charset=utf-8,").splitlines()))
+        assert name.endswith(".csv") and ["soups/greedy", "93.00 (91.0–95.0)"] in [row[:2] for row in rows[1:]]
+        assert {row[0] for row in rows[1:]} >= {NASTY, "runs/b"}
         assert "Digits & <soups>" in seen["text"] and NASTY in seen["text"], "names are text, whatever is in them"
 
 

@@ -29,7 +29,7 @@ def seen(
         (image.numpy().tobytes(), text.numpy().tobytes())
         for step in zip(*parts, strict=True)
         for part in step
-        for image, text in zip(part.images, part.texts, strict=True)
+        for image, text in zip(part.images, part.targets, strict=True)
     ]
 
 
@@ -78,7 +78,7 @@ def test_balanced_batches_hold_every_class_alike_and_no_caption_twice() -> None:
     for group in range(30):
         assert sorted(labels[order(k)] for k in range(group * 10, group * 10 + 10)) == list(range(10))
     for batch in batches(data, run, Ranks(), 0, 0):
-        assert len({text.numpy().tobytes() for text in batch.texts}) == 80
+        assert len({text.numpy().tobytes() for text in batch.targets}) == 80
 
 
 def test_a_damaged_image_is_replaced_and_counted(tmp_path: Path) -> None:
