@@ -24,6 +24,7 @@ from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import METHODS, MergeMethod
 from soupkit.merging.soup_directory import IngredientRecord, SoupDocument, SourceRecord
+from soupkit.merging.statistics import recorded
 from soupkit.progress import SILENT, Progress
 
 _NORMALISATION = (
@@ -103,13 +104,14 @@ def prepare(
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
     resolved = _resolve(method, given, opens[0], len(ingredients))
+    written = recorded(given, method.files, ingredients) if method.files else given
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
     layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.family.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
     shares = _shares(method, resolved, len(ingredients))
     document = SoupDocument(
         method=method.name,
-        parameters=given,
+        parameters=written,
         dtype=DTYPES[dtypes.pop()].torch_name if len(dtypes) == 1 else "mixed",
         base=SourceRecord(soup.base) if soup.base is not None else None,
         model=agreement.model,
