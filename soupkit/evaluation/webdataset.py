@@ -9,7 +9,6 @@ ShardWriter name them).
 
 import errno
 import gzip
-import os
 import re
 import shutil
 import zlib
@@ -25,6 +24,7 @@ from soupkit.evaluation.npy import read_integers
 from soupkit.evaluation.shard_index import Extent, SampleExtents, index_shard
 from soupkit.evaluation.task import Sample, evenly
 from soupkit.evaluation.text_files import read_lines, unreadable
+from soupkit.system import bytes_at
 
 _MOST_SHARDS = 1_000_000
 _AGAIN = "get the shard again"
@@ -151,7 +151,7 @@ def _unpack(path: Path) -> IO[bytes]:
 
 
 def _pread(descriptor: int, extent: Extent) -> bytes:
-    data = os.pread(descriptor, extent.size, extent.offset)
+    data = bytes_at(descriptor, extent.size, extent.offset)
     if len(data) != extent.size:
         raise OSError(f"it ends inside the sample, at byte {extent.offset + len(data)}")
     return data

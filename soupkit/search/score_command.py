@@ -12,6 +12,7 @@ from soupkit.errors import StorageError
 from soupkit.files import storage_error
 from soupkit.progress import Progress
 from soupkit.search.custom_score import MODEL, SEED, Answer, CustomScore, ScoreError, read_answer
+from soupkit.system import KILL
 
 _GRACE = 5.0  # seconds that a command has to end by itself when it is stopped
 _POLL = 0.05
@@ -83,11 +84,14 @@ class CommandAsker:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a command and all that it started, if any of it still runs."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    for how in (signal.SIGTERM, KILL):
         if process.poll() is not None and how is signal.SIGTERM:
             return
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, how)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, how)
+            else:
+                process.kill()
         with suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE)
             return
