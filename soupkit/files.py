@@ -66,6 +66,15 @@ def write_cached(path: Path, content: Content) -> None:
         write_whole(path, content)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that may have been made to do harm. Raises ValueError for one that is damaged, or
+    nested deeper than Python's stack."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def sealed(value: object) -> str:
     """Return a line of JSON behind the xxh3-128 of its bytes, so that what is kept for later is believed only whole."""
     import xxhash
@@ -81,7 +90,7 @@ def unsealed(line: str) -> Any:
     digest, _, text = line.strip().partition(" ")
     if digest != xxhash.xxh3_128_hexdigest(text.encode()):
         raise ValueError("is not as it was written")
-    return json.loads(text)
+    return parse_json(text)
 
 
 def storage_error(error: OSError, path: Path, needed: int) -> StorageError:

@@ -68,6 +68,7 @@ def evaluate(
     label_map: str | Path | None = None,
     calibration: bool = False,
     per_class: bool = False,
+    pictures: int = 0,
     probe: str | int | None = None,
     classnames: Sequence[str] | None = None,
     templates: str | Sequence[str] | None = None,
@@ -82,7 +83,8 @@ def evaluate(
     `models` are references, state dicts or modules, one or many; `tasks` are tasks by name or folder, one or many, or a
     torch Dataset of (picture, label), of which a list of pairs is one. `how` are the fields of `EvaluationOptions`
     (device, limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear
-    probes, `per_class` also counts by class. Raises what `soupkit.evaluation.evaluate` raises.
+    probes, `per_class` also counts by class, `pictures` keeps that many that models differ on. Raises what
+    `soupkit.evaluation.evaluate` raises.
 
     On a Dataset a module is scored where it lies, in its own dtype: zero-shot by `encode_image` and `encode_text`, or
     as a classifier that returns logits. Then `preprocess` makes a tensor of a PIL image, `classnames` are one for each
@@ -96,6 +98,7 @@ def evaluate(
     """
     in_memory = {"classnames": classnames, "templates": templates, "tokenizer": tokenizer}
     by_name = {"data_root": data_root, "builder": builder, "label_map": label_map, "probe": probe, "options": options}
+    by_name["pictures"] = pictures or None
     if _is_dataset(tasks):
         _refuse({**by_name, **how, "calibration": calibration or None}, "belongs to tasks by name", but=_LIVE_OPTIONS)
         live = _live_models(models, preprocess, tokenizer, model, how.get("device"))
@@ -111,7 +114,7 @@ def evaluate(
         result = run(
             refs, _tasks(tasks), data_root=path(data_root), model=model,
             preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
-            calibration=calibration, per_class=per_class,
+            calibration=calibration, per_class=per_class, pictures=pictures,
             probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
             progress=watched(progress),
         )  # fmt: skip

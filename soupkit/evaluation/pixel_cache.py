@@ -25,7 +25,7 @@ from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.pixels import Pixels, digest_of_pixels
 from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
-from soupkit.files import sealed, unsealed
+from soupkit.files import parse_json, sealed, unsealed
 from soupkit.progress import SILENT, Progress
 
 _FORMAT = 2  # of a cache; one of another format is made anew
@@ -171,7 +171,7 @@ def _reserve(descriptor: int, nbytes: int, directory: Path) -> None:
 
 def _block_of(line: str) -> dict[str, Any]:
     """Return what a line says of its block. Raises ValueError where it is damaged; older caches have no seals."""
-    return json.loads(line) if line.startswith("{") else unsealed(line)
+    return parse_json(line) if line.startswith("{") else unsealed(line)
 
 
 def _whole_blocks(pixels: Path, journal: Path, shape: tuple[int, int, int]) -> int:

@@ -16,6 +16,7 @@ from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
+from soupkit.merging.duplicates import with_distinct_references, with_distinct_weights
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
@@ -77,12 +78,18 @@ def prepare(
     With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
     """
     soup = with_bases(soup)
-    method, given = _method_and_parameters(soup)
-    _check_counts(method, soup, allow_single=allow_single)
+    asked = len(soup.ingredients)
+    _method_and_parameters(soup)
+    soup, said = with_distinct_references(soup)
+    _check_counts(METHODS.find(soup.method_name), soup, asked, allow_single=allow_single)
     refs = [*soup.ingredients, *([soup.base] if soup.base is not None else [])]
     check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
-    opens = without_shared(opens)
+    distinct = with_distinct_weights(soup, opens[: len(soup.ingredients)])
+    opens = without_shared([*(opens[i] for i in distinct.kept), *opens[len(soup.ingredients) :]])
+    soup = distinct.soup
+    method, given = _method_and_parameters(soup)
+    _check_counts(method, soup, asked, allow_single=allow_single)
     if output is not None:
         _check_target(output, opens)
     agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
@@ -104,9 +111,14 @@ def prepare(
         base=SourceRecord(soup.base) if soup.base is not None else None,
         model=agreement.model,
         model_from=agreement.model_from,
-        ingredients=tuple(IngredientRecord(r, weight=w) for r, w in zip(soup.ingredients, shares, strict=True)),
+        ingredients=tuple(
+            IngredientRecord(ref, weight=share, copies=copies)
+            for ref, share, copies in zip(soup.ingredients, shares, distinct.copies, strict=True)
+        ),
     )
     notes = [
+        *said,
+        *distinct.notes,
         *agreement.notes,
         *side_notes,
         *_relation(ingredients, base, soup),
@@ -176,12 +188,15 @@ def _method_and_parameters(soup: SoupEntry) -> tuple[MergeMethod, dict[str, Any]
     return method, given
 
 
-def _check_counts(method: MergeMethod, soup: SoupEntry, *, allow_single: bool) -> None:
+def _check_counts(method: MergeMethod, soup: SoupEntry, asked: int, *, allow_single: bool) -> None:
+    """Check how many ingredients there are; where all that were `asked` for are one, their average is that one."""
     n = len(soup.ingredients)
     least, most = method.ingredients
     where = f"method {method.name}"
-    if n < least and not (n == 1 and allow_single):
+    of_itself = asked > 1 and method.name in ("uniform", "linear")
+    if n < least and not (n == 1 and (allow_single or of_itself)):
         given = "1 ingredient" if n == 1 else f"{n} ingredients"
+        given += f", {asked} times" if n < asked and n == 1 else ""
         raise UsageError(f"needs at least {least} checkpoints and got {given}", where, "name more checkpoints")
     if most is not None and n > most:
         raise UsageError(f"takes {most} ingredients and got {n}", where, "leave some out")

@@ -13,6 +13,7 @@ import xxhash
 
 from soupkit.errors import SoupkitError, UsageError
 from soupkit.evaluation.outcomes import Hits
+from soupkit.files import parse_json
 
 MODEL, SEED = "{model}", "{seed}"  # what stands in a command for a soup's directory, and for the search's seed
 _SHOWN = 120  # characters of an answer that an error shows
@@ -115,8 +116,8 @@ def read_answer(text: str, where: str) -> Answer:
         data: Any = float(last)
     except ValueError:
         try:
-            data = json.loads(last)
-        except (ValueError, RecursionError):
+            data = parse_json(last)
+        except ValueError:
             data = None
     if data is None or isinstance(data, bool | str | list):
         raise ScoreError(
@@ -210,6 +211,6 @@ def _cut(text: str) -> str:
 def read_kept(path: Path) -> Answer | None:
     """Return the answer that was kept at `path`; None where there is none."""
     try:
-        return answer_of(json.loads(path.read_text("utf-8")), str(path))
+        return answer_of(parse_json(path.read_text("utf-8")), str(path))
     except (OSError, ValueError, ScoreError):
         return None

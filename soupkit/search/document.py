@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from soupkit.errors import DataError
-from soupkit.files import write_whole
+from soupkit.files import parse_json, write_whole
 
 SEARCH_NAME = "search.json"
 UNIFORM = "uniform"  # what the uniform soup of all ingredients is called among scores
@@ -250,8 +250,8 @@ def read_search(directory: Path) -> SearchDocument | None:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path, "`soupkit search` writes it") from error
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise DataError(f"is not valid JSON: {error}", path, "`soupkit search` writes it") from error
     if not isinstance(data, dict):
         raise DataError("is not a JSON object", path, "`soupkit search` writes it")

@@ -118,8 +118,8 @@ def test_a_base_that_is_merged_with_too(pair: list[Path], base: Path, tmp_path: 
 
 def test_beside_whole_models_and_weights_in_memory(pair: list[Path], base: Path) -> None:
     origin = load_file(base / "model.safetensors")
-    soup = merge([f"{base}+{pair[0]}", base, origin])
-    want = origin["out.weight"].double() + products(pair[0])["out"] / 3
+    soup = merge([f"{base}+{pair[0]}", base, {name: tensor + 3 for name, tensor in origin.items()}])
+    want = origin["out.weight"].double() + products(pair[0])["out"] / 3 + 1
     torch.testing.assert_close(soup["out.weight"].double(), want, rtol=1e-6, atol=1e-6)
     with held(origin) as ref, open_checkpoint(f"{ref}+{pair[0]}") as opened:
         torch.testing.assert_close(

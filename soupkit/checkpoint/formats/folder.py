@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soupkit.errors import CheckpointError
+from soupkit.files import parse_json
 
 
 class Folder(Protocol):
@@ -65,8 +66,8 @@ def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
         return None
     hint = "correct it or get it again"
     try:
-        document = json.loads(folder.read(name).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        document = parse_json(folder.read(name).decode("utf-8"))
+    except ValueError as error:
         raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
     try:
         json.dumps(document, ensure_ascii=False).encode()

@@ -1,5 +1,6 @@
 """`push`: a soup becomes a repository on the Hub, in one commit, and is compared with what the Hub then holds."""
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["PushOptions", "PushResult", "publish"]
 
 _PULLS_LOOKED_AT = 20
+# What git check-ref-format refuses, or takes for an option.
+_NO_GIT_NAME = re.compile(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|\.lock(/|$)|^[-/.]|/\.|[/.]$|^$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ def publish(
     target = HubRef.parse(PREFIX + repo)
     if target.revision is not None or is_hub(repo):
         raise UsageError("is not a name of a repository", repo, "write ORG/NAME; --revision names a branch")
+    for option, name in (("--revision", options.revision), ("--tag", options.tag)):
+        if name is not None and _NO_GIT_NAME.search(name):
+            raise UsageError("is no name that git takes", f"{option} {name!r}", "letters, digits, and . - _ / within")
     if options.folder is not None:
         return _into_folder(Path(directory), repo, options, options.folder, progress, started)
     revision = options.revision or "main"
