@@ -1,15 +1,16 @@
 """Files that a reader sees whole or not at all, and what is said when one cannot be written."""
 
 import errno
-import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from soupkit.errors import StorageError
+from soupkit.system import CLOEXEC, NOFOLLOW, NONBLOCK, lock
 
 Content = str | bytes | Callable[[BinaryIO], object]
 
@@ -43,10 +44,10 @@ def write_whole(path: Path, content: Content) -> None:
 def _locked(path: Path) -> BinaryIO:
     """Return `path`, empty, opened for writing, and locked for as long as it is open. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW | NONBLOCK, 0o666)
         file = os.fdopen(descriptor, "wb")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(descriptor)
             held, named = os.fstat(descriptor), path.stat()
             if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
                 file.truncate()
@@ -97,8 +98,7 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
     """Say what stopped the writing of `path`: a full disk, with the bytes that are `needed` (0: not known), or else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
-            status = os.statvfs(path.parent)
-            free = f", {status.f_bavail * status.f_frsize / 1e9:.2f} GB are free"
+            free = f", {shutil.disk_usage(path.parent).free / 1e9:.2f} GB are free"
         except OSError:
             free = ""
         return StorageError(

@@ -1,6 +1,6 @@
 """The peers, each as its own documentation uses it; run by `benchmarks.merge speed` in the peers' environment.
 
-    python peer_merges.py mergekit|sd-mecha|torch-loop OUT IN IN [IN ...]
+    python peer_merges.py mergekit|mergekit-yaml|mergekit-yaml-async|sd-mecha|torch-loop OUT IN IN [IN ...]
     python peer_merges.py mergekit-file OUT YAML
 
 Prints the seconds of the merge itself, imports left out, as JSON. Knows nothing of soupkit.
@@ -63,6 +63,31 @@ def mergekit_file(recipe: str, output: str, flags: tuple[str, ...] = ()) -> floa
     return seconds
 
 
+def mergekit_yaml(inputs: list[str], output: str, *options: str) -> float:
+    """mergekit-yaml with its linear method on folders of transformers', in the least memory that it offers."""
+    import yaml
+    from click.testing import CliRunner
+    from mergekit.scripts.run_yaml import main
+
+    models = [{"model": path, "parameters": {"weight": 1.0}} for path in inputs]
+    config = {"merge_method": "linear", "models": models, "dtype": "bfloat16"}
+    os.makedirs(output)
+    recipe = Path(output) / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(config))
+    arguments = [str(recipe), output, "--lazy-unpickle", "--low-cpu-memory", *options]
+    started = time.perf_counter()
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    seconds = time.perf_counter() - started
+    if done.exit_code:
+        raise RuntimeError(done.output)
+    return seconds
+
+
+def mergekit_yaml_async(inputs: list[str], output: str) -> float:
+    """The same, with its output written by a thread of its own."""
+    return mergekit_yaml(inputs, output, "--async-write")
+
+
 def sd_mecha(inputs: list[str], output: str) -> float:
     """sd-mecha's n_average on the files, in float32, written as bfloat16 where the inputs are."""
     import sd_mecha
@@ -91,5 +116,12 @@ if __name__ == "__main__":
     if which == "mergekit-file":
         seconds = mergekit_file(sources[0], out, FASTEST)
     else:
-        seconds = {"torch-loop": torch_loop, "mergekit": mergekit, "sd-mecha": sd_mecha}[which](sources, out)
+        work = {
+            "torch-loop": torch_loop,
+            "mergekit": mergekit,
+            "mergekit-yaml": mergekit_yaml,
+            "mergekit-yaml-async": mergekit_yaml_async,
+            "sd-mecha": sd_mecha,
+        }[which]
+        seconds = work(sources, out)
     print("\n" + json.dumps({"merge": seconds}))

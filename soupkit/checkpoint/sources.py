@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soupkit.errors import CheckpointError
+from soupkit.system import CLOEXEC, read_at
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,7 +55,7 @@ class SourceFile:
     def open(cls, path: Path) -> "Self":
         """Open `path`; raises CheckpointError where that is not possible."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
         except OSError as error:
             raise CheckpointError(
                 f"cannot be read: {error.strerror}", path, "check the path and who may read it"
@@ -69,7 +70,7 @@ class SourceFile:
 
     def read(self, offset: int, view: memoryview) -> int:
         """Fill the beginning of `view` with bytes from `offset` on; return how many, 0 at the end. Raises OSError."""
-        return os.preadv(self.descriptor, [view], offset)
+        return read_at(self.descriptor, view, offset)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when the file was changed or replaced since it was opened."""

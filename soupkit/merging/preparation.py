@@ -85,8 +85,11 @@ def prepare(
     refs = [*soup.ingredients, *([soup.base] if soup.base is not None else [])]
     check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
-    distinct = with_distinct_weights(soup, opens[: len(soup.ingredients)])
-    opens = without_shared([*(opens[i] for i in distinct.kept), *opens[len(soup.ingredients) :]])
+    n = len(soup.ingredients)
+    distinct = with_distinct_weights(soup, opens[:n])
+    if len(distinct.kept) < n:  # the same weights may be those of two models, which is an error
+        agree(without_shared(opens), model=soup.model, preprocess=soup.preprocess, to=soup.to)
+    opens = without_shared([*(opens[i] for i in distinct.kept), *opens[n:]])
     soup = distinct.soup
     method, given = _method_and_parameters(soup)
     _check_counts(method, soup, asked, allow_single=allow_single)

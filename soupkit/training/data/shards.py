@@ -25,6 +25,7 @@ from soupkit.errors import DataError
 from soupkit.files import parse_json, write_cached
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
+from soupkit.system import CLOEXEC, bytes_at
 from soupkit.training.signals import Stop, held_signals, leave_signals_to_parent
 
 _VERSION = 1
@@ -261,7 +262,7 @@ class _Opened:
 
     def __init__(self, path: str, extents: np.ndarray) -> None:
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
         self.extents = extents
 
     def __del__(self) -> None:
@@ -269,7 +270,7 @@ class _Opened:
             os.close(self._descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
+        data = bytes_at(self._descriptor, size, offset)
         if len(data) != size:
             raise OSError(f"the shard ends inside the sample, at byte {offset + len(data)}")
         return data
