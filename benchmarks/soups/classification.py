@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_argument(parser)
     parser.add_argument("--seeds", type=int, default=3, help="how many sets of seeds")
     parser.add_argument("--count", type=int, default=4, help="how many fine-tunes each")
-    parser.add_argument("--samples", type=int, default=8_000, help="how many of them each sees; the CLIP sees as many")
+    parser.add_argument("--samples", type=int, default=4_000, help="how many of them each sees; the CLIP sees as many")
 
 
 def run(arguments: argparse.Namespace) -> list[str]:
