@@ -127,7 +127,7 @@ def test_what_classifiers_reach_is_shown_with_the_mean_over_sets_of_seeds() -> N
     ]
     table = "\n".join(classification.accuracy_table(sets))
     assert "| seeds | zeroshot | tune-1 | tune-2 | uniform | greedy |" in table
-    assert "| 2 | 64.0 (50.0 to 70.0) | 65.0" in table and "+2.00 (-3.54 to +7.54), tune-2 | 0.7 |" in table
+    assert "| 2 | 64.0 (50.0 to 70.0) | 65.0" in table and "+2.00 (-3.53 to +7.53), tune-2 | 0.7 |" in table
     low, high = scipy.stats.t.interval(0.95, 1, 63, scipy.stats.sem([62, 64]))
     assert f"| mean | 63.00 ({low:.2f} to {high:.2f}) |" in table
     curve = classification.curve_table(sets)
