@@ -3,10 +3,10 @@
     python scripts/fuzz.py --inputs 100000 --keep crashes
 
 An input is a good one with a few edits, drawn from the seed, the reader and the input's number alone. An answer is
-right when it is a result or a SoupkitError, within ten seconds and two gigabytes. Anything else (another exception, a
-signal, a process that hangs) is counted, and one input of each kind is kept under --keep; where its mechanism is
-mended, it belongs to tests/attacks/corpus. The readers take their parts in turn, so that the script may be stopped at
-any time.
+right when it is a result or a SoupkitError, within ten seconds of the processor and two gigabytes. Anything else
+(another exception, a signal, a process that hangs) is counted, and one input of each kind is kept under --keep; where
+its mechanism is mended, it belongs to tests/attacks/corpus. The readers take their parts in turn, so that the script
+may be stopped at any time: Ctrl-C ends it with its table.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from soupkit.errors import SoupkitError
 from tests.attacks.reader import Reader
 from tests.attacks.readers import READERS
 
-TOGETHER = 200  # inputs that one process reads
-SECONDS, SILENCE = 10, 40  # for one input; until a process that says nothing is killed
+TOGETHER = 200  # inputs that one process reads, at most
+SECONDS, SILENCE = 10, 120  # of the processor, for one input; until a process that says nothing is killed
 ROOM = 2 << 30  # bytes beyond what the process has when it begins
 
 
@@ -80,8 +80,8 @@ def answer(reader: Reader, directory: Path) -> tuple[str, str]:
     def too_long(number: int, frame: FrameType | None) -> None:
         raise TooLong
 
-    signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.signal(signal.SIGPROF, too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         reader.read(directory)
     except SoupkitError:
@@ -93,7 +93,7 @@ def answer(reader: Reader, directory: Path) -> tuple[str, str]:
         at = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
         return f"{type(error).__name__} in {at}", "".join(traceback.format_exception(error))[-4000:]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "accepted", ""
 
 
@@ -102,6 +102,7 @@ def read_some(reader: Reader, seed: int, first: int, count: int, work: Path, pip
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.setpgid(0, 0)  # Ctrl-C is for the one that counts
     for number in range(first, first + count):
         directory = work / f"input-{os.getpid()}"
         shutil.rmtree(directory, ignore_errors=True)
@@ -157,21 +158,27 @@ def batch(reader: Reader, seed: int, first: int, count: int, work: Path) -> Iter
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000, help="in all; every reader gets as many")
+    parser.add_argument("--inputs", type=int, default=100_000, help="in all; slow readers get fewer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reader", action="append", choices=list(READERS), help="only this one; may be repeated")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-crashes"), help="where inputs go that went wrong")
     arguments = parser.parse_args()
     readers = [READERS[name] for name in arguments.reader or READERS]
-    each = -(-arguments.inputs // len(readers))
+    whole = sum(reader.examples for reader in readers)
+    shares = {reader.name: -(-arguments.inputs * reader.examples // whole) for reader in readers}
+    rounds = -(-max(shares.values()) // TOGETHER)
     work = Path(mkdtemp(prefix="soupkit-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     kinds = {reader.name: Counter[str]() for reader in readers}
     began = time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell that starts it in the background ignores
     make_good(readers, work)
     try:
-        for first in range(0, each, TOGETHER):
+        for turn in range(rounds):
             for reader in readers:
-                for number, kind, trace in batch(reader, arguments.seed, first, min(TOGETHER, each - first), work):
+                first, last = (shares[reader.name] * n // rounds for n in (turn, turn + 1))
+                done = sum(counted.total() for counted in kinds.values())
+                print(f"\r{done:,} inputs", end="", file=sys.stderr, flush=True)
+                for number, kind, trace in batch(reader, arguments.seed, first, last - first, work):
                     kinds[reader.name][kind] += 1
                     if kind not in ("accepted", "refused") and kinds[reader.name][kind] == 1:
                         place = arguments.keep / f"{reader.name}-{number}".replace(" ", "-")

@@ -1,9 +1,9 @@
 """The device that `--device` names, and the memory of this machine: one answer for all that computes."""
 
-import os
 from typing import TYPE_CHECKING
 
 from soupkit.errors import UsageError
+from soupkit.system import memory_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,6 @@ def available_memory() -> int | None:
             for line in file:
                 if line.startswith("MemAvailable:"):
                     return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None
+    except OSError:
+        pass
+    return memory_bytes("SC_AVPHYS_PAGES")

@@ -1,15 +1,27 @@
 """Files that a reader sees whole or not at all, and what is said when one cannot be written."""
 
 import errno
-import fcntl
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from soupkit.errors import StorageError
+from soupkit.system import CLOEXEC, NOFOLLOW, NONBLOCK, lock
+
+# What to do about errors that no path and no permission is to blame for.
+_AGAIN = "then run the same command again"
+_HINTS = {
+    errno.EIO: f"the device failed: see the system's log, {_AGAIN}",
+    errno.EMFILE: f"allow more open files (ulimit -n 4096), {_AGAIN}",
+    errno.ENFILE: f"the whole system has too many files open: close some, {_AGAIN}",
+    errno.ENOMEM: f"free memory, {_AGAIN}",
+    errno.EROFS: "the file system can only be read: choose another place",
+    errno.EFBIG: "the file system, or `ulimit -f`, allows no larger file: choose another place",
+}
 
 Content = str | bytes | Callable[[BinaryIO], object]
 
@@ -43,10 +55,10 @@ def write_whole(path: Path, content: Content) -> None:
 def _locked(path: Path) -> BinaryIO:
     """Return `path`, empty, opened for writing, and locked for as long as it is open. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW | NONBLOCK, 0o666)
         file = os.fdopen(descriptor, "wb")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(descriptor)
             held, named = os.fstat(descriptor), path.stat()
             if (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino):
                 file.truncate()
@@ -59,11 +71,37 @@ def _locked(path: Path) -> BinaryIO:
         file.close()
 
 
+def real_path(path: Path) -> Path:
+    """Return `path` absolute and without links. A link that leads back to itself stays, where `Path.resolve` raises
+    RuntimeError before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def write_cached(path: Path, content: Content) -> None:
     """Write `content` to `path` as `write_whole` does; where that is not possible nothing is kept, and that is no
     error: without a cache things take longer, no more."""
     with suppress(StorageError):
         write_whole(path, content)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within, an OSError that names no file, as one of a read does not, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that may have been made to do harm. Raises ValueError for one that is damaged, or
+    nested deeper than Python's stack."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sealed(value: object) -> str:
@@ -81,15 +119,14 @@ def unsealed(line: str) -> Any:
     digest, _, text = line.strip().partition(" ")
     if digest != xxhash.xxh3_128_hexdigest(text.encode()):
         raise ValueError("is not as it was written")
-    return json.loads(text)
+    return parse_json(text)
 
 
 def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
     """Say what stopped the writing of `path`: a full disk, with the bytes that are `needed` (0: not known), or else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
-            status = os.statvfs(path.parent)
-            free = f", {status.f_bavail * status.f_frsize / 1e9:.2f} GB are free"
+            free = f", {shutil.disk_usage(path.parent).free / 1e9:.2f} GB are free"
         except OSError:
             free = ""
         return StorageError(
@@ -97,4 +134,14 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
             path,
             "make room, then run the same command again",
         )
-    return StorageError(f"cannot be written: {error.strerror}", path, "check the path and who may write there")
+    return StorageError(f"cannot be written: {error.strerror or error}", path, what_to_do(error))
+
+
+def what_to_do(error: OSError) -> str:
+    """Return the hint for an error of the system."""
+    return _HINTS.get(error.errno or 0, "check the path and who may use it")
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether the machine is to blame for an error, and no path and no call: a device, or a limit."""
+    return error.errno in _HINTS

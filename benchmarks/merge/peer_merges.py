@@ -1,6 +1,7 @@
 """The peers, each as its own documentation uses it; run by `benchmarks.merge speed` in the peers' environment.
 
-    python peer_merges.py mergekit|sd-mecha|torch-loop OUT IN IN [IN ...]
+    python peer_merges.py mergekit|mergekit-yaml|mergekit-yaml-async|sd-mecha|torch-loop OUT IN IN [IN ...]
+    python peer_merges.py mergekit-file OUT YAML
 
 Prints the seconds of the merge itself, imports left out, as JSON. Knows nothing of soupkit.
 """
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 WEIGHTS = "open_clip_model.safetensors"
+FASTEST = ("--lazy-unpickle", "--async-write", "--write-threads", "2", "--quiet")
 
 
 def torch_loop(inputs: list[str], output: str) -> float:
@@ -36,8 +38,6 @@ def torch_loop(inputs: list[str], output: str) -> float:
 def mergekit(inputs: list[str], output: str) -> float:
     """mergekit-pytorch with its linear method, as on its command line."""
     import yaml
-    from click.testing import CliRunner
-    from mergekit.scripts.merge_raw_pytorch import main
 
     config = {
         "merge_method": "linear",
@@ -46,12 +46,46 @@ def mergekit(inputs: list[str], output: str) -> float:
     os.makedirs(output)
     recipe = Path(output) / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(config))
+    return mergekit_file(str(recipe), output)
+
+
+def mergekit_file(recipe: str, output: str, flags: tuple[str, ...] = ()) -> float:
+    """mergekit-pytorch over a file of its own."""
+    from click.testing import CliRunner
+    from mergekit.scripts.merge_raw_pytorch import main
+
+    os.makedirs(output, exist_ok=True)
     started = time.perf_counter()
-    done = CliRunner().invoke(main, [str(recipe), output], catch_exceptions=False)
+    done = CliRunner().invoke(main, [recipe, output, *flags], catch_exceptions=False)
     seconds = time.perf_counter() - started
     if done.exit_code:
         raise RuntimeError(done.output)
     return seconds
+
+
+def mergekit_yaml(inputs: list[str], output: str, *options: str) -> float:
+    """mergekit-yaml with its linear method on folders of transformers', in the least memory that it offers."""
+    import yaml
+    from click.testing import CliRunner
+    from mergekit.scripts.run_yaml import main
+
+    models = [{"model": path, "parameters": {"weight": 1.0}} for path in inputs]
+    config = {"merge_method": "linear", "models": models, "dtype": "bfloat16"}
+    os.makedirs(output)
+    recipe = Path(output) / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(config))
+    arguments = [str(recipe), output, "--lazy-unpickle", "--low-cpu-memory", *options]
+    started = time.perf_counter()
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    seconds = time.perf_counter() - started
+    if done.exit_code:
+        raise RuntimeError(done.output)
+    return seconds
+
+
+def mergekit_yaml_async(inputs: list[str], output: str) -> float:
+    """The same, with its output written by a thread of its own."""
+    return mergekit_yaml(inputs, output, "--async-write")
 
 
 def sd_mecha(inputs: list[str], output: str) -> float:
@@ -79,5 +113,15 @@ def sd_mecha(inputs: list[str], output: str) -> float:
 
 if __name__ == "__main__":
     which, out, *sources = sys.argv[1:]
-    work = {"torch-loop": torch_loop, "mergekit": mergekit, "sd-mecha": sd_mecha}[which]
-    print("\n" + json.dumps({"merge": work(sources, out)}))
+    if which == "mergekit-file":
+        seconds = mergekit_file(sources[0], out, FASTEST)
+    else:
+        work = {
+            "torch-loop": torch_loop,
+            "mergekit": mergekit,
+            "mergekit-yaml": mergekit_yaml,
+            "mergekit-yaml-async": mergekit_yaml_async,
+            "sd-mecha": sd_mecha,
+        }[which]
+        seconds = work(sources, out)
+    print("\n" + json.dumps({"merge": seconds}))

@@ -13,12 +13,14 @@ _POLL = 0.02  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: wall seconds of the whole process, of the merge alone (as the command itself reports), and bytes."""
+    """One run: wall seconds of the whole process, of the merge alone (as the command itself reports), bytes, and the
+    seconds that its processes took of the processors."""
 
     process: float
     merge: float
     resident: int
     anonymous: int
+    processor: float = 0.0
 
 
 def measure(
@@ -29,20 +31,21 @@ def measure(
     Raises RuntimeError, with the end of its output, when it fails.
     """
     peaks = {"VmRSS": 0, "RssAnon": 0}
-    started = time.perf_counter()
+    started, before = time.perf_counter(), os.times()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env={**os.environ, **(extra or {})}
     )
     watcher = threading.Thread(target=_watch, args=(process, peaks))
     watcher.start()
     out, err = process.communicate()
-    seconds = time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, os.times()
     watcher.join()
     if process.returncode:
         raise RuntimeError((err or out)[-1500:])
     document = json.loads(out[out.index("{") :] if out.startswith("{") else out.strip().splitlines()[-1])
     merge = document.get("timings", document)[key]
-    return Run(seconds, merge, peaks["VmRSS"], peaks["RssAnon"])
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return Run(seconds, merge, peaks["VmRSS"], peaks["RssAnon"], processor)
 
 
 def _watch(process: "subprocess.Popen[str]", peaks: dict[str, int]) -> None:

@@ -12,7 +12,6 @@ from soupkit.api.arguments import (
     Weights,
     checkpoint_list,
     checkpoints,
-    optional_references,
     path,
     references,
     watched,
@@ -68,6 +67,7 @@ def evaluate(
     label_map: str | Path | None = None,
     calibration: bool = False,
     per_class: bool = False,
+    pictures: int = 0,
     probe: str | int | None = None,
     classnames: Sequence[str] | None = None,
     templates: str | Sequence[str] | None = None,
@@ -82,7 +82,8 @@ def evaluate(
     `models` are references, state dicts or modules, one or many; `tasks` are tasks by name or folder, one or many, or a
     torch Dataset of (picture, label), of which a list of pairs is one. `how` are the fields of `EvaluationOptions`
     (device, limit, cache, ...), or they are `options` together. `probe` ("all", or images per class) scores linear
-    probes, `per_class` also counts by class. Raises what `soupkit.evaluation.evaluate` raises.
+    probes, `per_class` also counts by class, `pictures` keeps that many that models differ on. Raises what
+    `soupkit.evaluation.evaluate` raises.
 
     On a Dataset a module is scored where it lies, in its own dtype: zero-shot by `encode_image` and `encode_text`, or
     as a classifier that returns logits. Then `preprocess` makes a tensor of a PIL image, `classnames` are one for each
@@ -96,6 +97,7 @@ def evaluate(
     """
     in_memory = {"classnames": classnames, "templates": templates, "tokenizer": tokenizer}
     by_name = {"data_root": data_root, "builder": builder, "label_map": label_map, "probe": probe, "options": options}
+    by_name["pictures"] = pictures or None
     if _is_dataset(tasks):
         _refuse({**by_name, **how, "calibration": calibration or None}, "belongs to tasks by name", but=_LIVE_OPTIONS)
         live = _live_models(models, preprocess, tokenizer, model, how.get("device"))
@@ -111,7 +113,7 @@ def evaluate(
         result = run(
             refs, _tasks(tasks), data_root=path(data_root), model=model,
             preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
-            calibration=calibration, per_class=per_class,
+            calibration=calibration, per_class=per_class, pictures=pictures,
             probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
             progress=watched(progress),
         )  # fmt: skip
@@ -158,7 +160,7 @@ def _tasks(tasks: Any) -> list[Any]:
 
     many = isinstance(tasks, Iterable) and not isinstance(tasks, str | os.PathLike | Mapping)
     listed = list(tasks) if many else [tasks]
-    return [task if isinstance(task, Task) else optional_references(task, "tasks")[0] for task in listed]
+    return [task if isinstance(task, Task) else references(task, "tasks")[0] for task in listed]
 
 
 def _is_module(models: Any) -> "TypeGuard[nn.Module]":
@@ -169,7 +171,13 @@ def _is_dataset(tasks: Any) -> "TypeGuard[PictureData]":
     """Whether `tasks` are pictures with labels: what has items by number, or a list of pairs."""
     if isinstance(tasks, list | tuple):
         return bool(tasks) and isinstance(tasks[0], tuple)
-    return all(hasattr(tasks, name) for name in ("__getitem__", "__len__")) and not isinstance(tasks, str | Mapping)
+    if isinstance(tasks, str | os.PathLike | Mapping) or not hasattr(tasks, "__getitem__"):
+        return False
+    if not hasattr(tasks, "__len__"):
+        raise UsageError(
+            "has no length", f"tasks: {type(tasks).__name__}", "give a map-style Dataset, or a list of pairs"
+        )
+    return True
 
 
 def _live_models(

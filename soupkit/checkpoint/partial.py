@@ -5,7 +5,6 @@ OUT.replaced.partial/    an output that makes way for another, until that one ha
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from soupkit.errors import StorageError, UsageError
 from soupkit.files import storage_error
+from soupkit.system import CLOEXEC, NOFOLLOW, NONBLOCK, lock, sync_directory, write_at
 
 if TYPE_CHECKING:
     from typing import Self
@@ -26,6 +26,7 @@ _OURS = "soupkit "
 _PUBLISHED = ", published"
 _REPLACED = ".replaced.partial"
 _NAME_BYTES = 255  # of a file's name, on every usual file system
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)  # what a rename says of a target
 _MOVE = "move it away, or choose another output"
 
 
@@ -102,12 +103,12 @@ class PartialDirectory:
                 raise StorageError("is in the way: it is no directory", self.path, _MOVE)
             if not (self.path / _LOCK).exists():
                 self._refuse_foreign()
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags = os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW
             self._lock = os.open(self.path / _LOCK, flags, 0o666)
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX if self._wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock, wait=self._wait)
         except OSError as error:
             self._release()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -145,7 +146,7 @@ class PartialDirectory:
 
     def _write_mark(self, text: str) -> None:
         mark = f"{_OURS}{text}\n".encode()
-        os.pwrite(self._lock, mark, 0)
+        write_at(self._lock, mark, 0)
         os.ftruncate(self._lock, len(mark))
 
     def _refuse_foreign(self) -> None:
@@ -179,23 +180,30 @@ class PartialDirectory:
         """Make the directory, or `source` within it, the target, by one rename. With `replace` a target in the way is
         moved aside first, and removed afterwards. What is left of the directory beside `source` is removed.
 
-        Raises StorageError when something else is at the target.
+        Raises StorageError when something else is at the target, or the disk fails.
         """
-        _sync_directory(source or self.path)
         replaced = _replaced_path(self.target)
         try:
+            sync_directory(source or self.path)
             if replace and os.path.lexists(self.target):
                 _move_aside(self.target, replaced)
             if source is not None:
                 self._write_mark(self._command + _PUBLISHED)
             (source or self.path).rename(self.target)
         except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise storage_error(error, self.target, 0) from error
             raise StorageError(
                 f"cannot be put in place: {error.strerror}", self.target, "move what is there out of the way"
             ) from error
         # Not before the rename: a run that waits for this directory would take it in between.
-        remove_lock(self.target)
-        _sync_directory(self.target.parent)
+        if source is None:
+            with suppress(OSError):
+                (self.target / _LOCK).unlink()
+        try:
+            sync_directory(self.target.parent)
+        except OSError as error:
+            raise storage_error(error, self.target, 0) from error
         _remove_marked(replaced)
         if source is not None:
             self.discard()
@@ -220,11 +228,11 @@ def remove_lock(directory: Path) -> None:
             (directory / _LOCK).unlink(missing_ok=True)
 
 
-def _read_mark(lock: Path, *, whole: bool = False) -> str | None:
+def _read_mark(path: Path, *, whole: bool = False) -> str | None:
     """Return the command that a lock names, "" for an empty one, as it was before they had names, or none at all; None
     for a file that is not soupkit's. `whole` adds what else is written there."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | CLOEXEC | NOFOLLOW | NONBLOCK)
     except FileNotFoundError:
         return ""
     except OSError:
@@ -279,11 +287,3 @@ def _remove(directory: Path) -> None:
     _clear(directory)
     (directory / _LOCK).unlink(missing_ok=True)
     directory.rmdir()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from soupkit.checkpoint.compatibility import Agreement
 from soupkit.checkpoint.formats.table import Family
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
+from soupkit.files import parse_json, what_to_do
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class SideFile:
         try:
             if isinstance(self.content, Path):
                 return path.read_bytes() == self.content.read_bytes()
-            return json.loads(path.read_text("utf-8")) == json.loads(self.content)
+            return parse_json(path.read_text("utf-8")) == parse_json(self.content)
         except (OSError, ValueError):
             return False
 
@@ -84,4 +85,4 @@ def _read(path: Path) -> Any:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", path, "check who may read it") from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soupkit.errors import CheckpointError
+from soupkit.files import what_to_do
+from soupkit.system import open_for_reading, read_at
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,11 +56,9 @@ class SourceFile:
     def open(cls, path: Path) -> "Self":
         """Open `path`; raises CheckpointError where that is not possible."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_for_reading(path)
         except OSError as error:
-            raise CheckpointError(
-                f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-            ) from error
+            raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
         status = os.fstat(descriptor)
         return cls(path, descriptor, status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -69,7 +69,7 @@ class SourceFile:
 
     def read(self, offset: int, view: memoryview) -> int:
         """Fill the beginning of `view` with bytes from `offset` on; return how many, 0 at the end. Raises OSError."""
-        return os.preadv(self.descriptor, [view], offset)
+        return read_at(self.descriptor, view, offset)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError when the file was changed or replaced since it was opened."""

@@ -56,6 +56,13 @@ def is_in_block(name: str) -> bool:
     return _layer(name) is not None
 
 
+def block_patterns(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a pattern for the tensors of each block of each tower, in the order of `names`, and `*` for the others."""
+    dotted = {name: _LAYER.search(f".{name}") for name in names}
+    found = [f"{name[: match.end() - 1]}*" for name, match in dotted.items() if match]
+    return (*dict.fromkeys(found), *(["*"] if None in dotted.values() else []))
+
+
 def blocks(names: Sequence[str]) -> int:
     """Return how many blocks the deepest tower has that these tensors are of."""
     return max((index + 1 for index in map(_layer, names) if index is not None), default=0)

@@ -22,7 +22,8 @@ import numpy as np
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, OutputFiles
 from soupkit.errors import UsageError
-from soupkit.files import storage_error
+from soupkit.files import storage_error, write_whole
+from soupkit.system import CLOEXEC, read_at, reserve, write_at, write_some_at
 
 # What direct writes are aligned to, in the file and in memory. Devices ask for their block size, which no usual one
 # has larger; where one does, the kernel refuses, and the page cache is used.
@@ -134,10 +135,10 @@ class TensorWriter:
         for file in self.layout.files:
             path = self.directory / file.name
             try:
-                flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+                flags = os.O_RDWR | CLOEXEC | (os.O_CREAT if create else 0)
                 self._descriptors.append(os.open(path, flags, 0o666))
                 if create:
-                    _reserve(self._descriptors[-1], file.size)
+                    reserve(self._descriptors[-1], file.size)
                 self._direct.append(_open_direct(path))
             except OSError as error:
                 self.close()
@@ -168,7 +169,7 @@ class TensorWriter:
         done = 0
         while (descriptor := self._direct[file]) is not None and done < view.nbytes:
             try:
-                n = os.pwrite(descriptor, view[done:], offset + done)
+                n = write_some_at(descriptor, view[done:], offset + done)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
@@ -182,12 +183,10 @@ class TensorWriter:
         return done
 
     def _write(self, file: int, offset: int, view: memoryview) -> None:
-        while view.nbytes:
-            try:
-                n = os.pwrite(self._descriptors[file], view, offset)
-            except OSError as error:
-                raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
-            view, offset = view[n:], offset + n
+        try:
+            write_at(self._descriptors[file], view, offset)
+        except OSError as error:
+            raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
 
     def adjoins(self, name: str, byte_end: int, after: str) -> bool:
         """Whether tensor `after` begins where `byte_end` bytes from the start of `name` end, or is `name` itself."""
@@ -195,11 +194,14 @@ class TensorWriter:
         return name == after or (file == file_after and offset + byte_end == offset_after)
 
     def read_back(self, name: str, byte_start: int, data: np.ndarray) -> bool:
-        """Fill `data` from what was written; False when the file ends before."""
+        """Fill `data` from what was written; False when the file ends before, or cannot be read there."""
         file, offset = self.layout.tensors[name]
         view, position = memoryview(data), offset + byte_start
         while view.nbytes:
-            n = os.preadv(self._descriptors[file], [view], position)
+            try:
+                n = read_at(self._descriptors[file], view, position)
+            except OSError:  # a sector that went bad: it is written anew
+                return False
             if n == 0:
                 return False
             view, position = view[n:], position + n
@@ -219,7 +221,7 @@ class TensorWriter:
         for i, file in enumerate(self.layout.files):
             self._write(i, 0, memoryview(file.header))
         if self.layout.index is not None:
-            (self.directory / self.layout.index_name).write_text(self.layout.index, "utf-8")
+            write_whole(self.directory / self.layout.index_name, self.layout.index)
         self.sync()
 
     def close(self) -> None:
@@ -233,18 +235,6 @@ class TensorWriter:
 def _open_direct(path: Path) -> int | None:
     """Open an existing file for writes past the page cache; None where that cannot be had."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_DIRECT)
+        return os.open(path, os.O_WRONLY | CLOEXEC | os.O_DIRECT)
     except (OSError, AttributeError):
         return None
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Give the file its size, on the disk where the file system can."""
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.ftruncate(descriptor, size)
-    if os.fstat(descriptor).st_size != size:
-        os.ftruncate(descriptor, size)

@@ -30,7 +30,7 @@ KINDS = {
     "weights": "fingerprints of weights, by file",
     "fingerprints": "fingerprints of checkpoints, by file",
     "content": "digests of data sets, by file",
-    "shards": "where the samples of training shards lie",
+    "shards": "where samples of shards lie",
 }
 _DAY = 86400.0  # seconds
 

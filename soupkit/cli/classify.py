@@ -32,11 +32,11 @@ def classify(
     """Run the command; `HELP` is its help."""
     import time
 
-    from rich.table import Table
     from rich.text import Text
 
     from soupkit.cli.output import plain_console, print_json
     from soupkit.cli.progress import terminal_progress
+    from soupkit.cli.tables import fits, table_of
     from soupkit.evaluation.classify import label_images
 
     started = time.perf_counter()
@@ -53,8 +53,19 @@ def classify(
         print_json("classify", {**document, "seconds": time.perf_counter() - started})
         return
     console = plain_console()
-    table = Table("image", *result.labels, box=None, pad_edge=False)
-    for path, row in zip(images, result.probabilities, strict=True):
-        cells = [Text(f"{100 * p:.2f} %", style="bold" if p == max(row) else "") for p in row]
-        table.add_row(str(path), *cells)
-    console.print(table)
+    cells = [
+        [Text(f"{100 * p:.2f} %", style="bold" if p == max(row) else "") for p in row] for row in result.probabilities
+    ]
+    names = [str(path) for path in images]
+    across = table_of(["image", *result.labels], [[name, *row] for name, row in zip(names, cells, strict=True)])
+    if fits(console, across):
+        console.print(across)
+        return
+    for i, (name, row) in enumerate(zip(names, cells, strict=True)):
+        if i:
+            console.print()
+        console.print(name, soft_wrap=True)
+        likeliest_first = sorted(range(len(row)), key=lambda k, i=i: -result.probabilities[i][k])  # type: ignore[misc]
+        table = table_of(["", ""], [[result.labels[k], row[k]] for k in likeliest_first])
+        table.show_header = False
+        console.print(table)

@@ -7,9 +7,10 @@ import typer
 from soupkit.cli.options import AsJson, Model, Preprocess
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from soupkit.checkpoint.comparison import Comparison
+    from soupkit.cli.console import PlainConsole
 
 HELP = """\
 Say whether checkpoints can be averaged, and what differs. Exit code 1 when they cannot.
@@ -87,22 +88,12 @@ def _document(found: "Comparison") -> dict[str, object]:
 
 
 def _show(found: "Comparison") -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from soupkit.cli.output import plain_console
 
     console = plain_console()
-    table = Table("checkpoint", "model", "differs from the first in", box=None, pad_edge=False)
-    for ref, architecture, tensors, config in zip(
-        found.refs, found.architectures, found.tensors, found.configs, strict=True
-    ):
-        lines = [str(tensors)] if tensors else []
-        lines += [f"{key}: {there!r} there, {here!r} here" for key, (there, here) in config.items()]
-        if tensors.dtypes:
-            lines.append(f"dtype of {len(tensors.dtypes)} tensors (averaging takes the widest)")
-        table.add_row(ref, str(architecture), "\n".join(lines) or "nothing")
-    console.print(table)
+    _show_checkpoints(console, found)
     _show_differences(console, found)
     if found.pairs:
         _show_pairs(console, found)
@@ -113,27 +104,67 @@ def _show(found: "Comparison") -> None:
         console.print(Text.assemble(("can be merged", "bold green"), lineage))
 
 
-def _show_differences(console: "Console", found: "Comparison") -> None:
+def _show_checkpoints(console: "PlainConsole", found: "Comparison") -> None:
+    """Say what each checkpoint is, once where all are the same, and in what it differs from the first."""
+    from rich.table import Table
+
+    from soupkit.cli.tables import show_legend
+    from soupkit.publishing.short_names import fit_names
+
+    alike = len({str(architecture) for architecture in found.architectures}) == 1
+    if alike:
+        console.print(f"model: {found.architectures[0]}", soft_wrap=True)
+    named = fit_names(found.refs, max(14, console.width // (2 if alike else 3)))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("checkpoint", no_wrap=True)
+    for head in ("differs from the first in",) if alike else ("model", "differs from the first in"):
+        table.add_column(head)
+    for ref, architecture, tensors, config in zip(
+        found.refs, found.architectures, found.tensors, found.configs, strict=True
+    ):
+        lines = [str(tensors)] if tensors else []
+        lines += [f"{key}: {there!r} there, {here!r} here" for key, (there, here) in config.items()]
+        if tensors.dtypes:
+            lines.append(f"dtype of {len(tensors.dtypes)} tensors (averaging takes the widest)")
+        model = [] if alike else [str(architecture)]
+        table.add_row(named.names[ref], *model, "\n".join(lines) or "nothing")
+    console.print(table)
+    show_legend(console, named)
+
+
+def _show_differences(console: "PlainConsole", found: "Comparison") -> None:
     """List every tensor that stands in the way."""
     from rich.table import Table
 
+    from soupkit.publishing.short_names import fit_names
+
+    names = fit_names(found.refs, max(14, console.width // 3)).names
     table = Table("tensor", "checkpoint", "difference", box=None, pad_edge=False)
     for ref, tensors in zip(found.refs, found.tensors, strict=True):
         for name in tensors.missing:
-            table.add_row(name, ref, "missing")
+            table.add_row(name, names[ref], "missing")
         for name in tensors.unexpected:
-            table.add_row(name, ref, "unexpected")
+            table.add_row(name, names[ref], "unexpected")
         for name, (there, here) in tensors.reshaped.items():
-            table.add_row(name, ref, f"{list(here)} instead of {list(there)}")
+            table.add_row(name, names[ref], f"{list(here)} instead of {list(there)}")
     if table.row_count:
         console.print(table)
 
 
-def _show_pairs(console: "Console", found: "Comparison") -> None:
-    from rich.table import Table
+def _show_pairs(console: "PlainConsole", found: "Comparison") -> None:
+    from soupkit.cli.tables import show_named, table_of
 
-    table = Table("first", "second", "tower", "distance", "cosine", "task cosine", box=None, pad_edge=False)
-    for p in found.pairs:
-        task = "" if p.task_cosine is None else f"{p.task_cosine:.3f}"
-        table.add_row(found.refs[p.first], found.refs[p.second], p.tower, f"{p.distance:.3g}", f"{p.cosine:.4f}", task)
-    console.print(table)
+    has_tasks = any(p.task_cosine is not None for p in found.pairs)
+    heads = ["first", "second", "tower", "distance", "cosine", *(["task cosine"] if has_tasks else [])]
+
+    def table(names: dict[str, str]) -> "Table":
+        rows = []
+        for p in found.pairs:
+            task = "" if p.task_cosine is None else f"{p.task_cosine:.3f}"
+            row = [names[found.refs[p.first]], names[found.refs[p.second]], p.tower, f"{p.distance:.3g}"]
+            rows.append([*row, f"{p.cosine:.4f}", *([task] if has_tasks else [])])
+        made = table_of(heads, rows)
+        made.columns[1].justify = made.columns[2].justify = "left"
+        return made
+
+    show_named(console, found.refs, table)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from soupkit.cli.options import AsJson
+from soupkit.system import cores, memory_bytes
 
 HELP = """\
 Say what soupkit runs on: versions, processors, memory, the speed of a disk, the cache, the Hub, and plug-ins. Put it
@@ -70,11 +72,11 @@ def _versions(problems: list[str]) -> dict[str, str]:
 def _machine() -> dict[str, str]:
     from soupkit.cli.output import count
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = memory_bytes("SC_PHYS_PAGES")
     facts = {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory": count(memory, "B"),
+        "cores": str(cores()),
+        "memory": count(memory, "B") if memory is not None else "not known",
     }
     try:
         import torch
@@ -93,8 +95,7 @@ def _disk(directory: Path, problems: list[str]) -> dict[str, str]:
     from soupkit.cli.output import count
 
     try:
-        room = os.statvfs(directory)
-        free = room.f_bavail * room.f_frsize
+        free = shutil.disk_usage(directory).free
         facts = {"directory": str(directory.resolve()), "free": count(free, "B")}
         if free < 2 * _DISK_BYTES:
             problems.append(f"{directory.resolve()} has {count(free, 'B')} free")
@@ -107,7 +108,8 @@ def _disk(directory: Path, problems: list[str]) -> dict[str, str]:
             file.flush()
             os.fsync(file.fileno())
             written = time.perf_counter() - started
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             file.seek(0)
             started = time.perf_counter()
             while file.read(1 << 20):

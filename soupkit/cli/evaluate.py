@@ -59,6 +59,10 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Also count by class, for the gains and losses of a report.")
     ] = False,
+    pictures: Annotated[
+        int,
+        typer.Option("--pictures", metavar="N", help="Keep up to N small pictures of each kind that models differ on."),
+    ] = 0,
     results: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write the scores in open_clip's columns to FILE.")
     ] = None,
@@ -89,6 +93,7 @@ def evaluate(
         options=options,
         calibration=calibration,
         per_class=per_class,
+        pictures=pictures,
         probe=None if probe is None else parse_probe(probe),
         progress=terminal_progress(),
     )

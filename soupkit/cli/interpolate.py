@@ -83,16 +83,17 @@ def interpolate(
 
 
 def _show(document: "InterpolationDocument") -> None:
-    from rich.table import Table
+    from rich.text import Text
 
     from soupkit.cli.output import plain_console
-    from soupkit.cli.search_output import in_percent
+    from soupkit.cli.search_output import in_percent, measured
+    from soupkit.cli.tables import show_in_parts
 
     console, points = plain_console(), document.points
-    columns = [f"{s.task_and_split}\n{s.metric}, %, n = {s.n:,}" for s in points[0].scores]
-    table = Table("alpha", *columns, box=None, pad_edge=False)
+    rows = []
     for point in points:
-        cells = [in_percent(s) for s in point.scores]
-        table.add_row(f"{point.alpha:.3g}", *cells, style="bold" if point.alpha == document.best_alpha else "")
-    console.print(table)
+        cells = [f"{point.alpha:.3g}", *(in_percent(s) for s in point.scores)]
+        rows.append([Text(cell, style="bold" if point.alpha == document.best_alpha else "") for cell in cells])
+    show_in_parts(console, ["alpha", *(f"{s.task_and_split}\n{measured(s)}" for s in points[0].scores)], rows)
+    console.print("± is half of the 95 % interval", style="dim")
     console.print(f"best alpha on {document.task}: {document.best_alpha:.3g}")

@@ -1,6 +1,6 @@
 """Scores on a terminal of any width: models down and tasks across where that fits, else turned, else task by task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from soupkit.cli.calibration_table import show_calibration
+from soupkit.cli.tables import NAME_WIDTHS, fits, show_legend, table_of
 from soupkit.publishing.short_names import FittedNames, fit_names
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from soupkit.evaluation import Evaluation
     from soupkit.evaluation.task import Pair, Score
 
-_ANY_WIDTH = 10_000  # columns
 _MOST_COLUMNS = 4  # tasks; more of them are rows
-_NAME_WIDTHS = (64, 48, 32, 24, 14)
 _TaskKey = tuple[str, str]  # a task and its split
 
 
@@ -70,8 +69,7 @@ def show_scores(result: "Evaluation", console: "PlainConsole", *, every_pair: bo
         if i:
             console.print()
         console.print(table)
-    for number, ref in names.legend.items():
-        console.print(f"{number}  {ref}", soft_wrap=True)
+    show_legend(console, names)
     _show_averages(result, names, console)
     console.print(_explained(scores, names.names[refs[0]]), style="dim")
     show_calibration(result, names.names, console)
@@ -95,41 +93,26 @@ def _explained(scores: Scores, first: str) -> str:
 def _fitting(scores: Scores, console: "PlainConsole") -> tuple[FittedNames, list[Table]]:
     """Return the first layout whose widest table fits, with the names that it uses; the last one where none does."""
     names, tables = FittedNames({}, {}), []
-    for width in _NAME_WIDTHS:
+    for width in NAME_WIDTHS:
         names = fit_names(scores.refs, width)
         across = [[_models_down(scores, names)]] if len(scores.tasks) <= _MOST_COLUMNS else []
         for tables in (*across, [_tasks_down(scores, names)]):
-            if _fits(tables, console):
+            if fits(console, *tables):
                 return names, tables
-    for width in (max(_NAME_WIDTHS[-1], console.width - 24), _NAME_WIDTHS[-1]):
+    for width in (max(NAME_WIDTHS[-1], console.width - 24), NAME_WIDTHS[-1]):
         names = fit_names(scores.refs, width)
         tables = [_one_task(scores, task, names) for task in scores.tasks]
-        if _fits(tables, console):
+        if fits(console, *tables):
             break
     return names, tables
 
 
-def _fits(tables: Sequence[Table], console: "PlainConsole") -> bool:
-    unbounded = console.options.update(max_width=_ANY_WIDTH)
-    return all(console.measure(table, options=unbounded).maximum <= console.width for table in tables)
-
-
-def _table() -> Table:
-    return Table(box=None, pad_edge=False, title_justify="left", padding=(0, 1))
-
-
-def _add_columns(table: Table, heads: Sequence[str]) -> None:
-    for i, head in enumerate(heads):
-        table.add_column(head, no_wrap=True, justify="left" if i == 0 else "right")
-
-
 def _models_down(scores: Scores, names: FittedNames) -> Table:
-    table = _table()
     heads = ["model"]
     for task in scores.tasks:
         heads.append(f"{task[0]}:{task[1]}\n{scores.measured(task)}")
         heads += ["\np"] if scores.has_pairs(task) else []
-    _add_columns(table, heads)
+    table = table_of(heads)
     for ref in scores.refs:
         cells = [cell for task in scores.tasks for cell in _cells(scores, ref, task)]
         table.add_row(names.names[ref], *cells)
@@ -143,12 +126,11 @@ def _cells(scores: Scores, ref: str, task: _TaskKey) -> Iterator[Text | str]:
 
 
 def _tasks_down(scores: Scores, names: FittedNames) -> Table:
-    table = _table()
     pairs = [ref for ref in scores.refs if any(key == ref for key, _ in scores.pairs)]
     heads = ["task", "measured"]
     for ref in scores.refs:
         heads += [names.names[ref], *(["p"] if ref in pairs else [])]
-    _add_columns(table, heads)
+    table = table_of(heads)
     for task in scores.tasks:
         cells: list[Text | str] = []
         for ref in scores.refs:
@@ -158,10 +140,9 @@ def _tasks_down(scores: Scores, names: FittedNames) -> Table:
 
 
 def _one_task(scores: Scores, task: _TaskKey, names: FittedNames) -> Table:
-    table = _table()
-    table.title = Text(f"{task[0]}:{task[1]}, {scores.measured(task)}", style="bold")
+    heads = ["model", "", *(["p"] if scores.has_pairs(task) else [])]
+    table = table_of(heads, title=f"{task[0]}:{task[1]}, {scores.measured(task)}")
     table.show_header = scores.has_pairs(task)
-    _add_columns(table, ["model", "", *(["p"] if scores.has_pairs(task) else [])])
     for ref in scores.refs:
         table.add_row(names.names[ref], *_cells(scores, ref, task))
     return table

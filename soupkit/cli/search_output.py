@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from soupkit.cli.console import PlainConsole
     from soupkit.search.document import SearchDocument, SearchScore
     from soupkit.search.prepared import SearchPlan
     from soupkit.search.run_search import SearchResult
@@ -40,7 +41,7 @@ def show_search(result: "SearchResult") -> None:
     from soupkit.cli.output import plain_console
 
     console, document = plain_console(), result.document
-    console.print(_scores(document))
+    _show_scores(document, console)
     parts = (_members, _methods, _experts, _paired, _proxy, _cost)
     for line in (line for part in parts for line in part(document)):
         console.print(line, soft_wrap=True)
@@ -50,38 +51,42 @@ def show_search(result: "SearchResult") -> None:
         )
 
 
-def _scores(document: "SearchDocument") -> Any:
-    """Return a table of the soup, the best ingredient and the uniform soup on every task."""
-    from rich.table import Table
+def _show_scores(document: "SearchDocument", console: "PlainConsole") -> None:
+    """Print a table of tasks down, and across the soup, the best ingredient and the uniform soup."""
+    from soupkit.cli.tables import show_in_parts
 
-    table = Table("model", box=None, pad_edge=False)
-    rows: dict[str, list[str]] = {"soup": [], "best ingredient": [], "uniform soup": []}
+    models = ["soup", "best ingredient", *(["uniform soup"] if document.uniform is not None else [])]
     row_of_ref = {document.best_ingredient.ref: "best ingredient"}
-    columns: list[Sequence[SearchScore]] = [[document.score, document.best_ingredient]]
+    groups: list[Sequence[SearchScore]] = [[document.score, document.best_ingredient]]
     if document.uniform is not None:
         row_of_ref[document.uniform.ref] = "uniform soup"
-        columns[0] = [*columns[0], document.uniform]
+        groups[0] = [*groups[0], document.uniform]
     for task in dict.fromkeys(s.task_and_split for s in document.report):
-        columns.append([s for s in document.report if s.task_and_split == task])
-    for i, scores in enumerate(columns):
-        first, role = scores[0], "selects" if i == 0 else "reports"
-        unit, images = "%, " if first.unit == "fraction" else "", f"n = {first.n:,}" if first.n is not None else ""
-        table.add_column(f"{first.task_and_split}, {role}\n{first.metric}, {unit}{images}".rstrip(", "))
-        for row, cells in rows.items():
-            score = next((s for s in scores if row_of_ref.get(s.ref, "soup") == row), first)
-            cells.append(in_percent(score))
-    for row, cells in rows.items():
-        table.add_row(row, *cells)
-    return table
+        groups.append([s for s in document.report if s.task_and_split == task])
+    rows = []
+    for i, scores in enumerate(groups):
+        first, role = scores[0], "reports" if i else "selects"
+        of_models = {row_of_ref.get(score.ref, "soup"): score for score in scores}
+        rows.append([f"{first.task_and_split}, {role}", measured(first)])
+        rows[-1] += [in_percent(of_models[model]) if model in of_models else "" for model in models]
+    show_in_parts(console, ["task", "measured", *(model.replace(" ", "\n") for model in models)], rows)
+    if any(score.low is not None for scores in groups for score in scores):
+        console.print("± is half of the 95 % interval", style="dim")
+
+
+def measured(score: "SearchScore") -> str:
+    """Say in what and on how many images a score was taken."""
+    unit = " %" if score.unit == "fraction" else ""
+    return ", ".join(filter(None, (f"{score.metric}{unit}".strip(), f"n={score.n:,}" if score.n is not None else "")))
 
 
 def in_percent(score: "SearchScore") -> str:
-    """Write a score in percent, with its interval where it has one; a number of the user's own as it is."""
+    """Write a score in percent, with half of its interval where it has one; a number of the user's own as it is."""
     if score.unit == "number":
         return f"{score.value:.6g}"
     if score.low is None or score.high is None:
         return f"{100 * score.value:.2f}"
-    return f"{100 * score.value:.2f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    return f"{100 * score.value:.2f} ±{100 * max(score.high - score.value, score.value - score.low):.1f}"
 
 
 def _members(document: "SearchDocument") -> list[str]:

@@ -16,3 +16,4 @@ class EvaluateEntry(Entry):
     data_root: Path | None = None
     calibration: bool = False
     per_class: bool = False
+    pictures: int = Field(0, ge=0, le=100)

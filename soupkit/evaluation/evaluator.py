@@ -15,11 +15,12 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.device import choose_device
 from soupkit.errors import StorageError
 from soupkit.evaluation import image_pass
-from soupkit.evaluation.adapter import build_model, fill_model, logit_scale, preprocess_of
+from soupkit.evaluation.adapter import build_model, fill_model, logit_scale
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
-from soupkit.evaluation.head_transform import open_head_transform
+from soupkit.evaluation.head_transform import transform_of
 from soupkit.evaluation.heads import build_head, fill_head, is_head, tensors_by_file_names
+from soupkit.evaluation.loss_gradient import LossGradient
 from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Hits, Outcome, score_of
@@ -28,7 +29,7 @@ from soupkit.evaluation.pixels import Pixels
 from soupkit.evaluation.task import Score, Task
 from soupkit.evaluation.task_runs import TASK_RUNS
 from soupkit.evaluation.text_sides import HeadSides, PromptSides, TextSides
-from soupkit.evaluation.transform import Transform, open_transform
+from soupkit.evaluation.transform import Transform
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.scratch import ScratchDirectory
@@ -66,7 +67,7 @@ class Evaluator:
         self.device = choose_device(self.options.device, self._ranks.local)
         self.dtype = precision_dtype(self.options.precision, self.device)
         self._config, head = config, is_head(config)
-        transform = open_head_transform(config, where) if head else open_transform(preprocess_of(config), where)
+        transform = transform_of(config, where)
         self._temporary = ScratchDirectory() if self.options.cache is None else None
         cache = Path(self._temporary.name) if self._temporary else self.options.cache
         assert cache is not None
@@ -192,6 +193,11 @@ class Evaluator:
         return image_pass.joined([part for part in parts if len(part)])
 
     @property
+    def how(self) -> image_pass.Pass:
+        """How images go through the model."""
+        return self._how
+
+    @property
     def stride(self) -> int:
         """How many images go through the model together."""
         return self._stride
@@ -207,6 +213,10 @@ class Evaluator:
             return image_pass.classify(self.model, [classifier], self.pixels[task], rows, how, progress)
 
         return self._fitting(look, self._halve_images)[0]
+
+    def loss_gradient(self) -> LossGradient:
+        """Return what differentiates the live model's loss on the classification tasks."""
+        return LossGradient(self.model, self._sides, self.pixels, self._how)
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
         """Return this rank's part of `rows`: whole batches, so that they hold the same images for any number of

@@ -11,10 +11,20 @@ import PIL.Image
 
 from soupkit.checkpoint.architecture import Config
 from soupkit.errors import CheckpointError
+from soupkit.evaluation.adapter import preprocess_of
+from soupkit.evaluation.heads import is_head
 from soupkit.evaluation.transform import Transform, open_transform
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HINT = "give another with --preprocess FILE"
+
+
+def transform_of(config: Config, where: object) -> Transform:
+    """Return the transform of any model's config: of one with a head as its library has it, else open_clip's.
+
+    Raises CheckpointError for one that cannot be made.
+    """
+    return open_head_transform(config, where) if is_head(config) else open_transform(preprocess_of(config), where)
 
 
 def open_head_transform(config: Config, where: object) -> Transform:

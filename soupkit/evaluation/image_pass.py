@@ -4,7 +4,6 @@ Batches have one shape, the last one padded, so that what a model answers for an
 scored. Nothing waits for the device before the end of a pass.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from soupkit.evaluation.heads import head_logits
 from soupkit.evaluation.outcomes import RECALLS, Hits, Ranking, Retrieval
 from soupkit.evaluation.pixels import Pixels
 from soupkit.progress import SILENT, Progress
+from soupkit.system import reserve
 
 _TOP = 5
 _CAPTIONS = 1024  # captions or images that are compared with all of the others at a time
@@ -169,7 +169,7 @@ def on_disk(*shape: int) -> Tensor:
     with TemporaryFile(prefix="soupkit-") as file:
         try:
             # A file with holes would end the process when the disk is full: a write to memory has no other answer.
-            os.posix_fallocate(file.fileno(), 0, nbytes)
+            reserve(file.fileno(), nbytes)
         except OSError as error:
             raise StorageError(
                 f"has no room for features: {nbytes / 1e9:.1f} GB are needed",

@@ -25,8 +25,9 @@ from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.pixels import Pixels, digest_of_pixels
 from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
-from soupkit.files import sealed, unsealed
+from soupkit.files import parse_json, sealed, unsealed
 from soupkit.progress import SILENT, Progress
+from soupkit.system import reserve, write_at
 
 _FORMAT = 2  # of a cache; one of another format is made anew
 BLOCK = 256  # images that are decoded, digested and resumed together
@@ -144,7 +145,7 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
             with (partial.path / _PIXELS).open("r+b" if done else "w+b") as pixels, journal.open("a") as samples:
                 _reserve(pixels.fileno(), nbytes, partial.path)
                 for block, (array, line) in _blocks(task, dataset, transform, done, threads, progress):
-                    os.pwrite(pixels.fileno(), array.data, block * BLOCK * height * width * 3)
+                    write_at(pixels.fileno(), array.data, block * BLOCK * height * width * 3)
                     samples.write(sealed(line) + "\n")
                     samples.flush()
                 os.fsync(pixels.fileno())
@@ -159,7 +160,7 @@ def _make(task: Task, transform: Transform, target: Path, limit: int | None, thr
 
 def _reserve(descriptor: int, nbytes: int, directory: Path) -> None:
     try:
-        os.posix_fallocate(descriptor, 0, nbytes)
+        reserve(descriptor, nbytes)
     except OSError as error:
         free = shutil.disk_usage(directory).free
         raise StorageError(
@@ -171,7 +172,7 @@ def _reserve(descriptor: int, nbytes: int, directory: Path) -> None:
 
 def _block_of(line: str) -> dict[str, Any]:
     """Return what a line says of its block. Raises ValueError where it is damaged; older caches have no seals."""
-    return json.loads(line) if line.startswith("{") else unsealed(line)
+    return parse_json(line) if line.startswith("{") else unsealed(line)
 
 
 def _whole_blocks(pixels: Path, journal: Path, shape: tuple[int, int, int]) -> int:

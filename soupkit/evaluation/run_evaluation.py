@@ -1,6 +1,7 @@
 """Scores any number of checkpoints on any number of tasks: what `soupkit evaluate` does."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,25 +12,30 @@ import numpy as np
 
 from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.device import choose_device
-from soupkit.errors import UsageError
+from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.calibration_metrics import CALIBRATION
 from soupkit.evaluation.candidates import Candidate, by_architecture, check_headers, open_candidate
 from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.differing_pictures import differing_pictures
 from soupkit.evaluation.head_labels import map_labels
+from soupkit.evaluation.head_transform import transform_of
 from soupkit.evaluation.heads import HeadOptions, is_head
 from soupkit.evaluation.intervals import mcnemar
 from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.options import EvaluationOptions, default_cache
+from soupkit.evaluation.pixel_cache import open_pixels
 from soupkit.evaluation.probe import Probe
 from soupkit.evaluation.score_cache import Images, ScoreCache, ScoreSettings, score_key
 from soupkit.evaluation.score_group import Cell, Group, Results
 from soupkit.evaluation.score_probes import ProbedTask, Probing
-from soupkit.evaluation.task import ClassHits, Pair, Reliability, Score, Task
+from soupkit.evaluation.task import ClassHits, Pair, PairPictures, Reliability, Score, Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.scratch import ScratchDirectory
+
+_MOST_PICTURES = 100  # of each kind, so that a page stays one
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     reliability: tuple[Reliability, ...] = ()
     classes: tuple[ClassHits, ...] = ()
+    differing: tuple[PairPictures, ...] = ()
 
 
 def evaluate(
@@ -57,6 +64,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     calibration: bool = False,
     per_class: bool = False,
+    pictures: int = 0,
     probe: Probe | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
@@ -64,7 +72,8 @@ def evaluate(
 
     With `calibration`, what is classified is also scored by its probabilities: see `calibration_metrics`. With
     `per_class`, it is also counted by class. With a `probe`, scores are those of linear classifiers on the image
-    features, fitted to the tasks' split `train`, and nothing is counted by class.
+    features, fitted to the tasks' split `train`, and nothing is counted by class. Up to `pictures` of the images that
+    only one of two models gets right are kept, small, for a report: for each pair, of each of the two.
 
     Candidates that share a tower, byte for byte, run it once. `model` and `preprocess` speak for bare weights. Scores
     that the cache holds are not taken again. Classifiers with a head are evaluated as they are: `builder` makes those
@@ -78,17 +87,20 @@ def evaluate(
     started = time.perf_counter()
     if not refs:
         raise UsageError("names no checkpoint", "soupkit evaluate", "give one reference or more")
-    if len(set(map(str, refs))) < len(refs):
-        raise UsageError("names a checkpoint twice", "soupkit evaluate", "give each reference once")
+    twice = [ref for ref, n in Counter(map(str, refs)).items() if n > 1]
+    refs = list({str(ref): ref for ref in refs}.values())
     if not tasks:
         raise UsageError("names no task", "--task", "for example --task digits")
     if probe is not None and per_class:
         raise UsageError("counts no probes", "--per-class", "leave --probe out, or --per-class")
+    if not 0 <= pictures <= _MOST_PICTURES:
+        raise UsageError(f"{pictures} is out of bounds", "--pictures", f"it goes from 0 up to {_MOST_PICTURES}")
     options = options or EvaluationOptions(cache=default_cache())
     with ExitStack() as stack:
         ranks = stack.enter_context(joined_ranks())
         opened = ranks.together(_opened, tasks, data_root, calibration)
-        notes = [note for task in opened for note in task.notes]
+        notes = [f"{ref} is given more than once and is scored once" for ref in twice]
+        notes += [note for task in opened for note in task.notes]
         if options.cache is None:  # one temporary directory for the whole run
             directory = stack.enter_context(ScratchDirectory())
             options = replace(options, cache=Path(directory), scores=False)
@@ -110,6 +122,7 @@ def evaluate(
                 results, said_of_probes = probing.score(candidates)
                 notes += said_of_probes
                 opened = [each.task for each in probed]
+            differing = ranks.together(_pictures, results, candidates, opened, options, pictures, progress)
         finally:
             for candidate in candidates:
                 candidate.checkpoint.close()
@@ -131,7 +144,34 @@ def evaluate(
         for (c, t), score in sorted(results.scores.items())
         if per_class and (c, t) in results.classes
     )
-    return Evaluation(scores, pairs, time.perf_counter() - started, results.timings, tuple(notes), reliability, classes)
+    return Evaluation(
+        scores, pairs, time.perf_counter() - started, results.timings, tuple(notes), reliability, classes, differing
+    )
+
+
+def _pictures(
+    results: Results, candidates: Sequence[Candidate], tasks: Sequence[Task], options: EvaluationOptions, most: int,
+    progress: Progress,
+) -> tuple[PairPictures, ...]:  # fmt: skip
+    """Return some pictures that the first model and another differ on, for each task of classification."""
+    found: list[PairPictures] = []
+    for t, task in enumerate(tasks if most and options.cache is not None else ()):
+        others = [c for c in range(1, len(candidates)) if (0, t) in results.hits and (c, t) in results.hits]
+        if task.kind != "classification" or not others:
+            continue
+        first, content = candidates[0], content_of(task, options, progress)
+        assert options.cache is not None
+        pixels = open_pixels(
+            task, transform_of(first.config, first.ref), options.cache, content,
+            limit=options.limit, skip_corrupt=options.skip_corrupt, progress=progress,
+        )  # fmt: skip
+        found += [
+            differing_pictures(
+                pixels, task, (first.ref, candidates[c].ref), (results.hits[0, t], results.hits[c, t]), most
+            )
+            for c in others
+        ]
+    return tuple(found)
 
 
 def _said_of_head(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
@@ -144,8 +184,16 @@ def _said_of_head(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
 
 
 def _with_training_splits(tasks: Sequence[Task], probe: Probe, data_root: Path | None) -> tuple[ProbedTask, ...]:
-    """Open the split `train` of each task. Raises DataError where there is none."""
+    """Open the split `train` of each task. Raises DataError where there is none, and for one with other classes."""
     trains = [open_tasks([f"{task.name}:train"], data_root=data_root)[0] for task in tasks]
+    for task, train in zip(tasks, trains, strict=True):
+        if task.classnames != train.classnames:
+            there, here = set(train.classnames), set(task.classnames)
+            odd = next(iter(sorted(there ^ here)), "the order of the names")
+            what = f"has other classes than the split {task.split} of {task.name} ({odd!r} is in one of them)"
+            raise DataError(
+                what, train.dataset.place, "name the classes of both in one classnames.txt beside the splits"
+            )
     return tuple(ProbedTask(probe.named(task), train) for task, train in zip(tasks, trains, strict=True))
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from soupkit.errors import DataError
-from soupkit.evaluation.task import ClassHits, Number, Pair, Reliability, Score
-from soupkit.files import write_whole
+from soupkit.evaluation.task import ClassHits, Number, Pair, PairPictures, Reliability, Score
+from soupkit.files import parse_json, write_whole
 
 if TYPE_CHECKING:
     from soupkit.evaluation.run_evaluation import Evaluation
@@ -23,7 +23,8 @@ _HINT = "`soupkit evaluate -o FILE` writes such a document"
 class ScoresDocument:
     """Scores of models on tasks, and the first model against every other, image by image. `limit` is how many images of
     a task counted, None for all; `timings` and `seconds` are those of the command, where it wrote them; `reliability`
-    are the bins of models whose probabilities were asked for, `classes` the counts by class where they were."""
+    are the bins of models whose probabilities were asked for, `classes` the counts by class where they were,
+    `differing` the pictures on which two models differ."""
 
     scores: Annotated[tuple[Score, ...], Field(min_length=1)]
     pairs: tuple[Pair, ...] = ()
@@ -33,12 +34,13 @@ class ScoresDocument:
     seconds: Number | None = None
     reliability: tuple[Reliability, ...] = ()
     classes: tuple[ClassHits, ...] = ()
+    differing: tuple[PairPictures, ...] = ()
 
     @classmethod
     def of(cls, result: "Evaluation", limit: int | None, *, timed: bool = True) -> "ScoresDocument":
         """Return the document of an evaluation, with how long it took if it is to be `timed`."""
         document = cls(result.scores, result.pairs, limit, result.notes, reliability=result.reliability)
-        document = replace(document, classes=result.classes)
+        document = replace(document, classes=result.classes, differing=result.differing)
         return replace(document, timings=result.timings, seconds=result.seconds) if timed else document
 
     def fields(self) -> dict[str, Any]:
@@ -51,7 +53,11 @@ class ScoresDocument:
         }
         bins = [asdict(of_model) for of_model in self.reliability] or None
         classes = [asdict(of_model) for of_model in self.classes] or None
-        where_known = {"timings": self.timings, "seconds": self.seconds, "reliability": bins, "classes": classes}
+        differing = [asdict(of_pair) for of_pair in self.differing] or None
+        where_known = {
+            "timings": self.timings, "seconds": self.seconds, "reliability": bins, "classes": classes,
+            "differing": differing,
+        }  # fmt: skip
         return document | {name: value for name, value in where_known.items() if value is not None}
 
     def write(self, path: Path) -> None:
@@ -63,10 +69,10 @@ class ScoresDocument:
 def read_scores_document(path: Path) -> ScoresDocument:
     """Read a document of scores. Raises DataError for a file that is none, with the first field that is wrong."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path, _HINT) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, nested by the thousand
+    except ValueError as error:  # not UTF-8, no JSON, nested by the thousand
         raise DataError(f"cannot be read as JSON: {str(error)[:120]}", path, _HINT) from error
     return parse_scores_document(data, path)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from soupkit.errors import DataError
+from soupkit.system import bytes_at
 
 IMAGE_SUFFIXES = ("webp", "png", "jpg", "jpeg")  # in the order in which CLIP_benchmark looks for them
 MOST_IMAGE_BYTES = 1 << 30
@@ -76,7 +77,7 @@ def _members(file: IO[bytes], path: Path) -> list[tuple[str, str, Extent]]:
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"is damaged: {error}", path, _AGAIN) from error
     # tarfile takes the end of the file, and whatever is no header, for the end of the archive.
-    if os.pread(file.fileno(), _BLOCK, end) != bytes(_BLOCK):
+    if bytes_at(file.fileno(), _BLOCK, end) != bytes(_BLOCK):
         what = f"ends after {len(members)} files, at byte {end}, without the mark of a whole tar"
         raise DataError(what, path, _AGAIN)
     file.seek(end)

@@ -10,6 +10,8 @@ from pydantic import Field
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+# Base64 whose first bytes are a JPEG's: what a document of others holds may be nothing else on a page.
+Jpeg = Annotated[str, Field(pattern=r"^/9j/[A-Za-z0-9+/]*={0,2}$", max_length=64 << 10)]
 MAIN_METRIC = "main_metric.txt"  # beside classnames.txt: the name of the metric that is the value of a folder's score
 
 
@@ -165,6 +167,27 @@ class ClassHits:
             raise ValueError("classes, images and right are of different lengths")
         if any(right > images for right, images in zip(self.right, self.images, strict=True)):
             raise ValueError("more images of a class are right than there are")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a task: its key, the name of its class, and a small JPEG of it in base64."""
+
+    key: str
+    label: str
+    jpeg: Jpeg
+
+
+@dataclass(frozen=True, slots=True)
+class PairPictures:
+    """Some pictures of a task that only the first of two models gets right, and some that only the second does."""
+
+    first: str
+    second: str
+    task: str
+    split: str
+    only_first: tuple[Picture, ...] = ()
+    only_second: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

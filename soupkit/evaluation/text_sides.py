@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from soupkit.checkpoint.architecture import Config
 from soupkit.errors import ArchitectureError, StorageError
 from soupkit.evaluation.adapter import open_tokenizer
+from soupkit.evaluation.classifier import differentiate_classifier
 from soupkit.evaluation.head_labels import map_labels, selection
 from soupkit.evaluation.kinds import KINDS
 from soupkit.evaluation.pixels import Pixels
@@ -27,6 +28,10 @@ class TextSides(Protocol):
 
     def of(self, task: int, model: nn.Module) -> Tensor:
         """Return it for task number `task`, by the weights that `model` has now."""
+
+    def differentiate(self, task: int, model: nn.Module, gradient: Tensor, together: int) -> None:
+        """Add to the gradients of the parameters of `model` what follows from `gradient`, that of a loss by what `of`
+        returns for task number `task`, with the activations of `together` prompts at once."""
 
     def halve(self, error: Exception) -> None:
         """Take half as much together from now on, for `error`. Raises StorageError where that is not possible."""
@@ -59,6 +64,10 @@ class PromptSides:
         self._uses_tree[model] = encoder.uses_tree
         return TASK_RUNS[self._tasks[task].kind].text_side(encoder, self._tasks[task])
 
+    def differentiate(self, task: int, model: nn.Module, gradient: Tensor, together: int) -> None:
+        """Encode the prompts of a classification again, part by part, each at full length, and go back from there."""
+        differentiate_classifier(model, self._prompts[task], gradient, together)
+
     def halve(self, error: Exception) -> None:
         """Encode half as many prompts together."""
         if self._together == 1:
@@ -86,6 +95,9 @@ class HeadSides:
     def of(self, task: int, model: nn.Module) -> Tensor:
         """Return what picks the task's classes out of the head's, float32 [outputs, classes]."""
         return self._sides[task]
+
+    def differentiate(self, task: int, model: nn.Module, gradient: Tensor, together: int) -> None:
+        """Add nothing: what picks outputs does not depend on the weights."""
 
     def halve(self, error: Exception) -> None:
         """Raise `error`: what picks outputs is as small as it can be."""

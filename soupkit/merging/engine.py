@@ -21,6 +21,7 @@ from soupkit.merging.plan import Slab
 from soupkit.merging.slab_worker import SlabWorker
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.system import cores
 
 _COLD_WORKERS = 8  # one reader got 0.47 GB/s from a cold disk, eight 1.18
 _CUDA_WORKERS = 4
@@ -46,7 +47,7 @@ def choose_workers(sources: Sequence[Checkpoint], device: torch.device, threads:
         return Workers(threads or _COLD_WORKERS)
     if device.type == "cuda":
         return Workers(threads or _CUDA_WORKERS)
-    count = threads or min(len(os.sched_getaffinity(0)), _COLD_WORKERS)
+    count = threads or min(cores(), _COLD_WORKERS)
     large = sum(file.size for source in sources for file in source.files.values()) >= FORK_BYTES
     return Workers(count, large and count > 1 and ranks.size == 1 and can_fork())
 

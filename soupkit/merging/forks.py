@@ -20,7 +20,7 @@ from soupkit.errors import SoupkitError
 
 Worker = Callable[[], AbstractContextManager[Callable[[int], Any]]]
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def can_fork() -> bool:

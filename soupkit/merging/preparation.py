@@ -16,12 +16,15 @@ from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
-from soupkit.merging.entry import SoupEntry
+from soupkit.files import real_path
+from soupkit.merging.duplicates import with_distinct_references, with_distinct_weights
+from soupkit.merging.entry import SoupEntry, check_recordable
 from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import METHODS, MergeMethod
 from soupkit.merging.soup_directory import IngredientRecord, SoupDocument, SourceRecord
+from soupkit.merging.statistics import recorded
 from soupkit.progress import SILENT, Progress
 
 _NORMALISATION = (
@@ -75,12 +78,22 @@ def prepare(
     With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
     """
     soup = with_bases(soup)
-    method, given = _method_and_parameters(soup)
-    _check_counts(method, soup, allow_single=allow_single)
+    asked = len(soup.ingredients)
+    check_recordable(soup)
+    _method_and_parameters(soup)
+    soup, said = with_distinct_references(soup)
+    _check_counts(METHODS.find(soup.method_name), soup, asked, allow_single=allow_single)
     refs = [*soup.ingredients, *([soup.base] if soup.base is not None else [])]
     check_before_download(refs, model=soup.model, preprocess=soup.preprocess)
     opens = [opened.enter_context(open_checkpoint(ref, progress=progress)) for ref in refs]
-    opens = without_shared(opens)
+    n = len(soup.ingredients)
+    distinct = with_distinct_weights(soup, opens[:n])
+    if len(distinct.kept) < n:  # the same weights may be those of two models, which is an error
+        agree(without_shared(opens), model=soup.model, preprocess=soup.preprocess, to=soup.to)
+    opens = without_shared([*(opens[i] for i in distinct.kept), *opens[n:]])
+    soup = distinct.soup
+    method, given = _method_and_parameters(soup)
+    _check_counts(method, soup, asked, allow_single=allow_single)
     if output is not None:
         _check_target(output, opens)
     agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
@@ -91,20 +104,26 @@ def prepare(
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
     resolved = _resolve(method, given, opens[0], len(ingredients))
+    written = recorded(given, method.files, ingredients) if method.files else given
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
     layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.family.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
     shares = _shares(method, resolved, len(ingredients))
     document = SoupDocument(
         method=method.name,
-        parameters=given,
+        parameters=written,
         dtype=DTYPES[dtypes.pop()].torch_name if len(dtypes) == 1 else "mixed",
         base=SourceRecord(soup.base) if soup.base is not None else None,
         model=agreement.model,
         model_from=agreement.model_from,
-        ingredients=tuple(IngredientRecord(r, weight=w) for r, w in zip(soup.ingredients, shares, strict=True)),
+        ingredients=tuple(
+            IngredientRecord(ref, weight=share, copies=copies)
+            for ref, share, copies in zip(soup.ingredients, shares, distinct.copies, strict=True)
+        ),
     )
     notes = [
+        *said,
+        *distinct.notes,
         *agreement.notes,
         *side_notes,
         *_relation(ingredients, base, soup),
@@ -174,12 +193,15 @@ def _method_and_parameters(soup: SoupEntry) -> tuple[MergeMethod, dict[str, Any]
     return method, given
 
 
-def _check_counts(method: MergeMethod, soup: SoupEntry, *, allow_single: bool) -> None:
+def _check_counts(method: MergeMethod, soup: SoupEntry, asked: int, *, allow_single: bool) -> None:
+    """Check how many ingredients there are; where all that were `asked` for are one, their average is that one."""
     n = len(soup.ingredients)
     least, most = method.ingredients
     where = f"method {method.name}"
-    if n < least and not (n == 1 and allow_single):
+    of_itself = asked > 1 and method.name in ("uniform", "linear")
+    if n < least and not (n == 1 and (allow_single or of_itself)):
         given = "1 ingredient" if n == 1 else f"{n} ingredients"
+        given += f", {asked} times" if n < asked and n == 1 else ""
         raise UsageError(f"needs at least {least} checkpoints and got {given}", where, "name more checkpoints")
     if most is not None and n > most:
         raise UsageError(f"takes {most} ingredients and got {n}", where, "leave some out")
@@ -191,7 +213,7 @@ def _check_counts(method: MergeMethod, soup: SoupEntry, *, allow_single: bool) -
 
 def _check_target(output: Path, sources: Sequence[Checkpoint]) -> None:
     """Refuse an output that is an ingredient, lies inside one, or holds one."""
-    target = output.resolve()
+    target = real_path(output)
     if target.is_file():
         raise UsageError("is a file; a soup is a directory", output, "choose another -o")
     for source in sources:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from soupkit.checkpoint.fingerprint import Fingerprint
+from soupkit.files import parse_json
 from soupkit.version import __version__
 
 SOUP_NAME = "soup.json"
@@ -26,9 +27,11 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class IngredientRecord(SourceRecord):
-    """An ingredient. `weight` is its share of the soup, None where no single number says it."""
+    """An ingredient. `weight` is its share of the soup, None where no single number says it; `copies` are references to
+    the same weights, given beside it."""
 
     weight: float | None = None
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,9 @@ class SoupDocument:
     def write(self, directory: Path) -> None:
         """Write `soup.json` into `directory`. Raises OSError."""
         document = asdict(self)
+        for ingredient in document["ingredients"]:
+            if not ingredient["copies"]:
+                del ingredient["copies"]
         if self.approximation is None:  # as with most soups
             del document["approximation"]
         text = json.dumps(document, indent=2, ensure_ascii=False)
@@ -144,7 +150,7 @@ def read_soup_json(directory: Path) -> dict[str, Any] | None:
 
 def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

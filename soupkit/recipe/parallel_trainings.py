@@ -1,7 +1,6 @@
 """Trainings side by side, each in a process of its own: started, watched, waited for and, when need be, stopped."""
 
 import json
-import os
 import pickle
 import queue
 import signal
@@ -19,6 +18,7 @@ import torch
 from soupkit.errors import SoupkitError
 from soupkit.progress import Progress
 from soupkit.recipe.steps import TrainStep
+from soupkit.system import cores
 from soupkit.training import TrainOptions
 from soupkit.training.entry import TrainEntry
 
@@ -83,7 +83,7 @@ class Trainings:
         share: dict[str, Any] = {}
         if self._options.device == "auto" and (count := torch.cuda.device_count()) > 1:
             share["device"] = f"cuda:{slot % count}"
-        return {**share, "cores": max(1, len(os.sched_getaffinity(0)) // self._jobs)}
+        return {**share, "cores": max(1, cores() // self._jobs)}
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

@@ -1,6 +1,5 @@
 """`run_recipe`: the steps of a recipe in their order, each skipped when what decides its result has not changed."""
 
-import fcntl
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from soupkit.recipe.graph import read_recipe
 from soupkit.recipe.parallel_trainings import Trainings
 from soupkit.recipe.run_directory import RunDirectory, StepResult
 from soupkit.recipe.steps import Resources, Step, TrainStep
+from soupkit.system import lock
 from soupkit.training import TrainOptions
 
 
@@ -131,12 +131,12 @@ def _held(root: Path) -> Iterator[None]:
     """Hold `root` for one run. Raises StorageError when another has it, or it cannot be written."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
+        file = (root / ".lock").open("w")
     except OSError as error:
         raise storage_error(error, root, 0) from error
-    with lock:
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), wait=False)
         except BlockingIOError:
             raise StorageError("another run works here", root, "wait for it, or choose another -o") from None
         yield

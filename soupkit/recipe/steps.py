@@ -179,7 +179,7 @@ class EvaluateStep(Step[EvaluateEntry]):
         result = evaluate(
             entry.refs, entry.tasks, data_root=entry.data_root,
             options=replace(making.resources.evaluation, limit=entry.limit), calibration=entry.calibration,
-            per_class=entry.per_class, progress=making.progress,
+            per_class=entry.per_class, pictures=entry.pictures, progress=making.progress,
         )  # fmt: skip
         ScoresDocument.of(result, entry.limit, timed=False).write(output)
 

@@ -1,6 +1,6 @@
 """Soups as a search sees them: who is in, in which order they are summed, with which shares; and what is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -140,8 +140,34 @@ class Proxy(Protocol):
         """Note that so many soups were turned away by guesses alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShareGradient:
+    """A loss at a mixture, its derivative by the factor that multiplies the logits, and by the shares: float64 [blocks,
+    members]."""
+
+    loss: float
+    by_factor: float
+    by_shares: np.ndarray
+
+
+class Gradient(Protocol):
+    """What differentiates the loss on the `images` that select by the shares of a mixture."""
+
+    images: int
+
+    def batches(self, size: int, seed: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield all images in a random order, `size` at a time, int64."""
+
+    def of(
+        self, members: Sequence[int], blocks: Sequence[str], shares: np.ndarray, factor: float, images: np.ndarray
+    ) -> ShareGradient:
+        """Differentiate the mean loss on `images` at the mixture of `members` with `shares`, float64 [blocks, members],
+        its logits times `factor`."""
+
+
 class Trials(Protocol):
-    """What a strategy may ask for. Draws are seeded by `seed`; `proxy` is there where the options ask for it."""
+    """What a strategy may ask for. Draws are seeded by `seed`; `proxy` is there where the options ask for it,
+    `gradient` where the strategy's row does."""
 
     inputs: SearchInputs
     seed: int
@@ -149,6 +175,10 @@ class Trials(Protocol):
     @property
     def proxy(self) -> Proxy | None:
         """What guesses scores."""
+
+    @property
+    def gradient(self) -> Gradient | None:
+        """What differentiates the loss."""
 
     @property
     def ingredient_scores(self) -> np.ndarray:

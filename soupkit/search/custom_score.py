@@ -13,6 +13,7 @@ import xxhash
 
 from soupkit.errors import SoupkitError, UsageError
 from soupkit.evaluation.outcomes import Hits
+from soupkit.files import parse_json
 
 MODEL, SEED = "{model}", "{seed}"  # what stands in a command for a soup's directory, and for the search's seed
 _SHOWN = 120  # characters of an answer that an error shows
@@ -49,9 +50,10 @@ class CustomScore:
 
     `asks` is a command for the shell in which `{model}` stands for a soup's directory, or a function of one argument:
     the directory as a `Path`, or, where its annotation says so, the weights as a `Mapping[str, Tensor]`, or the
-    `nn.Module` that `build()` made. Higher is better unless `minimize`. `files` belong to the score: when one changes,
-    it is another score. A command that takes longer than `timeout` seconds is stopped; one that failed is asked
-    `retries` more times. Beside tasks the score counts `weight` times.
+    `nn.Module` that `build()` made. A second argument `images` has it asked about some images alone: it is given their
+    numbers (int64 [b], None for all) and returns their hits. Higher is better unless `minimize`. `files` belong to the
+    score: when one changes, it is another score. A command that takes longer than `timeout` seconds is stopped; one
+    that failed is asked `retries` more times. Beside tasks the score counts `weight` times.
     """
 
     asks: Any
@@ -96,10 +98,17 @@ class CustomScore:
 
 
 class Asker(Protocol):
-    """Asks the score about the soup that was last shown to it."""
+    """Asks the score about the soup that was last shown to it; `by_images` is whether it can be asked about some images
+    alone."""
+
+    by_images: bool
 
     def ask(self, name: str) -> Answer:
         """Return the answer; `name` says what was asked about, for logs and errors. Raises ScoreError."""
+
+    def ask_about(self, name: str, images: np.ndarray) -> np.ndarray:
+        """Return the hits on `images` (int64 [b], of those that the whole answer counts), bool [b]. Raises
+        ScoreError."""
 
 
 def read_answer(text: str, where: str) -> Answer:
@@ -115,8 +124,8 @@ def read_answer(text: str, where: str) -> Answer:
         data: Any = float(last)
     except ValueError:
         try:
-            data = json.loads(last)
-        except (ValueError, RecursionError):
+            data = parse_json(last)
+        except ValueError:
             data = None
     if data is None or isinstance(data, bool | str | list):
         raise ScoreError(
@@ -180,6 +189,18 @@ def _hits(data: Any, where: str) -> np.ndarray:
     return values.astype(bool)
 
 
+def read_hits(data: Any, n: int, where: str) -> np.ndarray:
+    """Return `data`, what a function returned when it was asked about `n` images, as hits, bool [n].
+
+    Raises ScoreError.
+    """
+    hits = answer_of(data, where).hits
+    if hits is None or len(hits) != n:
+        got = "no hits" if hits is None else f"{len(hits)} hits"
+        raise ScoreError(f"answered with {got}, asked about {n} images", where, "return one for each, in their order")
+    return hits
+
+
 def check_alike(answer: Answer, first: Answer, where: str) -> None:
     """Raise ScoreError where an answer has not the form of the first one."""
     lengths = [None if a.hits is None else len(a.hits) for a in (first, answer)]
@@ -210,6 +231,6 @@ def _cut(text: str) -> str:
 def read_kept(path: Path) -> Answer | None:
     """Return the answer that was kept at `path`; None where there is none."""
     try:
-        return answer_of(json.loads(path.read_text("utf-8")), str(path))
+        return answer_of(parse_json(path.read_text("utf-8")), str(path))
     except (OSError, ValueError, ScoreError):
         return None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from soupkit.errors import DataError
-from soupkit.files import write_whole
+from soupkit.files import parse_json, write_whole
 
 SEARCH_NAME = "search.json"
 UNIFORM = "uniform"  # what the uniform soup of all ingredients is called among scores
@@ -163,7 +163,7 @@ class SearchDocument(_Part):
     ingredients: Annotated[tuple[SearchScore, ...], Field(min_length=1)]
     decisions: Annotated[tuple[Decision, ...], Field(min_length=1)]
     selected: tuple[str, ...]
-    weights: list[float] | dict[str, list[float]] | None = None
+    weights: list[FiniteFloat] | dict[str, list[FiniteFloat]] | None = None
     method: str | None = None
     parameters: dict[str, Any] | None = None
     base: str | None = None
@@ -187,6 +187,13 @@ class SearchDocument(_Part):
     report: tuple[SearchScore, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     seconds: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_weight_for_each_member(self) -> "SearchDocument":
+        each = self.weights.values() if isinstance(self.weights, dict) else [self.weights or self.selected]
+        if any(len(weights) != len(self.selected) for weights in each):
+            raise ValueError("weights are one for each of the selected")
+        return self
 
     @property
     def scores(self) -> tuple[SearchScore, ...]:
@@ -243,8 +250,8 @@ def read_search(directory: Path) -> SearchDocument | None:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path, "`soupkit search` writes it") from error
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise DataError(f"is not valid JSON: {error}", path, "`soupkit search` writes it") from error
     if not isinstance(data, dict):
         raise DataError("is not a JSON object", path, "`soupkit search` writes it")

@@ -10,6 +10,7 @@ import xxhash
 
 from soupkit.errors import StorageError
 from soupkit.files import storage_error
+from soupkit.system import CLOEXEC
 
 _HEAD = struct.Struct("<IQ")  # how many records follow, and xxh3-64 of them
 _RECORD = np.dtype([("image", "<u4"), ("flags", "u1")])
@@ -80,7 +81,7 @@ class HitsFile:
     def _open(self, work: Callable[[int], None]) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | CLOEXEC, 0o666)
             try:
                 work(descriptor)
             finally:

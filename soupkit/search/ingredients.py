@@ -56,17 +56,18 @@ def open_ingredients(
 
     `base` is what they were fine-tuned from, where a merge method is to have it; `head` says what their files do not.
 
-    Raises UsageError for fewer than two, or for two that are the same; what `merge` raises for those that do not fit
-    together; CheckpointError for one with NaN or infinity, unless `keep_going` leaves it out.
+    Of weights that are given more than once one stays, which is noted. Raises UsageError for fewer than two; what
+    `merge` raises for those that do not fit together; CheckpointError for one with NaN or infinity, unless `keep_going`
+    leaves it out.
     """
-    if len(set(refs)) < len(refs):
-        raise UsageError("is given twice", next(r for r in refs if refs.count(r) > 1), "give each ingredient once")
     if len(refs) < 2:
         raise UsageError(f"needs at least 2 ingredients and got {len(refs)}", "soupkit search", "name more checkpoints")
     method = "uniform" if base is None else "task_arithmetic"  # which takes a base, and any number of ingredients
     soup = SoupEntry(ingredients=list(refs), method=method, base=base, model=head.model, preprocess=head.preprocess)
-    prepared = prepare(soup, output, opened)
-    notes = list(prepared.notes)
+    prepared = prepare(soup, output, opened, allow_single=True)
+    notes, refs = list(prepared.notes), prepared.soup.ingredients
+    if len(refs) < 2:
+        raise UsageError("is all there is to search among", refs[0], "name a checkpoint of other weights beside it")
     kept: list[int] = []
     fingerprints: dict[int, Fingerprint] = {}
     for i, checkpoint in enumerate(prepared.sources[: len(refs)]):
@@ -88,12 +89,6 @@ def open_ingredients(
         kept = _pointing_alike(refs, kept, prepared, least_cosine, notes)
     if len(kept) < len(refs):
         prepared = prepare(soup.model_copy(update={"ingredients": [refs[i] for i in kept]}), output, opened)
-    values = [fingerprints[i].value for i in kept]
-    for at, value in enumerate(values):
-        if (first := values.index(value)) != at:
-            raise UsageError(
-                f"has the same weights as {refs[kept[first]]}", refs[kept[at]], "give each ingredient once"
-            )
     far = prepared.sources[-1] if base is not None else None
     return Ingredients(
         tuple(refs[i] for i in kept),

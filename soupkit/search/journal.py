@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.errors import StorageError
-from soupkit.files import storage_error
+from soupkit.files import parse_json, storage_error
 from soupkit.search.measured import Unit
 from soupkit.search.narration import in_words
 from soupkit.search.subject import different_parts
@@ -63,8 +63,8 @@ class Journal:
         if self._writes and len(whole) < len(data):
             os.truncate(self.path, len(whole))
         try:
-            lines = [json.loads(line) for line in whole.splitlines()]
-        except (ValueError, RecursionError) as error:
+            lines = [parse_json(line) for line in whole.splitlines()]
+        except ValueError as error:
             raise StorageError("is damaged", self.path, "start anew with --fresh") from error
         if not all(isinstance(line, dict) for line in lines):
             raise StorageError("is damaged", self.path, "start anew with --fresh")

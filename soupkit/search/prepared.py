@@ -77,11 +77,23 @@ class PreparedSearch:
             raise UsageError(
                 "needs a score that is a sum of hits", "--proxy", "select on tasks of classification, without --score"
             )
+        if self.options.row.needs_gradient:
+            self._check_gradient()
         if (name := self.options.metric) is not None and not self.selecting:
             raise UsageError("belongs to tasks, and none is named", f"--metric {name}", "name one with --task")
         if self.minimized is not None and self.score is not None:
             raise UsageError("is no term of a sum with --score", f"--metric {name}", "select by one of the two")
         self.options.row.check_inputs(self.inputs, own)
+
+    def _check_gradient(self) -> None:
+        where = f"--strategy {self.options.strategy}"
+        if self.score is not None or not self.selecting:
+            hint = "name a task of classification with --task, without --score"
+            raise UsageError("needs a loss that can be differentiated", where, hint)
+        for task in self.selecting:
+            if task.kind != "classification":
+                what = f"learns from classifications, and {task.name} is a task of {task.kind}"
+                raise UsageError(what, where, "name tasks of classification")
 
     @property
     def minimized(self) -> str | None:

@@ -58,6 +58,11 @@ def describe(
             f"{mixtures} mixtures were compared on the {scorer.counts} that select, and the best score of many is "
             f"optimistic{'' if live is not None and live.reporting else ': --report-task says what it is worth'}"
         )
+    if trials.gradient is not None:
+        notes.append(
+            f"the gradient saw the labels of all {trials.gradient.images:,} images that select: the score on them is "
+            "that of images it learned from"
+        )
     all_of_them = uniform(range(len(ingredients)))
     whole_trials = sum(1 for d in trials.decisions if len(d.soup) > 1 or d.action != "start")
     why = _why_alone(trials, ranks, chosen)

@@ -31,6 +31,7 @@ from soupkit.search.ingredients import Ingredients, open_ingredients
 from soupkit.search.journal import Journal
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.merge_command import so_far
+from soupkit.search.mixing_gradient import MixingGradient
 from soupkit.search.names import JOURNAL, SOUP
 from soupkit.search.narration import Narration
 from soupkit.search.options import SearchOptions
@@ -255,6 +256,8 @@ def _search(
     after = scorer.n + 3 * sum(len(pixels.rows) for pixels in reporting)
     narration = Narration(progress, ranks, scorer, after)
     trials = SearchTrials(prepared.ingredients, prepared.inputs, scorer, journal, prepared.options, narration)
+    if prepared.options.row.needs_gradient and live is not None:
+        trials.gradient = MixingGradient(live, partial.path)
     order, chosen = _choose(prepared, trials, narration)
     soup = partial.path / SOUP
     written = merge(

@@ -6,8 +6,9 @@ writes for the same ingredients in the same order. A soup with shares of its own
 of its ingredients once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,6 +141,27 @@ class RunningSum:
                 total.copy_(stored)
             else:
                 ops.add(total, stored)
+
+    @torch.no_grad()
+    def products(self, gradients: Mapping[int, Tensor], block_of: Callable[[str], int], blocks: int) -> np.ndarray:
+        """Return the inner product of each ingredient with a gradient by the live tensors, block by block of tensors:
+        float64 [blocks, ingredients].
+
+        `gradients` are by the address of the live tensor's memory; a tensor without one counts nothing. One run of one
+        ingredient is held at a time.
+        """
+        found = torch.zeros(blocks, len(self._ingredients), dtype=torch.float64, device=self.device)
+        reader = self._reader(self.device)
+        for name, live in self._live.items():
+            gradient = gradients.get(live.data_ptr()) if live.is_floating_point() and live.numel() else None
+            if gradient is None:
+                continue
+            flat, block = gradient.reshape(-1), block_of(name)
+            for run in self._runs(name, self.device):
+                for m, ingredient in enumerate(self._ingredients):
+                    stored = reader.read(m % 2, ingredient, name, run)
+                    found[block, m] += torch.dot(flat[run].float(), stored.float())
+        return found.cpu().numpy()
 
     def _ops(self, dtype: torch.dtype, device: torch.device) -> Arithmetic:
         return self._arithmetic.setdefault((dtype, device), Arithmetic(dtype, device))

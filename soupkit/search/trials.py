@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
+from soupkit.search.candidate import Gradient, ScoredSoup, SearchInputs, Soup, uniform
 from soupkit.search.document import Decision
 from soupkit.search.hit_scorer import HitScorer
 from soupkit.search.ingredients import Ingredients
@@ -40,6 +40,7 @@ class SearchTrials:
         self.best: ScoredSoup | None = None  # so far
         self.facts: dict[str, Any] = {}
         self.proxy: LogitProxy | None = None
+        self.gradient: Gradient | None = None
         self._journal, self._narration, self._ranks = journal, narration, narration.ranks
         self._measured: dict[Soup, Measured] = {}
         self._disagreement = np.zeros(scorer.n)

@@ -5,6 +5,7 @@ OUT.partial/checkpoints/N.partial    being written
 OUT.partial/checkpoints/N.old        being removed
 """
 
+import inspect
 import shutil
 import warnings
 from concurrent.futures import Future
@@ -29,6 +30,8 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavai
 CHECKPOINTS_NAME = "checkpoints"
 _WRITING = ".partial"
 _REMOVING = ".old"
+# One process is told not to ask others; older torch (2.6) finds out by itself, and takes no such word.
+_ALONE: dict[str, Any] = {"no_dist": True} if "no_dist" in inspect.signature(dcp.load).parameters else {}
 
 
 class Checkpoints:
@@ -58,8 +61,8 @@ class Checkpoints:
         target = self.directory / f"{samples}{_WRITING}"
 
         self._ranks.lead(self._make_room)
-        alone = self._ranks.size == 1
-        future = dcp.async_save(state, checkpoint_id=target, process_group=self._group, no_dist=alone)
+        alone = _ALONE if self._ranks.size == 1 else {}
+        future = dcp.async_save(state, checkpoint_id=target, process_group=self._group, **alone)
         assert isinstance(future, Future)
         self._pending = future, samples
         if wait:
@@ -109,7 +112,8 @@ class Checkpoints:
         try:
             metadata = self._ranks.together(read_metadata, checkpoint)
             reader = _Reader(checkpoint, metadata)
-            dcp.load(state, storage_reader=reader, planner=_TensorsAlone(), no_dist=self._ranks.size == 1)
+            alone = _ALONE if self._ranks.size == 1 else {}
+            dcp.load(state, storage_reader=reader, planner=_TensorsAlone(), **alone)
         except CheckpointError as error:
             raise StorageError(f"the checkpoint cannot be read: {error.what}", error.where, hint) from error
         except (Exception, CheckpointException) as error:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from soupkit import system
+
 _READERS = 16  # processes that a rank reads with, at most, where nothing is said: each holds two batches
 
 
@@ -36,7 +38,7 @@ def share_of_cores(workers: int | None, threads: int | None, cores: int | None, 
     A model on the CPU computes on all cores, and by turns with it readers do on as many; where fewer threads are asked
     for, by OMP_NUM_THREADS too, as `torchrun` does, the cores that they leave read meanwhile.
     """
-    machine = cores or len(os.sched_getaffinity(0))
+    machine = cores or system.cores()
     own = max(1, machine // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if gpu:
         return Cores(min(_READERS, max(1, own - 1)) if workers is None else workers, threads, False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from soupkit.errors import UsageError
-from soupkit.files import storage_error, write_whole
+from soupkit.files import parse_json, storage_error, write_whole
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -45,9 +45,9 @@ class Curves:
         try:
             for line in self._path.read_text("utf-8", "replace").splitlines() if self._path.is_file() else ():
                 try:
-                    entry = json.loads(line)
+                    entry = parse_json(line)
                     past = entry["samples"] > samples
-                except (ValueError, TypeError, KeyError, RecursionError):
+                except (ValueError, TypeError, KeyError):
                     break  # the line that a kill cut short
                 if not past:
                     kept.append(line)

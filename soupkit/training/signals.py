@@ -61,6 +61,9 @@ def stop_signals() -> Iterator[Stop]:
 @contextmanager
 def held_signals() -> Iterator[None]:
     """Hold both signals back, so that processes forked meanwhile are born with them blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where no process is forked
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -70,6 +73,8 @@ def held_signals() -> Iterator[None]:
 
 def leave_signals_to_parent(worker: int) -> None:
     """In a worker process: end with the parent or on its SIGTERM, and on nobody else's SIGTERM or SIGINT."""
+    if not hasattr(signal, "sigtimedwait"):  # macOS and Windows: torch's own watch ends it with its parent
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 

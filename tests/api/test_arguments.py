@@ -1,5 +1,6 @@
 """One or many, texts or paths; what is neither is named, and so is the way out."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_one_task_is_a_text_or_a_path(here: Path) -> None:
 def test_a_search_takes_the_options_of_evaluation_as_keywords(here: Path) -> None:
     plan = soupkit.search(["runs/a", "runs/b"], "out", tasks="digits", strategy="swap", limit=20, dry_run=True).plan
     assert plan is not None and (plan.images, plan.strategy) == (20, "swap")
+
+
+def test_a_checkpoint_that_is_given_twice_is_scored_once_and_searched_once(here: Path) -> None:
+    result = soupkit.evaluate(["runs/a", "runs/b", "runs/a"], "digits", limit=20)
+    assert [score.ref for score in result.scores] == ["runs/a", "runs/b"]
+    assert "runs/a is given more than once and is scored once" in result.notes
+    shutil.copytree("runs/a", "runs/copy")
+    found = soupkit.search(["runs/a", "runs/copy", "runs/b", "runs/a"], "found", score=lambda directory: 1.0)
+    assert [score.ref for score in found.document.ingredients] == ["runs/a", "runs/b"]
+    assert any("runs/copy has the weights of runs/a: one ingredient" in note for note in found.notes)
 
 
 def test_search_is_a_package_and_a_function() -> None:

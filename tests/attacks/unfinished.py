@@ -155,7 +155,7 @@ def _as_undisturbed(command: Callable[[Path], object]) -> Callable[[Path], None]
 
 def _make_distributed(directory: Path) -> None:
     state = {"state_dict": {"a": torch.arange(12.0).view(3, 4), "b": torch.ones(5)}, "epoch": 3}
-    dcp.save(state, checkpoint_id=directory / "dcp", no_dist=True)
+    dcp.save(state, checkpoint_id=directory / "dcp")
 
 
 def _make_mergekit(directory: Path) -> None:

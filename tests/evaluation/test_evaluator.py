@@ -188,7 +188,6 @@ def test_the_document_and_the_table_say_the_same(digit_models: list[Path], tmp_p
     [
         (["--task", "digits"], 2, "names no checkpoint"),
         (["MODEL"], 2, "names no task"),
-        (["MODEL", "MODEL", "--task", "digits"], 2, "twice"),
         (["MODEL", "--task", "digits:nosplit"], 1, "it has test, train, val"),
         (["MODEL", "--task", "digits", "--precision", "fp8"], 2, "is no precision"),
         (["MODEL", "--task", "digits", "--device", "tpu"], 2, "not a device"),

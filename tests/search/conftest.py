@@ -87,5 +87,7 @@ def search(fine_tunes: list[Path], cache: Path, tmp_path: Path) -> Any:
 
 
 def small(strategy: str) -> dict[str, Any]:
-    """Options with which a strategy tries little: as few mixtures as make a grid and a generation of CMA-ES."""
-    return {o.name: 4 for o in STRATEGIES[strategy].options if o.name == "budget"}
+    """Options with which a strategy tries little: as few mixtures as make a grid and a generation of CMA-ES, one
+    epoch."""
+    little = {"budget": 4, "epochs": 1}
+    return {o.name: little[o.name] for o in STRATEGIES[strategy].options if o.name in little}

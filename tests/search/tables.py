@@ -1,10 +1,11 @@
 """Pools that are tables of random hits, for strategies and rules: every soup has its own, from its members' margins."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from soupkit.search.candidate import ScoredSoup, SearchInputs, Soup, uniform
+from soupkit.search.candidate import ScoredSoup, SearchInputs, ShareGradient, Soup, uniform
 from soupkit.search.hit_score import HitMetric
 from soupkit.search.stopping import open_rule
 
@@ -12,6 +13,27 @@ from soupkit.search.stopping import open_rule
 def hash_of(text: str) -> int:
     """A number for a text, the same in every process."""
     return sum(map(ord, text))
+
+
+class TableGradient:
+    """The gradient of the logistic loss of mixed margins, by the shares that they are mixed with."""
+
+    def __init__(self, margins: np.ndarray, seed: int) -> None:
+        self.margins, self.images = margins, margins.shape[1]
+
+    def batches(self, size: int, seed: Sequence[int]) -> Iterator[np.ndarray]:
+        order = np.random.default_rng(list(seed)).permutation(self.images)
+        yield from (order[start : start + size] for start in range(0, len(order), size))
+
+    def of(
+        self, members: Sequence[int], blocks: Sequence[str], shares: np.ndarray, factor: float, images: np.ndarray
+    ) -> ShareGradient:
+        own = self.margins[np.ix_(members, images)]
+        margins = shares.mean(axis=0) @ own
+        by_margin = -1 / (1 + np.exp(factor * margins)) / len(images)
+        loss = float(np.log1p(np.exp(-factor * margins)).mean())
+        by_share = np.tile(factor * (own @ by_margin) / len(blocks), (len(blocks), 1))
+        return ShareGradient(loss, float(by_margin @ margins), by_share)
 
 
 class Tables:
@@ -36,6 +58,7 @@ class Tables:
         self.first: ScoredSoup | None = None
         self.facts: dict[str, Any] = {}
         self.guesser: Any = None
+        self.gradient = TableGradient(margins, seed)
         self.seed = seed
         refs = tuple(f"ingredient{m}" for m in range(len(margins)))
         self.inputs = SearchInputs(refs, ("first half", "second half"), ("visual.proj", "text_projection"), "base")

@@ -28,8 +28,8 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_scored(
     one = fine_tunes[0]
     cases: list[tuple[dict[str, Any], type[SoupkitError], str]] = [
         ({"refs": [one]}, UsageError, "at least 2"),
-        ({"refs": [one, one]}, UsageError, "given twice"),
-        ({"refs": [one, copy]}, UsageError, "same weights as"),
+        ({"refs": [one, one]}, UsageError, "is all there is to search among"),
+        ({"refs": [one, copy]}, UsageError, "is all there is to search among"),
         ({"refs": [one, tiny_clips[0]]}, ArchitectureError, "tensors"),
         ({"tasks": []}, UsageError, "no task"),
         ({"tasks": ["digits:validation"]}, DataError, "no split 'validation'"),

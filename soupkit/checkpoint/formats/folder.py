@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soupkit.errors import CheckpointError
+from soupkit.files import parse_json, what_to_do
 
 
 class Folder(Protocol):
@@ -37,7 +38,7 @@ class LocalFolder:
         try:
             return cls(path, tuple(sorted(f.name for f in path.iterdir() if f.is_file())))
         except OSError as error:
-            raise CheckpointError(f"cannot be read: {error.strerror}", path, "check who may read it") from error
+            raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
 
     def __str__(self) -> str:
         return str(self.path)
@@ -47,9 +48,7 @@ class LocalFolder:
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(
-                f"cannot be read: {error.strerror}", self.path / name, "check who may read it"
-            ) from error
+            raise CheckpointError(f"cannot be read: {error.strerror}", self.path / name, what_to_do(error)) from error
 
     def locate(self, name: str) -> str:
         """Return the path of a file."""
@@ -65,8 +64,8 @@ def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
         return None
     hint = "correct it or get it again"
     try:
-        document = json.loads(folder.read(name).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        document = parse_json(folder.read(name).decode("utf-8"))
+    except ValueError as error:
         raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
     try:
         json.dumps(document, ensure_ascii=False).encode()

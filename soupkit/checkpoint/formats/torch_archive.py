@@ -104,6 +104,8 @@ class TorchArchive:
         self._records: dict[str, _Record] = {}
         self._dtypes: dict[str, str] = {}  # of storages
         for entry in entries:
+            if start + entry.header_offset < 0:
+                raise CheckpointError(f"says that {entry.filename!r} begins before the file", path, _AGAIN)
             stored = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1
             if entry.external_attr & _DIRECTORY:
                 raise CheckpointError(f"calls the record {entry.filename!r} a folder", path, _AGAIN)

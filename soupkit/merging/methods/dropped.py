@@ -30,7 +30,9 @@ _SMALL = 1e-7  # an L1 norm below this is none
 _Pruned = Callable[["Tensor", int], "Tensor"]
 
 
-@merge_method(paper=DARE, base="needed", ingredients=(1, None), selects=True, whole_when={"rescale": "l1"})
+@merge_method(
+    paper=DARE, base="needed", ingredients=(1, None), selects=True, holds_each=1, whole_when={"rescale": "l1"}
+)
 def dare_linear(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",
@@ -47,7 +49,9 @@ def dare_linear(
     return _dare(ops, ingredients, base, density, rescale, weight, normalize, scale, seed, elect=False)
 
 
-@merge_method(paper=DARE, base="needed", ingredients=(1, None), selects=True, whole_when={"rescale": "l1"})
+@merge_method(
+    paper=DARE, base="needed", ingredients=(1, None), selects=True, holds_each=1, whole_when={"rescale": "l1"}
+)
 def dare_ties(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",
@@ -99,7 +103,14 @@ def _check_epsilon(parameters: Mapping[str, Any]) -> None:
 
 
 @merge_method(
-    paper=DELLA, scope="tensor", base="needed", ingredients=(1, None), selects=True, holds=2, check=_check_epsilon
+    paper=DELLA,
+    scope="tensor",
+    base="needed",
+    ingredients=(1, None),
+    selects=True,
+    holds=2,
+    holds_each=1,
+    check=_check_epsilon,
 )
 def della(
     ops: "Arithmetic",
@@ -119,7 +130,14 @@ def della(
 
 
 @merge_method(
-    paper=DELLA, scope="tensor", base="needed", ingredients=(1, None), selects=True, holds=2, check=_check_epsilon
+    paper=DELLA,
+    scope="tensor",
+    base="needed",
+    ingredients=(1, None),
+    selects=True,
+    holds=2,
+    holds_each=1,
+    check=_check_epsilon,
 )
 def della_linear(
     ops: "Arithmetic",
@@ -155,22 +173,35 @@ def _della(
     # A row is all that one output is made of: of a convolution, its channels and its window.
     row = base[0].numel() if base.ndim > 1 and len(base) else base.numel()
 
+    tables = [_by_rank(ops, row, d, e) for d, e in zip(density, epsilon, strict=True)]
+
     def pruned(vector: "Tensor", i: int) -> "Tensor":
         if density[i] >= 1:
             return vector
-        rows = vector.view(-1, row)
-        # Equal magnitudes keep their order: the same ranks on every device. (rows, row)
-        order = rows.abs().argsort(dim=1, stable=True)
-        shares = order.new_tensor(range(row)).double().div_(row - 1) if row > 1 else rows.new_full((1,), 0.5).double()
-        ranks = shares.new_empty(rows.shape).scatter_(1, order, shares.expand(rows.shape))
-        probability = ranks.mul_(2 * epsilon[i]).add_(density[i] - epsilon[i]).view(-1)
-        least = probability.mul(2.0**31).to(ops.integer)
+        order = ops.ascending(vector.view(-1, row))
+        least, probability = tables[i]
         drawn = ops.random_bits(seed, i).to(ops.integer)
         ops.release()
-        ops.keep(vector, drawn.sub_(least).bitwise_right_shift_(ops.width - 1))
-        return vector.div_(probability.to(ops.dtype)) if rescale == "probability" else vector
+        ops.keep(vector, drawn.sub_(_at(order, least)).bitwise_right_shift_(ops.width - 1))
+        return vector.div_(_at(order, probability)) if rescale == "probability" else vector
 
     return _merged(ops, ingredients, base, pruned, max(1, row), rescale, weight, normalize, scale, elect=elect)
+
+
+def _by_rank(ops: "Arithmetic", row: int, density: float, epsilon: float) -> "tuple[Tensor, Tensor]":
+    """Return, for each rank in a row from the smallest magnitude on, below which of 2^31 random numbers an entry is
+    kept, and with which probability that is: density +- epsilon."""
+    import torch
+
+    ranks = torch.arange(row, dtype=torch.float64, device=ops.device)
+    shares = ranks.div_(row - 1) if row > 1 else ranks.add_(0.5)
+    probability = shares.mul_(2 * epsilon).add_(density - epsilon)
+    return probability.mul(2.0**31).to(ops.integer), probability.to(ops.dtype)
+
+
+def _at(order: "Tensor", table: "Tensor") -> "Tensor":
+    """Return what `table` (row,) says of each entry's rank, 1-D, where `order` (rows, row) are the places by rank."""
+    return table.new_empty(order.shape).scatter_(1, order, table.expand(order.shape)).view(-1)
 
 
 def _merged(
@@ -187,26 +218,42 @@ def _merged(
     elect: bool,
 ) -> "Tensor":
     """Join the task vectors that `pruned(vector, ingredient's number)` leaves, which sees whole rows of so many."""
-    factors = [1.0] * len(ingredients)
     if rescale == "l1":
-        factors = [_l1_factor(ops, x, base, pruned, i, row) for i, x in enumerate(ingredients)]
+        return _rescaled(ops, ingredients, base, pruned, row, weight, normalize, scale, elect=elect)
 
     def formula(xs: "Sequence[Tensor]", origin: "Tensor") -> "Tensor":
-        vectors = []
-        for i, (x, factor) in enumerate(zip(xs, factors, strict=True)):
-            vectors.append(pruned(ops.difference(x, origin), i).mul_(factor))
+        vectors = [pruned(ops.difference(x, origin), i) for i, x in enumerate(xs)]
         return ops.add(joined(ops, vectors, weight, elect=elect, normalize=normalize).mul_(scale), origin)
 
     return ops.by_runs(formula, ingredients, base, row=row)
 
 
-def _l1_factor(ops: "Arithmetic", x: "Tensor", base: "Tensor", pruned: _Pruned, i: int, row: int) -> float:
-    """Return by what the kept entries are multiplied, so that their L1 norm is that of all entries."""
+def _rescaled(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: "Tensor",
+    pruned: _Pruned,
+    row: int,
+    weight: Sequence[float],
+    normalize: bool,
+    scale: float,
+    *,
+    elect: bool,
+) -> "Tensor":
+    """Join what `pruned` leaves, multiplied so that its L1 norm is that of all entries: it is pruned once, and held."""
+    left, factors = [], []
+    for i, x in enumerate(ingredients):
+
+        def kept_entries(xs: "Sequence[Tensor]", origin: "Tensor", i: int = i) -> "Tensor":
+            return pruned(ops.difference(xs[0], origin), i)
+
+        kept = ops.evaluated(kept_entries, [x], base, row=row)
+        before, after = ops.total(lambda here: [here[0].sub_(here[1]).abs_(), here[2].abs_()], [x, base, kept])
+        left.append(kept)
+        factors.append(before / after if before >= _SMALL and after >= _SMALL else 1.0)
 
     def formula(xs: "Sequence[Tensor]", origin: "Tensor") -> "Tensor":
-        return pruned(ops.difference(xs[0], origin), i)
+        vectors = [ops.copy(x).mul_(factor) for x, factor in zip(xs, factors, strict=True)]
+        return ops.add(joined(ops, vectors, weight, elect=elect, normalize=normalize).mul_(scale), origin)
 
-    kept = ops.evaluated(formula, [x], base, row=row)
-    before, after = ops.total(lambda here: [here[0].sub_(here[1]).abs_(), here[2].abs_()], [x, base, kept])
-    ops.release()
-    return before / after if before >= _SMALL and after >= _SMALL else 1.0
+    return ops.by_runs(formula, left, base)

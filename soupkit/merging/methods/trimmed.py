@@ -134,7 +134,7 @@ def _breadcrumbs(
     return ops.by_runs(formula, ingredients, base)
 
 
-@merge_method(paper=SCE, scope="tensor", base="needed", ingredients=(1, None), selects=True)
+@merge_method(paper=SCE, scope="tensor", base="needed", ingredients=(1, None), selects=True, holds=2)
 def sce(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",
@@ -144,30 +144,23 @@ def sce(
     floor: Annotated[float, Bounds(0, 1), "weights are equal where their sum is below (mergekit: 1e-6)"] = 0.0,
 ) -> "Tensor":
     """base + the mean of task vectors where they differ most, weighted by their energy, of the elected sign."""
-    least = 0.0
+    variance, least = [], 0.0
     if select < 1:
-        tensors = [*ingredients, base]
-        (differing,) = ops.total(lambda here: [(_variance(here) > 0).double()], tensors)
-        rank = int(differing * select)
+        variance = [ops.evaluated(lambda xs, _: _variance([ops.copy(x) for x in xs]), [*ingredients, base], None)]
+        rank = int(int(variance[0].count_nonzero()) * select)
         if not rank:
             return ops.by_runs(lambda xs, b: ops.copy(xs[0]), [base])
-        (least,) = ops.largest([rank], lambda xs: _variance([ops.copy(x) for x in xs]), tensors)
-
-    def selected(vectors: "list[Tensor]", tensors: "list[Tensor]") -> "list[Tensor]":
-        """Set entries whose variance is too small to zero."""
-        if least > 0:
-            kept = ops.is_nonzero(ops.trim(_variance([ops.copy(x) for x in tensors]), least))
-            for vector in vectors:
-                ops.keep(vector, kept)
-        return vectors
-
-    energies = _energies(ops, ingredients, base, least)
-    whole = sum(energies)
+        (least,) = ops.largest([rank], lambda xs: xs[0], variance)
     n = len(ingredients)
+    energies = _energies(ops, ingredients, base, variance, least)
+    whole = sum(energies)
     weights = [e / whole for e in energies] if whole >= floor and whole else [1 / n] * n
 
     def formula(xs: "Sequence[Tensor]", origin: "Tensor") -> "Tensor":
-        vectors = selected(ops.task_vectors(xs, origin), [*xs, origin])
+        vectors = ops.task_vectors(xs[:n], origin)
+        if least > 0:
+            kept = ops.is_nonzero(ops.trim(ops.copy(xs[n]), least))
+            vectors = [ops.keep(v, kept) for v in vectors]
         total = ops.sum(vectors)
         merged, count = ops.zeros(total.numel()), ops.zeros(total.numel())
         for vector, weight in zip(vectors, weights, strict=True):
@@ -177,7 +170,7 @@ def sce(
             ops.release(2)
         return ops.add(merged.div_(count.clamp_(min=1e-6)), origin)
 
-    return ops.by_runs(formula, ingredients, base)
+    return ops.by_runs(formula, [*ingredients, *variance], base)
 
 
 def _variance(tensors: "list[Tensor]") -> "Tensor":
@@ -189,25 +182,18 @@ def _variance(tensors: "list[Tensor]") -> "Tensor":
     return sum(squares[1:], squares[0]).div_(len(vectors))
 
 
-def _energies(ops: "Arithmetic", ingredients: "Sequence[Tensor]", base: "Tensor", least: float) -> list[float]:
-    """Return the mean square of each task vector's selected entries."""
+def _energies(
+    ops: "Arithmetic", ingredients: "Sequence[Tensor]", base: "Tensor", variance: "Sequence[Tensor]", least: float
+) -> list[float]:
+    """Return the mean square of each task vector's entries, of those whose `variance` (none, or one tensor) is at
+    least `least`."""
+    n = len(ingredients)
 
     def squares(here: "list[Tensor]") -> "list[Tensor]":
-        vectors = [(x - here[n]) for x in here[:n]]
+        vectors = [x.sub_(here[n]) for x in here[:n]]
         if least > 0:
-            # The variance that selects is that of the accumulator, not of the float64 numbers here.
-            kept = here[n + 1]
+            kept = (here[n + 1] >= least).double()
             vectors = [v.mul_(kept) for v in vectors]
         return [v.square_() for v in vectors]
 
-    n = len(ingredients)
-    tensors = [*ingredients, base]
-    if least > 0:
-        tensors.append(
-            ops.evaluated(
-                lambda xs, _: ops.as_number(ops.is_nonzero(ops.trim(_variance([ops.copy(x) for x in xs]), least)), 1.0),
-                [*ingredients, base],
-                None,
-            )
-        )
-    return [s / max(1, base.numel()) for s in ops.total(squares, tensors)]
+    return [s / max(1, base.numel()) for s in ops.total(squares, [*ingredients, base, *variance])]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import yaml
 
+from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.errors import UsageError
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.task import Score
@@ -142,8 +143,9 @@ tokenizer = open_clip.get_tokenizer("hf-hub:{repo}")
 
 def _score_table(facts: CardFacts) -> str:
     scores = facts.scores
+    pictures = [f"\n![{_plain(text)}]({quote(path)})" for path, text in facts.figures.items()]
     if not scores.soup:
-        return "## Scores\n\nNone were recorded beside this soup."
+        return "\n".join(["## Scores\n\nNone were recorded beside this soup.", *pictures])
     refs = [i.ref for i in facts.soup.record.ingredients]
     by_key = {(s.ref, s.task, s.split, s.metric): s for s in scores.others}
     shown = [r for r in dict.fromkeys(refs) if any(s.ref == r for s in scores.others)]
@@ -160,8 +162,7 @@ def _score_table(facts: CardFacts) -> str:
         lines.append("| " + " | ".join(row) + " |")
     if any((s.task, s.split) in scores.selected for s in scores.soup):
         lines.append("\n\\* The soup was chosen on these images: its score on them is likely to be too good.")
-    lines += [f"\n![{_plain(text)}]({quote(path)})" for path, text in facts.figures.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *pictures])
 
 
 def _score(score: Score | None) -> str:
@@ -181,7 +182,9 @@ def _plain(text: object) -> str:
 
 
 def _making(record: SoupDocument, search: str | None) -> str:
-    lines = ["## How it was made\n", f"- method: {_code(record.method)}"]
+    method = METHODS.get(record.method)
+    paper = f", {_plain(method.summary)} ([paper]({method.paper.url}))" if method is not None else ""
+    lines = ["## How it was made\n", f"- method: {_code(record.method)}{paper}"]
     if search is not None:
         lines.append(f"- its ingredients were chosen by a search: {_plain(search)} (`search.json` has every decision)")
     if record.parameters:
@@ -196,8 +199,27 @@ def _making(record: SoupDocument, search: str | None) -> str:
         rows.append((record.base, "base"))
     for source, share in rows:
         digest = _code(source.sha256) if source.sha256 else "–"
-        lines.append(f"| {_code(source.ref)} | {share} | {_code(source.fingerprint)} | {digest} |")
-    return "\n".join([*lines, "\n`soup.json` says all of this to a machine."])
+        lines.append(f"| {_linked(source.ref)} | {share} | {_code(source.fingerprint)} | {digest} |")
+    lines += ["", "The merge as a recipe, for `soupkit merge --recipe FILE -o soup`:", "", "```yaml"]
+    return "\n".join([*lines, f"{_recipe(record)}```", "", "`soup.json` says all of this to a machine."])
+
+
+def _linked(ref: str) -> str:
+    """Return a reference as code, with a link to the Hub where it is there."""
+    try:
+        return f"[{_code(ref)}](https://huggingface.co/{HubRef.parse(ref).repo})" if is_hub(ref) else _code(ref)
+    except UsageError:  # a document of somebody else's
+        return _code(ref)
+
+
+def _recipe(record: SoupDocument) -> str:
+    """Return the soup as an entry of a recipe, in YAML."""
+    weights = [i.weight for i in record.ingredients]
+    entry: dict[str, Any] = {"method": record.method, "ingredients": [i.ref for i in record.ingredients]}
+    entry |= {"weights": weights} if record.method == "linear" and None not in weights else {}
+    entry |= {"base": record.base.ref} if record.base is not None else {}
+    entry |= {"parameters": record.parameters} if record.parameters else {}
+    return yaml.safe_dump({**entry, "dtype": record.dtype}, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _limits(facts: CardFacts) -> str:

@@ -1,5 +1,6 @@
 """`push`: a soup becomes a repository on the Hub, in one commit, and is compared with what the Hub then holds."""
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from soupkit.checkpoint import open_checkpoint, open_headers
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.hub_ref import PREFIX, HubRef, is_hub
 from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
+from soupkit.files import real_path
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.folder import check_folder, plan_folder, sweep, write_folder
 from soupkit.publishing.hub.planned_files import Contents, PlannedFile, plan
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["PushOptions", "PushResult", "publish"]
 
 _PULLS_LOOKED_AT = 20
+# What git check-ref-format refuses, or takes for an option.
+_NO_GIT_NAME = re.compile(r"[\s~^:?*\[\\\x00-\x1f\x7f]|\.\.|@\{|//|\.lock(/|$)|^[-/.]|/\.|[/.]$|^$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ def publish(
     target = HubRef.parse(PREFIX + repo)
     if target.revision is not None or is_hub(repo):
         raise UsageError("is not a name of a repository", repo, "write ORG/NAME; --revision names a branch")
+    for option, name in (("--revision", options.revision), ("--tag", options.tag)):
+        if name is not None and _NO_GIT_NAME.search(name):
+            raise UsageError("is no name that git takes", f"{option} {name!r}", "letters, digits, and . - _ / within")
     if options.folder is not None:
         return _into_folder(Path(directory), repo, options, options.folder, progress, started)
     revision = options.revision or "main"
@@ -119,14 +126,14 @@ def _into_folder(
     """Lay the repository out in `folder` instead of sending it. Raises what `publish` raises, and StorageError."""
     if given := [k for k in ("private", "revision", "create_pr", "tag", "message") if getattr(options, k)]:
         raise UsageError(f"{', '.join(given)}: nothing is sent to the Hub", "--folder", "leave one of them out")
-    if folder.resolve() == directory.resolve():
+    if real_path(folder) == real_path(directory):
         raise UsageError("is the soup itself", "--folder", "name another folder")
     check_folder(folder)
     soup = verify(directory, progress)
     own = [place / CARD for place in (directory, folder)]
     readme = next((read_readme(path) for path in own if path.is_file()), None)
     contents = repository_files(soup, repo, options, readme)
-    target = folder.resolve()  # a link to a folder stays one
+    target = real_path(folder)  # a link to a folder stays one
     planned = plan_folder(contents, target)
     status = "planned" if options.dry_run else "unchanged" if planned.unchanged else "written"
     if status == "written":

@@ -9,6 +9,10 @@ import yaml
 from soupkit.errors import UsageError
 
 _MOST_README = 4 << 20  # bytes
+# https://huggingface.co/docs/hub/model-cards: what may be said, and how, beside what soupkit says itself.
+_WORD_OR_WORDS = {"language", "datasets", "metrics"}
+_WORDS = {"license_name", "license_link", "thumbnail", "new_version", "library_name", "pipeline_tag"}
+_REPOSITORY = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
 class _FrontMatter(yaml.SafeLoader):
@@ -42,10 +46,31 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         raise UsageError(f"has {said}", "README.md", "correct its metadata") from error
     if not isinstance(data, dict):
         raise UsageError("has metadata that are not a map", "README.md", "correct them")
-    tags = data.get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise UsageError("has metadata whose tags are no list of words", "README.md", "as in tags: [clip, model-soup]")
+    _check_metadata(data)
     return data, text[match.end() :]
+
+
+def _check_metadata(data: dict[str, Any]) -> None:
+    """Raise UsageError for what the Hub would refuse, before anything is sent; the licence is checked apart."""
+    given = {key: value for key, value in data.items() if value not in (None, [], "")}
+    if "tags" in given and not _are_words(given["tags"]):
+        raise UsageError("has metadata whose tags are no list of words", "README.md", "as in tags: [clip, model-soup]")
+    for key in _WORD_OR_WORDS & given.keys():
+        if not isinstance(given[key], str) and not _are_words(given[key]):
+            hint = f"as in {key}: [one, other]"
+            raise UsageError(f"has metadata whose {key} is no word and no list of words", "README.md", hint)
+    for key in _WORDS & given.keys():
+        if not isinstance(given[key], str):
+            raise UsageError(f"has metadata whose {key} is no word", "README.md", f"as in {key}: word")
+    datasets = given.get("datasets", [])
+    for name in [datasets] if isinstance(datasets, str) else datasets:
+        if not _REPOSITORY.fullmatch(name):
+            hint = "as in datasets: [org/name]"
+            raise UsageError(f"has metadata whose datasets name {name!r:.60}, no repository", "README.md", hint)
+
+
+def _are_words(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 def marked(name: str, text: str) -> str:

@@ -15,6 +15,7 @@ from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.hub_ref import HubRef, is_hub
 from soupkit.errors import HubError, UsageError
 from soupkit.evaluation.scores_document import SCORES
+from soupkit.files import parse_json
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.publishing.hub.card import CardFacts, eval_results_file, render
 from soupkit.publishing.hub.licenses import Parent, choose_license
@@ -117,7 +118,7 @@ def sealed_files(data: bytes) -> dict[str, str]:
     """Return the files that the `soup.json` of a repository says soupkit made, with the sha256 of each, its own as it
     is; none where it does not say it, or was changed since."""
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         files = document["repository"]["files"]
         own = files[SOUP_NAME]
         files[SOUP_NAME] = ""

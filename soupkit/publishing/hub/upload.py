@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from soupkit.progress import Progress
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Sent:
@@ -22,7 +25,7 @@ class Sent:
         self._done = 0
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         self._progress.start(f"sending to {self._repo}", self._total, "B")
         return self
 

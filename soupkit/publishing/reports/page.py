@@ -8,6 +8,7 @@ from statistics import fmean
 from soupkit.evaluation.task import Pair
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.publishing.reports.answer import answers, ingredient_rows
+from soupkit.publishing.reports.differing import picture_sections
 from soupkit.publishing.reports.figures import ReportFigure
 from soupkit.publishing.reports.page_style import STYLE
 from soupkit.publishing.reports.report_inputs import Results
@@ -35,6 +36,7 @@ def page(title: str, results: Results, figures: Sequence[ReportFigure]) -> str:
         sections.append((f"figure-{figure.key}", figure.title, _figure(figure), False))
     if results.pairs:
         sections.append(("pairs", "Image by image", _pairs(results.pairs), True))
+    sections += [(key, name, inner, False) for key, name, inner in picture_sections(results.differing)]
     for i, (ref, soup) in enumerate(results.soups, 1):
         sections.append((f"soup-{i}", f"How {ref} was made", _soup(soup), False))
     if results.notes:

@@ -68,6 +68,9 @@ tbody tr:last-child>*{border-bottom:1.5px solid var(--ink)}
 .soup th{color:var(--soup);font-weight:600}
 .ci{display:block;color:var(--soft);font-size:.78em;white-space:nowrap}
 .text{overflow-wrap:anywhere}
+.pictures{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.8rem}
+.pictures li{width:96px;font-size:.78em;overflow-wrap:anywhere}
+.pictures img{width:96px;height:96px;object-fit:contain;image-rendering:pixelated;display:block}
 footer{margin-top:4rem;border-top:1px solid var(--line);padding-top:.8rem}
 @media(max-width:40rem){main{padding-top:2rem}th,td{padding-right:.55rem}thead th{min-width:3.4em}
 tbody th{min-width:6em}

@@ -10,7 +10,7 @@ from typing import Any
 
 from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.scores_document import SCORES, parse_scores_document
-from soupkit.evaluation.task import ClassHits, Pair, Reliability
+from soupkit.evaluation.task import ClassHits, Pair, PairPictures, Reliability
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
 from soupkit.publishing.json_input import decode
 from soupkit.publishing.reports.units import row_of, score_row, shown
@@ -31,6 +31,7 @@ class Results:
     scores: list[SearchScore] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     classes: list[ClassHits] = field(default_factory=list)
+    differing: list[PairPictures] = field(default_factory=list)
     reliability: list[Reliability] = field(default_factory=list)
     searches: list[tuple[str, SearchDocument]] = field(default_factory=list)
     interpolations: list[tuple[str, InterpolationDocument]] = field(default_factory=list)
@@ -177,6 +178,7 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
         results.add_scores(map(row_of, document.scores), path)
         results.pairs += document.pairs
         results.classes += document.classes
+        results.differing += document.differing
         results.reliability += document.reliability
     elif "method" in data and "ingredients" in data:
         soup = SoupDocument.of(data)

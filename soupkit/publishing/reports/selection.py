@@ -41,6 +41,7 @@ def keep_only(results: Results, patterns: Sequence[str]) -> None:
         results.scores = [s for s in results.scores if any(fnmatchcase(s.ref, p) for p in patterns)]
         kept = set(models(results))
         results.pairs = [p for p in results.pairs if {p.first, p.second} <= kept]
+        results.differing = [p for p in results.differing if {p.first, p.second} <= kept]
         results.classes = [c for c in results.classes if c.ref in kept]
         results.reliability = [r for r in results.reliability if r.ref in kept]
 

@@ -99,7 +99,8 @@ class Strategy:
     the best; `trials` is what `candidate.Trials` says. `summary` is one line of the command's help. `options` are its
     own. `most_trials(n, **options)` bounds the trials of `n` ingredients, None where nothing does. `labels` say what a
     trial of each of its actions does, with `{ref}` for the ingredient and `{n}` for the number of members. `check`
-    refuses, before anything is scored, what cannot be searched: it is given the inputs and the options.
+    refuses, before anything is scored, what cannot be searched: it is given the inputs and the options. One that
+    `needs_gradient` differentiates the loss (`trials.gradient`), which tasks of classification alone have.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Strategy:
     most_trials: Callable[..., MostTrials | None] = _unbounded
     labels: Mapping[str, str] = field(default_factory=dict)
     check: Callable[..., None] | None = None
+    needs_gradient: bool = False
 
     def settle(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value of each option: what was given, by name or by key in a recipe, else its default.
@@ -154,6 +156,7 @@ STRATEGIES: Table[Strategy] = Table(
         f"{_ROOM}.backward",
         f"{_ROOM}.swap",
         f"{_ROOM}.cma_es",
+        f"{_ROOM}.learned",
         f"{_ROOM}.experts",
         f"{_ROOM}.methods",
     ),

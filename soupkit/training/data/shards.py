@@ -22,9 +22,10 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset
 
 from soupkit.errors import DataError
-from soupkit.files import write_cached
+from soupkit.files import parse_json, write_cached
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
+from soupkit.system import CLOEXEC, bytes_at
 from soupkit.training.signals import Stop, held_signals, leave_signals_to_parent
 
 _VERSION = 1
@@ -115,7 +116,7 @@ def _remembered(paths: Sequence[str], manifest: Path | None) -> Table:
             with np.load(manifest) as kept:
                 same = (kept["stamps"] == stamps).all(axis=1)
                 counts[same] = kept["counts"][same]
-                told = {int(k): v for k, v in json.loads(str(kept["problems"])).items()}
+                told = {int(k): v for k, v in parse_json(str(kept["problems"])).items()}
                 problems = {k: v for k, v in told.items() if same[k]}
     except (OSError, ValueError, KeyError, BadZipFile):
         pass
@@ -136,7 +137,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 def _sizes(folder: str) -> dict[str, int]:
     try:
-        told = json.loads((Path(folder) / "sizes.json").read_text("utf-8"))
+        told = parse_json((Path(folder) / "sizes.json").read_text("utf-8"))
         counts = {str(name): int(count) for name, count in told.items()}
         return {name: count for name, count in counts.items() if 0 <= count < _MOST_SAMPLES}
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -261,7 +262,7 @@ class _Opened:
 
     def __init__(self, path: str, extents: np.ndarray) -> None:
         self._descriptor = -1
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
         self.extents = extents
 
     def __del__(self) -> None:
@@ -269,7 +270,7 @@ class _Opened:
             os.close(self._descriptor)
 
     def read(self, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, offset)
+        data = bytes_at(self._descriptor, size, offset)
         if len(data) != size:
             raise OSError(f"the shard ends inside the sample, at byte {offset + len(data)}")
         return data

@@ -118,7 +118,7 @@ def plain(directory: Path, state: State) -> Path:
 def distributed(directory: Path, state: State) -> Path:
     path = directory / "distributed"
     document = {"model": state, "optimizer": {"state": {"exp_avg": torch.zeros(3)}}, "epoch": 1}
-    dcp.save(document, checkpoint_id=path, no_dist=True)
+    dcp.save(document, checkpoint_id=path)
     return path / ".metadata"
 
 

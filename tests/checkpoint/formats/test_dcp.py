@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optimizer.step()
     weights, moments = get_state_dict(model, optimizer)
     path = tmp_path_factory.mktemp("dcp") / "checkpoint"
-    dcp.save({"model": weights, "optimizer": moments, "counts": torch.tensor([1, 2])}, checkpoint_id=path, no_dist=True)
+    dcp.save({"model": weights, "optimizer": moments, "counts": torch.tensor([1, 2])}, checkpoint_id=path)
     return path
 
 

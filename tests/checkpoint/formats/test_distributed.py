@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def save(path: Path, document: dict[str, Any]) -> Path:
-    dcp.save(document, checkpoint_id=path, no_dist=True)
+    dcp.save(document, checkpoint_id=path)
     return path
 
 

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from soupkit.errors import UsageError
 from soupkit.evaluation.task import Score
+from soupkit.merging.entry import read_soup
 from soupkit.merging.registry import METHODS
 from soupkit.merging.soup_directory import IngredientRecord, OutputRecord, SoupDocument, SourceRecord
 from soupkit.publishing.hub.card import (
@@ -56,8 +57,24 @@ def test_a_method_of_a_package_that_is_not_installed_is_named_and_not_cited() ->
 def test_weights_and_fingerprints_of_ingredients_and_base_stand_in_a_table() -> None:
     making = sections(facts(replace(RECORD, base=SourceRecord("hf-hub:org/base", "xxh3:base"))))["making"]
     assert "| `a` | 0.25 | `xxh3:a` | – |" in making
-    assert "| `hf-hub:org/b` | 0.75 | `xxh3:b` | `beef` |" in making
-    assert "| `hf-hub:org/base` | base | `xxh3:base` | – |" in making
+    assert "| [`hf-hub:org/b`](https://huggingface.co/org/b) | 0.75 | `xxh3:b` | `beef` |" in making
+    assert "| [`hf-hub:org/base`](https://huggingface.co/org/base) | base | `xxh3:base` | – |" in making
+
+
+def test_the_recipe_of_a_card_is_one_that_merge_reads(tmp_path: Path) -> None:
+    base = SourceRecord("hf-hub:org/base", "xxh3:base")
+    for record in (RECORD, replace(RECORD, method="ties", base=base, parameters={"density": 0.4})):
+        (block,) = re.findall(r"```yaml\n(.*?)```", sections(facts(record))["making"], re.DOTALL)
+        (tmp_path / "recipe.yaml").write_text(block)
+        entry = read_soup(tmp_path / "recipe.yaml")
+        assert (entry.method, entry.ingredients, entry.dtype) == (record.method, ["a", "hf-hub:org/b"], "bfloat16")
+        assert entry.weights == ([0.25, 0.75] if record is RECORD else None)
+        assert (entry.base, entry.parameters) == (base.ref if record.base else None, record.parameters)
+
+
+def test_pictures_are_shown_also_where_nothing_was_scored() -> None:
+    shown = sections(replace(facts(), figures={"search.png": "The search, trial by trial"}))["scores"]
+    assert "None were recorded" in shown and "![The search, trial by trial](search.png)" in shown
 
 
 def test_a_weight_that_no_number_says_is_by_tensor() -> None:
@@ -154,6 +171,10 @@ def test_a_readme_without_markers_gets_all_parts_at_its_end() -> None:
         ("---\n- a\n---\n", "not a map"),
         ("---\ntags: foo\n---\n", "whose tags are no list of words"),
         ("---\ntags: [[a], b]\n---\n", "whose tags are no list of words"),
+        ("---\nlanguage: {en: 1}\n---\n", "whose language is no word and no list of words"),
+        ("---\nlanguage: [no]\n---\n", "whose language is no word and no list of words"),
+        ("---\ndatasets: [imagenet 1k]\n---\n", "whose datasets name 'imagenet 1k', no repository"),
+        ("---\nthumbnail: [a.png]\n---\n", "whose thumbnail is no word"),
     ],
 )
 def test_a_readme_that_cannot_be_renewed_is_refused_by_name(readme: str, what: str) -> None:

@@ -233,6 +233,7 @@ def test_what_must_not_be_published_is_refused_before_anything_is_sent(
     refused("may only read", "--license", "mit", token=READ_TOKEN)
     refused("may not write", "--license", "mit", repo="others/soup")
     refused("is public already", "--license", "mit", "--private", repo="org/public")
+    refused("--tag 'v 1': is no name that git takes", "--license", "mit", "--tag", "v 1", "--dry-run")
     score = {"ref": "a", "fingerprint": "a", "task": "digits", "split": "test", "metric": "acc1", "value": 0.5, "n": 9,
              "low": 0.2, "high": 0.8, "metrics": {"acc1": 0.5}}  # fmt: skip
     (soup / "scores.json").write_text(json.dumps({"schema": 1, "scores": [score], "notes": [TOKEN]}))
