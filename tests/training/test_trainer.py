@@ -349,3 +349,14 @@ def test_compare_reads_the_lineage_that_runs_record(whole: Path, tmp_path: Path)
     assert "no common ancestor" in (compare([tmp_path / "a", tmp_path / "stranger"], weights=True).lineage or "")
     told = compare([tmp_path / "a", f"{whole}@ema"])
     assert told.related is None and f"common ancestor, {ancestor}" in (told.lineage or "")
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_is_recognised(whole: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(whole, tmp_path / "run")
+    record = json.loads((place / "training.json").read_text())
+    for later in ("label_smoothing", "keep_text", "head"):
+        del record["identity"][later]
+    (place / "training.json").write_text(json.dumps(record))
+    assert train(settings(), place, options=IN_PROCESS).status == "kept"
+    with pytest.raises(StorageError, match="its seed differ"):
+        train(settings(seed=9), place, options=IN_PROCESS)

@@ -34,7 +34,7 @@ _FACTOR = re.compile(
     r"(?P<module>.+)\.(?P<kind>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(\.(?P<part>weight|bias))?"
 )
-# PEFT (0.12 to 0.21) adds the update of an nn.MultiheadAttention's out_proj twice, in training as in use.
+# PEFT (read in 0.21) adds the update of an nn.MultiheadAttention's out_proj twice, in training as in use.
 _OUT_PROJ = re.compile(r".*\.base_layer\.out_proj")
 _WRAPPERS = frozenset({"base_layer", "modules_to_save"})
 
