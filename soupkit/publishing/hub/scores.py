@@ -15,13 +15,15 @@ from soupkit.search.document import SEARCH_NAME, SearchScore, parse_search
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a soup and of its ingredients; `selected` are the (task, split) on which a search chose the soup,
-    `search` says which search that was, and `why` what it says about them."""
+    `search` says which search that was, and `why` what it says about them. `notes` are what the evaluation said of the
+    soup's tasks: what it took for granted, and what it left out."""
 
     soup: tuple[Score, ...] = ()
     others: tuple[Score, ...] = ()
     selected: frozenset[tuple[str, str]] = frozenset()
     why: str | None = None
     search: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | None = None) -> Scores:
@@ -32,8 +34,11 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
     none of this soup.
     """
     measured: list[Score] = []
+    said: tuple[str, ...] = ()
     if SCORES in documents:
-        measured += parse_scores_document(documents[SCORES], given or SCORES).scores
+        evaluated = parse_scores_document(documents[SCORES], given or SCORES)
+        measured += evaluated.scores
+        said = evaluated.notes
     selected: set[tuple[str, str]] = set()
     why, how = None, None
     if SEARCH_NAME in documents:
@@ -50,7 +55,9 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
     if given is not None and not soup:
         raise UsageError("holds no score of this soup", given, "its fingerprint is in soup.json; evaluate it again")
     others = [replace(s, ref=names[s.fingerprint]) for s in unique.values() if s.fingerprint in names]
-    return Scores(tuple(soup), tuple(others), frozenset(selected), why, how)
+    of_tasks = tuple(f"{task}: " for task in {s.task for s in soup})
+    notes = tuple(note for note in said if note.startswith(of_tasks))
+    return Scores(tuple(soup), tuple(others), frozenset(selected), why, how, notes)
 
 
 def _measured(row: SearchScore) -> Score | None:

@@ -180,6 +180,7 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
         results.classes += document.classes
         results.differing += document.differing
         results.reliability += document.reliability
+        results.notes += (note for note in document.notes if note not in results.notes)
     elif "method" in data and "ingredients" in data:
         soup = SoupDocument.of(data)
         if soup is None or not soup.ingredients:

@@ -42,6 +42,16 @@ def test_scores_of_another_soup_are_refused_where_they_are_named(small_soup: Pat
         repository_files(verify(small_soup), "me/soup", options, None)
 
 
+def test_what_was_taken_for_granted_of_a_task_stands_on_the_card_without_its_place(small_soup: Path) -> None:
+    document = json.loads((small_soup / "scores.json").read_text())
+    document["scores"][0]["task"] = "/private/data/pets"
+    document["notes"] = ["/private/data/pets: classes are taken in their order", "/private/data/cars: has one class"]
+    (small_soup / "scores.json").write_text(json.dumps(document))
+    card = repository_files(verify(small_soup), "me/soup", MIT, None)[CARD].read().decode()
+    assert "- Of its scores: pets: classes are taken in their order" in card
+    assert "private" not in card and "one class" not in card
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"scores": [{"ref": 1}]}', '{"scores": 3}'])
 def test_a_document_beside_the_soup_that_is_damaged_is_named(text: str, small_soup: Path) -> None:
     (small_soup / "scores.json").write_text(text)

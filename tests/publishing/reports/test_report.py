@@ -143,6 +143,13 @@ def test_tables_are_read_and_compared(tmp_path: Path) -> None:
     assert only.models == ("B/x", "B/y_soup") and "differences" in only.figures
 
 
+def test_what_an_evaluation_took_for_granted_is_noted_once(tmp_path: Path) -> None:
+    document = {"scores": [score("a", 0.5, "pets")], "notes": ["pets: classes are taken in their order"]}
+    for name in ("one.json", "two.json"):
+        (tmp_path / name).write_text(json.dumps(document))
+    assert gather([tmp_path / "one.json", tmp_path / "two.json"]).notes == document["notes"]
+
+
 def test_of_two_results_that_differ_the_later_counts_and_that_is_said() -> None:
     results = Results()
     for value in (0.9, 0.8):
