@@ -16,8 +16,9 @@ from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
+from soupkit.files import real_path
 from soupkit.merging.duplicates import with_distinct_references, with_distinct_weights
-from soupkit.merging.entry import SoupEntry
+from soupkit.merging.entry import SoupEntry, check_recordable
 from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
@@ -78,6 +79,7 @@ def prepare(
     """
     soup = with_bases(soup)
     asked = len(soup.ingredients)
+    check_recordable(soup)
     _method_and_parameters(soup)
     soup, said = with_distinct_references(soup)
     _check_counts(METHODS.find(soup.method_name), soup, asked, allow_single=allow_single)
@@ -211,7 +213,7 @@ def _check_counts(method: MergeMethod, soup: SoupEntry, asked: int, *, allow_sin
 
 def _check_target(output: Path, sources: Sequence[Checkpoint]) -> None:
     """Refuse an output that is an ingredient, lies inside one, or holds one."""
-    target = output.resolve()
+    target = real_path(output)
     if target.is_file():
         raise UsageError("is a file; a soup is a directory", output, "choose another -o")
     for source in sources:
