@@ -32,7 +32,9 @@ _NORMALISATION = (
     "the averaged weights; recompute them on training data where accuracy matters"
 )
 _SHARDS = "the soup is written in shards, which open_clip does not open; without --max-shard-size it is one file"
-_NOT_EXACT = "{} rests on a library of linear algebra: on another machine the soup may differ in its last bits"
+_NOT_EXACT = (
+    "{} rests on libraries whose order of sums is their own: on another machine the soup may differ in its last bits"
+)
 _NO_CONFIG = "no open_clip architecture is known for these weights: the soup is a plain safetensors directory"
 
 
@@ -133,7 +135,7 @@ def prepare(
         notes.append(_NORMALISATION)
     if max_shard_bytes is not None and agreement.family.name == "open_clip":
         notes.append(_SHARDS)
-    if not method.exact:
+    if not all(method.is_exact(t.parameters) for t in tensors if t.accumulator is not None):
         notes.append(_NOT_EXACT.format(method.name))
     if agreement.config is None and agreement.family.name in ("open_clip", "plain"):
         notes.append(_NO_CONFIG)

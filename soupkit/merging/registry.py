@@ -134,8 +134,8 @@ class MergeMethod:
     largest number of them. `surveys` are those of the arguments that are known of the whole model. A method that
     `selects` may leave an ingredient's entry out, so that an infinite one would leave no trace. `holds` is how many
     copies of a whole tensor, in the accumulator's dtype, it holds at most, and `holds_each` how many for each
-    ingredient. `exact` says that its bytes are the same on
-    every machine. `check` raises UsageError for parameters of a tensor that make no sense together.
+    ingredient. `exact` says that its bytes are the same on every machine: always, never, or where parameters have the
+    values that it names. `check` raises UsageError for parameters of a tensor that make no sense together.
     """
 
     name: str
@@ -150,8 +150,14 @@ class MergeMethod:
     selects: bool = False
     holds: int = 1
     holds_each: int = 0
-    exact: bool = True
+    exact: bool | Mapping[str, Value] = True
     check: Callable[[Mapping[str, Any]], None] | None = None
+
+    def is_exact(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether its bytes are the same on every machine, with these `parameters`, of which others are at default."""
+        if isinstance(self.exact, bool):
+            return self.exact
+        return all(parameters.get(n, self.parameters[n].default) == value for n, value in self.exact.items())
 
     def sees_whole(self, parameters: Mapping[str, Any]) -> bool:
         """Whether it has to see a whole tensor, with these `parameters`."""
@@ -212,7 +218,7 @@ def merge_method(
     selects: bool = False,
     holds: int = 1,
     holds_each: int = 0,
-    exact: bool = True,
+    exact: bool | Mapping[str, Value] = True,
     check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Callable[[MergeFunction], MergeFunction]:
     """Add a function to METHODS, under its own name unless `name` is given.
