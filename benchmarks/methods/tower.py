@@ -1,4 +1,4 @@
-"""The model of the study: a vision transformer of 0.2 million parameters under linear heads, and its training."""
+"""The model of the study: a vision transformer of 160,000 parameters under linear heads, and its training."""
 
 import math
 from collections.abc import Mapping, Sequence
