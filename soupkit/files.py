@@ -71,6 +71,12 @@ def _locked(path: Path) -> BinaryIO:
         file.close()
 
 
+def real_path(path: Path) -> Path:
+    """Return `path` absolute and without links. A link that leads back to itself stays, where `Path.resolve` raises
+    RuntimeError before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def write_cached(path: Path, content: Content) -> None:
     """Write `content` to `path` as `write_whole` does; where that is not possible nothing is kept, and that is no
     error: without a cache things take longer, no more."""

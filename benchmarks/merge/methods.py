@@ -27,7 +27,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "task_arithmetic": {"weight": 0.4},
     "ties": {"weight": 1.0, "density": 0.2},
     "dare_ties": {"weight": 1.0, "density": 0.5},
-    "della": {"weight": 1.0, "density": 0.5, "epsilon": 0.15},
+    # mergekit 0.1.5 ends with an error where it would drop a scalar.
+    "della": {"weight": 1.0, "density": [{"filter": "logit_scale", "value": 1.0}, {"value": 0.5}], "epsilon": 0.15},
     "breadcrumbs": {"weight": 1.0, "density": 0.9, "gamma": 0.01},
     "sce": {"select_topk": 0.5},
     "model_stock": {},

@@ -49,7 +49,7 @@ def compare(refs: list[Path], task: Path, directory: Path, shares: list[float]) 
     plain: np.ndarray | None = None
     for share in (0.0, *shares):
         output = directory / f"soup-{share:g}"
-        document = soupkit.search(refs, output, tasks=str(task), proxy=share, evaluation=options, fresh=True).document
+        document = soupkit.search(refs, output, tasks=str(task), proxy=share, evaluation=options).document
         hits = held_out_hits(output, task, cache)
         plain = hits if plain is None else plain
         agreed = document.proxy

@@ -12,7 +12,7 @@ import gzip
 import io
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,15 +69,19 @@ def make_scenes(source: Path, folder: Path, *, count: int = SCENES) -> Path:
     for shard in range(SHARDS):
         pairs = ((png, {"txt": text}) for png, text in (next(drawn) for _ in range(count // SHARDS)))
         write_shard(folder / "train" / f"{shard}.tar", pairs)
-    task = folder / "single"
-    for split, garments in splits.items():
-        (task / split).mkdir(parents=True, exist_ok=True)
-        write_shard(task / split / "0.tar", ((png, {"cls": str(c)}) for png, c in single_scenes(garments)))
-        (task / split / "nshards.txt").write_text("1\n")
-    (task / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
-    (task / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES) + "\n")
+    write_task(folder / "single", {split: single_scenes(garments) for split, garments in splits.items()}, TEMPLATES)
     (folder / "done").touch()
     return folder
+
+
+def write_task(folder: Path, splits: Mapping[str, Iterator[tuple[bytes, int]]], templates: Sequence[str]) -> None:
+    """Write PNG files with their classes, by split, as a task in CLIP_benchmark's layout."""
+    for split, pairs in splits.items():
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        write_shard(folder / split / "0.tar", ((png, {"cls": str(c)}) for png, c in pairs))
+        (folder / split / "nshards.txt").write_text("1\n")
+    (folder / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("\n".join(templates) + "\n")
 
 
 def read_garments(source: Path, part: str) -> Garments:
@@ -126,8 +130,13 @@ def draw(garments: np.ndarray, cells: np.ndarray) -> bytes:
     for garment, cell in zip(garments, cells, strict=True):
         row, column = _SIDE * (cell // 2), _SIDE * (cell % 2)
         scene[row : row + _SIDE, column : column + _SIDE] = garment
+    return png_of(scene)
+
+
+def png_of(pixels: np.ndarray) -> bytes:
+    """Return `pixels`, uint8 [height, width], as a PNG file."""
     buffer = io.BytesIO()
-    PIL.Image.fromarray(scene).save(buffer, "PNG", compress_level=1)
+    PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -77,14 +77,14 @@ def _table(seeds: Sequence[Seed], task: str, soup: str) -> list[str]:
         "|" + "---|" * (len(models) + 3),
     ]
     for seed in seeds:
-        cells = [_accuracy(seed.scores[task, model]) for model in models]
+        cells = [accuracy(seed.scores[task, model]) for model in models]
         gain = seed.gains[task, soup]
         difference = f"{gain.points:+.2f} ({gain.low:+.2f} to {gain.high:+.2f}), {gain.best}"
         lines.append(f"| {seed.number} | {' | '.join(cells)} | {difference} | {gain.p:.2g} |")
     means = [mean_interval([100 * seed.scores[task, model].value for seed in seeds]) for model in models]
     gains = [seed.gains[task, soup].points for seed in seeds]
     over_best = mean_interval(gains)
-    lines.append(f"| mean | {' | '.join(_interval(*m, sign='') for m in means)} | {_interval(*over_best)} | |")
+    lines.append(f"| mean | {' | '.join(interval(*m, sign='') for m in means)} | {interval(*over_best)} | |")
     over_mean = mean_interval(
         [
             100 * (s.scores[task, soup].value - statistics.fmean(s.scores[task, i].value for i in ingredients))
@@ -97,14 +97,16 @@ def _table(seeds: Sequence[Seed], task: str, soup: str) -> list[str]:
         *lines,
         "",
         f"The soup beats its best ingredient with {won} of {n} sets of seeds ({low:.0%} to {high:.0%}), on average by "
-        f"{_interval(*over_best)} points; the mean of its ingredients by {_interval(*over_mean)}.",
+        f"{interval(*over_best)} points; the mean of its ingredients by {interval(*over_mean)}.",
         "",
     ]
 
 
-def _accuracy(score: Score) -> str:
+def accuracy(score: Score) -> str:
+    """Return a score in percent with its interval, as a cell has it."""
     return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
 
 
-def _interval(value: float, low: float, high: float, sign: str = "+") -> str:
+def interval(value: float, low: float, high: float, sign: str = "+") -> str:
+    """Return a value with its interval, where there is one."""
     return f"{value:{sign}.2f}" + ("" if isnan(low) else f" ({low:{sign}.2f} to {high:{sign}.2f})")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import DataError
+from soupkit.evaluation.pasted_code import texts_in_code
 from soupkit.evaluation.text_files import read_lines
 
 CLASSNAMES = "classnames.txt"
@@ -13,8 +14,9 @@ TEMPLATES = "zeroshot_classification_templates.txt"
 _ONE_TEMPLATE = "a photo of a {c}."
 _WNID = re.compile(r"n[0-9]{8}")
 _NUMBER = re.compile(r"[0-9]{1,15}")
-# A line of Python that was pasted: `lambda c: f'a photo of {c}',` or `'a photo of a {c}.',`.
-_CODE = re.compile(r"""(?:lambda\s+\w+\s*:\s*)?f?(?P<quote>['"])(?P<text>.*)(?P=quote),?|lambda\b.*""")
+_LISTED = re.compile(r"([0-9]{1,7})(\s*[,;)\t]\s*|[.:]\s+|\s+)(\S.*)")  # a number, what separates it, and a name
+
+_ALIKE = "a model whose tokenizer makes no difference between them never finds any but the first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,47 @@ def lines_of(path: Path) -> tuple[str, ...]:
 
 
 def read_class_names(directory: Path) -> tuple[str, ...]:
-    """Return the lines of `classnames.txt` in `directory`, none where there is none. Raises DataError."""
+    """Return the lines of `classnames.txt` in `directory`, none where there is none.
+
+    Raises DataError for lines that are no names: code, WordNet ids, names with the numbers of their lines before them.
+    """
     path = directory / CLASSNAMES
     names = lines_of(path)
     for number, name in enumerate(names, 1):
-        _refuse_code(name, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        _refuse_code(name, where)
+        if _WNID.match(name):
+            what = f"has a WordNet id, which a model does not know: {name!r}"
+            raise DataError(what, where, "write the name alone, in words, as in a prompt")
+    if _are_numbered(names):
+        raise DataError(
+            f"has the number of its line before each name: {names[0]!r}", path, "write the names alone, one a line"
+        )
     return names
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    """Whether each of several names has its number before it, from 0 or from 1. "1 apple", "2 apples" are names."""
+    listed = [_LISTED.fullmatch(name) for name in names]
+    parts = [(int(match[1]), match[2].strip(), match[3].casefold().rstrip("s")) for match in listed if match]
+    if len(parts) < max(2, len(names)) or [n for n, _, _ in parts] not in (
+        list(range(len(names))),
+        list(range(1, len(names) + 1)),
+    ):
+        return False
+    return all(separator for _, separator, _ in parts) or len({name for _, _, name in parts}) == len(parts)
+
+
+def said_of_names(names: Sequence[str]) -> list[str]:
+    """Return what a person should know about the names of a task's classes: that several have one, or that there is
+    one class alone. CLIP's tokenizer reads upper case as lower case, so that these are one as well."""
+    if len(names) == 1:
+        return [f"has one class alone, {names[0]!r}, and every image is found to be of it"]
+    labels: dict[str, list[int]] = {}
+    for label, name in enumerate(names):
+        labels.setdefault(" ".join(name.casefold().split()), []).append(label)
+    alike = [(names[same[0]], same) for same in labels.values() if len(same) > 1]
+    return [f"classes {', '.join(map(str, same[:5]))} are called alike, {name!r}: {_ALIKE}" for name, same in alike[:5]]
 
 
 def read_templates(directory: Path) -> tuple[str, ...]:
@@ -50,13 +87,15 @@ def read_templates(directory: Path) -> tuple[str, ...]:
         _refuse_code(template, where)
         if "{c}" not in template:
             raise DataError(f"has no place for the class name: {template!r}", where, "write {c} there")
+        if any(brace in template.replace("{c}", "") for brace in "{}"):
+            raise DataError(f"has braces that are not {{c}}: {template!r}", where, "a template has no others")
     return templates
 
 
 def _refuse_code(line: str, where: str) -> None:
-    if match := _CODE.fullmatch(line):
-        text = match["text"]
-        raise DataError(f"is code and not text: {line!r}", where, f"write {text} alone" if text else "write the text")
+    if (texts := texts_in_code(line)) is not None:
+        hint = f"write {texts[0]} alone" if len(texts) == 1 else "write the text alone, one entry a line"
+        raise DataError(f"is code and not text: {line!r:.200}", where, hint)
 
 
 def default_templates(names: ClassNames) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
-"""Datasets of plain image files: a folder of folders (`class/name.jpg`), or a CSV of paths and labels or captions."""
+"""Datasets of plain image files, and tables that name them: a CSV of paths and labels or captions."""
 
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from soupkit.errors import DataError
 from soupkit.evaluation.task import Sample, evenly
 from soupkit.evaluation.text_files import unreadable
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 # What columns are called, without regard to case; open_clip_train's own defaults are filepath and title.
 _COLUMNS = {
     "path": ("path", "filepath", "image", "file", "filename"),
@@ -22,7 +23,6 @@ _COLUMNS = {
     "group": ("group",),
 }
 _DELIMITERS = ("\t", ",", ";")
-_DIGITS = re.compile(r"[0-9]{1,15}")
 _WHOLE = re.compile(r"([0-9]{1,15})(?:\.0*)?")  # pandas writes whole numbers as 0.0 where some are missing
 _NUMBER = re.compile(r"[+-]?[0-9]*\.?[0-9]*")
 
@@ -70,31 +70,6 @@ class ImageFiles:
         return Sample(self.paths[index], data, label=self.labels[index], group=group)
 
 
-def image_folder(directory: Path) -> ImageFiles:
-    """List `directory/class/.../name.jpg`. Classes are the directories in the order of their names, as torchvision's
-    ImageFolder has them, or of their numbers when all are numbers; one without images is a class that no image is of.
-
-    Raises DataError where there are no classes, or no images at all.
-    """
-    folders = [p for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    if not folders:
-        raise DataError("holds no class folders", directory, "an image folder is class/name.jpg")
-    numbered = all(_DIGITS.fullmatch(p.name) for p in folders)
-    folders.sort(key=lambda p: (int(p.name) if numbered else 0, p.name))
-    paths, labels, empty = [], [], []
-    for label, folder in enumerate(folders):
-        images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
-        if not images:
-            empty.append(folder.name)
-        paths += [str(p.relative_to(directory)) for p in images]
-        labels += [label] * len(images)
-    if not paths:
-        raise DataError("holds no images in its class folders", directory, f"soupkit reads {', '.join(IMAGE_ENDINGS)}")
-    notes = [f"no image is of the class {name!r}, which a model may still choose" for name in empty[:5]]
-    names = tuple(folder.name for folder in folders)
-    return ImageFiles(str(directory), directory, tuple(paths), tuple(labels), (), names, notes=tuple(notes))
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     line: int
@@ -118,21 +93,34 @@ def image_table(path: Path, split: str, classnames: tuple[str, ...]) -> ImageFil
     except UnicodeDecodeError as error:
         raise DataError(f"cannot be read: {error}", path, "write it in UTF-8") from error
     try:
-        captions, rows = _rows(text, path, split)
+        captions, rows, notes = _rows(text, path, split)
     except csv.Error as error:
         raise DataError(f"is no table: {error}", path, "fields hold fewer than 131,072 characters") from error
     root, paths = path.parent, tuple(row.path for row in rows)
     if captions:
         texts: dict[str, list[str]] = {}
         for row in rows:
-            texts.setdefault(row.path, []).append(row.value)
-        return ImageFiles(str(path), root, tuple(texts), (), tuple(map(tuple, texts.values())), (), path)
+            texts.setdefault(os.path.normpath(row.path), []).append(row.value)
+        captions_of = tuple(map(tuple, texts.values()))
+        return ImageFiles(str(path), root, tuple(texts), (), captions_of, (), path, notes=tuple(notes))
     labels, names = _labels(rows, path, classnames)
-    return ImageFiles(str(path), root, paths, labels, (), names, path, _groups(rows, path))
+    notes += _contradictions(rows, labels)
+    return ImageFiles(str(path), root, paths, labels, (), names, path, _groups(rows, path), tuple(notes))
 
 
-def _rows(text: str, path: Path, split: str) -> tuple[bool, list[_Row]]:
-    """Return whether values are captions, and the rows of `split`."""
+def _contradictions(rows: Sequence[_Row], labels: Sequence[int]) -> list[str]:
+    """Return a note where one image has several labels: it is scored once a row, and right once at most."""
+    labels_of: dict[str, set[int]] = {}
+    for row, label in zip(rows, labels, strict=True):
+        labels_of.setdefault(os.path.normpath(row.path), set()).add(label)
+    several = [path for path, own in labels_of.items() if len(own) > 1]
+    if not several:
+        return []
+    return [f"{len(several)} images have several labels, such as {several[0]}: each is scored once a row"]
+
+
+def _rows(text: str, path: Path, split: str) -> tuple[bool, list[_Row], list[str]]:
+    """Return whether values are captions, the rows of `split`, and what a person should know about the columns."""
     first = text.partition("\n")[0].rstrip("\r")
     for delimiter in _DELIMITERS:
         header = next(csv.reader([first], delimiter=delimiter), [])
@@ -143,6 +131,10 @@ def _rows(text: str, path: Path, split: str) -> tuple[bool, list[_Row]]:
         raise DataError(
             f"has the columns {first[:200] or 'none'}", path, "it needs path and label, or path and caption"
         )
+    lowered = [name.strip().lower() for name in header]
+    for column in columns.values():
+        if lowered.count(lowered[column]) > 1:
+            raise DataError(f"has two columns {lowered[column]!r}", path, "give each column a name of its own")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     next(reader)
     value = columns.get("label", columns.get("caption", 0))
@@ -155,7 +147,7 @@ def _rows(text: str, path: Path, split: str) -> tuple[bool, list[_Row]]:
             raise DataError(
                 f"has {len(cells)} cells, and the header {len(header)}", where, "fill the row or take it out"
             )
-        if "split" in columns and cells[columns["split"]] != split:
+        if "split" in columns and cells[columns["split"]].strip().casefold() != split.casefold():
             continue
         if not cells[columns["path"]] or not cells[value].strip():
             raise DataError("lacks a path or a label", where, "fill the cell or take the row out")
@@ -166,7 +158,19 @@ def _rows(text: str, path: Path, split: str) -> tuple[bool, list[_Row]]:
     if not rows:
         of_split = f" of split {split!r}" if "split" in columns else ""
         raise DataError(f"has no rows{of_split}", path, "a row is the path of an image and its label")
-    return "label" not in columns, rows
+    return "label" not in columns, rows, _unread(lowered, columns)
+
+
+def _unread(header: Sequence[str], columns: Mapping[str, int]) -> list[str]:
+    """Return a note for each column that another one is read instead of."""
+    notes = []
+    read = {kind: column for kind, column in columns.items() if kind != "caption" or "label" not in columns}
+    for column, name in enumerate(header):
+        kind = next((kind for kind, names in _COLUMNS.items() if name in names), None)
+        instead = read.get(kind, read.get("label") if kind == "caption" else None) if kind else None
+        if instead is not None and instead != column:
+            notes.append(f"the column {header[instead]!r} is read, and {name!r} is not")
+    return notes
 
 
 def _columns(header: Sequence[str]) -> dict[str, int]:
@@ -187,6 +191,9 @@ def _labels(rows: Sequence[_Row], path: Path, classnames: tuple[str, ...]) -> tu
     numbers = [match and int(match[1]) for match in map(_WHOLE.fullmatch, values)]
     if all(number is not None for number in numbers):
         whole = tuple(number for number in numbers if number is not None)
+        for number in sorted(set(whole)) if classnames else ():
+            if number < len(classnames):
+                refuse_two_meanings(str(number), number, classnames, path.parent / "classnames.txt")
         return whole, classnames or tuple(map(str, sorted(set(whole))))
     if all(_NUMBER.fullmatch(value) for value in values):
         odd = next(row for row, number in zip(rows, numbers, strict=True) if number is None)
@@ -198,6 +205,13 @@ def _labels(rows: Sequence[_Row], path: Path, classnames: tuple[str, ...]) -> tu
             what = f"has the label {row.value!r}, which is none of the {len(names)} classes"
             raise DataError(what, f"{path}, line {row.line}", "classnames.txt names them, one a line")
     return tuple(label_of[value] for value in values), names
+
+
+def refuse_two_meanings(text: str, number: int, given: Sequence[str], where: object) -> None:
+    """Raise DataError where the label `text`, which is `number`, is also what another class of `given` is called."""
+    if str(number) in given and given[number] != str(number):
+        what = f"is the name of class {given.index(str(number))} in {where}, and the number of {given[number]!r}"
+        raise DataError(what, f"the label {text!r}", "name the classes in the order of these numbers, or in words")
 
 
 def _groups(rows: Sequence[_Row], path: Path) -> tuple[int, ...]:

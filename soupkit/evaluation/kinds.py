@@ -14,6 +14,7 @@ from soupkit.evaluation.task import Sample, Task
 
 _FLAGS = "each class has one flag"
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,15}")
+_LINE_END = re.compile(r"\r\n?|\n")  # str.splitlines would end a caption at a form feed, too
 
 
 class Kind(Protocol):
@@ -100,11 +101,15 @@ class Multilabel(Classification):
     """Each image has a flag for each class."""
 
     name, suffix, metric = "multilabel", "npy", "mean_average_precision"
-    label_hint = "npy is a flag for each class, an array of numbers in numpy's format"
+    label_hint = "npy is a flag for each class, 1 or 0, an array in numpy's format"
 
     def parse(self, key: str, image: bytes, stored: bytes) -> Sample:
-        """Return a sample with its flags, an array in numpy's format."""
-        return Sample(key, image, labels=tuple(bool(flag > 0) for flag in read_vector(stored)))
+        """Return a sample with its flags, an array in numpy's format of 1 and 0, or of 1 and -1 or 0."""
+        flags = read_vector(stored)
+        if not np.isin(flags, (-1, 0, 1)).all():
+            odd = flags[~np.isin(flags, (-1, 0, 1))][0]
+            raise ValueError(f"{odd} in .npy, which is no flag")
+        return Sample(key, image, labels=tuple(bool(flag > 0) for flag in flags))
 
     def check_sample(self, sample: Sample, task: Task) -> None:
         """Raise DataError where there are more or fewer flags than classes."""
@@ -142,7 +147,7 @@ class Retrieval:
             text = stored.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError("captions that are no UTF-8") from error
-        captions = tuple(line.strip() for line in text.splitlines() if line.strip())
+        captions = tuple(line.strip() for line in _LINE_END.split(text) if line.strip())
         if not captions:
             raise ValueError("no caption in .txt")
         return Sample(key, image, captions=captions)

@@ -1,5 +1,6 @@
 """From a folder or a table to a task: what its layout is, what its classes are called, and by what it is scored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from soupkit.errors import DataError, UsageError
@@ -12,8 +13,10 @@ from soupkit.evaluation.class_names import (
     names_of_folders,
     read_class_names,
     read_templates,
+    said_of_names,
 )
-from soupkit.evaluation.image_files import ImageFiles, image_folder, image_table
+from soupkit.evaluation.image_files import ImageFiles, image_table
+from soupkit.evaluation.image_folder import by_class_names, image_folder
 from soupkit.evaluation.kinds import KINDS, Kind, kind_of
 from soupkit.evaluation.known_tasks import Known
 from soupkit.evaluation.metrics import METRICS
@@ -22,6 +25,9 @@ from soupkit.evaluation.task import MAIN_METRIC, Dataset, Task
 from soupkit.evaluation.webdataset import WebDatasetFolder
 
 _TYPE = "dataset_type.txt"
+# What folders of splits are called. One of the first three is a split whatever lies beside it: "train" as a class of
+# vehicles needs its folders in a folder `test`.
+_SPLITS = ("train", "val", "validation", "training", "valid", "dev", "test", "testing")
 
 
 def open_path(name: str, path: Path, split: str, *, named: bool) -> Task:
@@ -37,9 +43,11 @@ def open_path(name: str, path: Path, split: str, *, named: bool) -> Task:
         return _open_files(name, split, path, image_table(table, split, read_class_names(path)))
     if (path / split).is_dir():
         return _open_files(name, split, path, image_folder(path / split))
-    if named or any((path / s).is_dir() for s in ("train", "val", "validation")):
+    folders = {p.name.casefold() for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    if named or folders & set(_SPLITS[:3]) or (folders and folders <= set(_SPLITS)):
         splits = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir() or p.suffix == ".csv")[:8])
-        raise DataError(f"has no split {split!r}", path, f"it has {splits or 'nothing'}")
+        hint = f"it has {splits or 'nothing'}; a split is named as in DIR:SPLIT"
+        raise DataError(f"has no split {split!r}", path, hint)
     return _open_files(name, split, path, image_folder(path))
 
 
@@ -55,11 +63,18 @@ def open_layout(name: str, directory: Path, split: str, known: Known | None) -> 
     also = known.also if known and published else ()
     dataset = _dataset(directory, split, kind, groups=any("groups" in METRICS[m].needs for m in (metric, *also)))
     if not kind.has_classes:
-        return Task(name, split, kind.name, metric, dataset, also=also)
+        return Task(name, split, kind.name, metric, dataset, notes=_noted(name, dataset, ()), also=also)
     classnames = read_class_names(directory)
     if not classnames:
         raise DataError("is missing", directory / CLASSNAMES, "write the names of the classes there, one a line")
-    return Task(name, split, kind.name, metric, dataset, classnames, read_templates(directory), also=also)
+    noted = _noted(name, dataset, said_of_names(classnames))
+    return Task(name, split, kind.name, metric, dataset, classnames, read_templates(directory), noted, also)
+
+
+def _noted(name: str, dataset: Dataset, notes: Sequence[str]) -> tuple[str, ...]:
+    """Return `notes`, after those of a dataset that has some, each with the task's name before it."""
+    own = dataset.notes if isinstance(dataset, ImageFiles | WebDatasetFolder) else ()
+    return tuple(f"{name}: {note}" for note in (*own, *notes))
 
 
 def _dataset(directory: Path, split: str, kind: Kind, *, groups: bool) -> Dataset:
@@ -95,11 +110,13 @@ def _open_files(name: str, split: str, directory: Path, dataset: ImageFiles) -> 
     """Make a task of plain image files: class names and templates from files beside them, or those of ImageNet."""
     if dataset.captions:
         metric = _main_metric(directory, "retrieval") or KINDS["retrieval"].metric
-        return Task(name, split, "retrieval", metric, dataset)
+        return Task(name, split, "retrieval", metric, dataset, notes=_noted(name, dataset, ()))
     metric = _main_metric(directory, "classification") or KINDS["classification"].metric
     if "groups" in METRICS[metric].needs and not dataset.groups:
         raise DataError(f"has no groups, which {metric} asks for", dataset.place, "a table's column `group` has them")
     given = read_class_names(directory)
+    if given and dataset.table is None:
+        dataset = by_class_names(dataset, given, directory / CLASSNAMES)
     if given and len(given) < len(dataset.names):
         raise DataError(
             f"names {len(given)} classes, and the data have {len(dataset.names)}",
@@ -107,12 +124,12 @@ def _open_files(name: str, split: str, directory: Path, dataset: ImageFiles) -> 
             "name every class, one a line, in the order of the labels",
         )
     names = ClassNames(given) if given else names_of_folders(dataset.names, dataset.place)
-    notes = [*dataset.notes, *names.notes]
+    notes = [*names.notes, *said_of_names(names.names)]
     if (directory / TEMPLATES).exists():
         templates = read_templates(directory)
     else:
         templates = default_templates(names)
         if len(templates) == 1:
             notes.append(f"no {TEMPLATES} in {directory}, so the one template is {templates[0]!r}")
-    noted = tuple(f"{name}: {note}" for note in notes)
+    noted = _noted(name, dataset, notes)
     return Task(name, split, "classification", metric, dataset, names.names, templates, noted)

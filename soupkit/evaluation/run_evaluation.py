@@ -12,7 +12,7 @@ import numpy as np
 
 from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.device import choose_device
-from soupkit.errors import UsageError
+from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.calibration_metrics import CALIBRATION
 from soupkit.evaluation.candidates import Candidate, by_architecture, check_headers, open_candidate
 from soupkit.evaluation.content_digest import content_of
@@ -184,8 +184,16 @@ def _said_of_head(candidate: Candidate, tasks: Sequence[Task]) -> list[str]:
 
 
 def _with_training_splits(tasks: Sequence[Task], probe: Probe, data_root: Path | None) -> tuple[ProbedTask, ...]:
-    """Open the split `train` of each task. Raises DataError where there is none."""
+    """Open the split `train` of each task. Raises DataError where there is none, and for one with other classes."""
     trains = [open_tasks([f"{task.name}:train"], data_root=data_root)[0] for task in tasks]
+    for task, train in zip(tasks, trains, strict=True):
+        if task.classnames != train.classnames:
+            there, here = set(train.classnames), set(task.classnames)
+            odd = next(iter(sorted(there ^ here)), "the order of the names")
+            what = f"has other classes than the split {task.split} of {task.name} ({odd!r} is in one of them)"
+            raise DataError(
+                what, train.dataset.place, "name the classes of both in one classnames.txt beside the splits"
+            )
     return tuple(ProbedTask(probe.named(task), train) for task, train in zip(tasks, trains, strict=True))
 
 

@@ -20,7 +20,8 @@ def read_lines(path: Path) -> list[str]:
 
     Raises DataError for a file that is missing, empty, or has an empty line between others: a line's number is a label.
     """
-    lines = [line.strip() for line in _text(path).splitlines()]
+    # Not `splitlines`, which ends a line at a form feed, and at what Unicode calls separators, too.
+    lines = [line.strip() for line in _text(path).split("\n")]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

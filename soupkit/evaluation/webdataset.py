@@ -9,7 +9,6 @@ ShardWriter name them).
 
 import errno
 import gzip
-import re
 import shutil
 import zlib
 from dataclasses import replace
@@ -22,11 +21,11 @@ from soupkit.errors import DataError, StorageError
 from soupkit.evaluation.kinds import Kind
 from soupkit.evaluation.npy import read_integers
 from soupkit.evaluation.shard_index import Extent, SampleExtents, index_shard
+from soupkit.evaluation.shard_list import shards_of_split, stated_count
 from soupkit.evaluation.task import Sample, evenly
-from soupkit.evaluation.text_files import read_lines, unreadable
+from soupkit.evaluation.text_files import unreadable
 from soupkit.system import bytes_at
 
-_MOST_SHARDS = 1_000_000
 _AGAIN = "get the shard again"
 _GZIP = b"\x1f\x8b"
 
@@ -37,13 +36,14 @@ class WebDatasetFolder:
     def __init__(self, directory: Path, split: str, kind: Kind, *, groups: bool = False) -> None:
         """With `groups`, the first number of each sample's `npy` is the group that it is counted in.
 
-        Raises DataError when the split or one of its shards is missing.
+        `notes` say what a person should know about which shards there are. Raises DataError when the split or one of
+        its shards is missing.
         """
         self._directory = directory / split
         self._kind = kind
         self._groups = groups
         self._suffixes = (kind.suffix, *(["npy"] if groups else []))
-        self._shards = _shards(self._directory)
+        self._shards, self.notes = shards_of_split(self._directory)
         self._unpacked: dict[int, IO[bytes]] = {}
 
     @property
@@ -71,6 +71,14 @@ class WebDatasetFolder:
         return [(number, sample) for number in range(len(self._shards)) for sample in self._index(number)]
 
     def _index(self, number: int) -> list[SampleExtents]:
+        path, samples = self._shards[number], self._indexed(number)
+        stated, where = stated_count(path)
+        if stated is not None and stated != len(samples):
+            what = f"holds {len(samples)} samples, and {where.name} says that there are {stated}"
+            raise DataError(what, path, f"get the shard again, or correct {where.name}")
+        return samples
+
+    def _indexed(self, number: int) -> list[SampleExtents]:
         path = self._shards[number]
         try:
             with path.open("rb") as file:
@@ -102,34 +110,6 @@ class WebDatasetFolder:
             return replace(read, group=read_integers(beside[1])[0]) if self._groups else read
         except (ValueError, IndexError) as error:
             raise DataError(f"has no group in .npy: {error}", where, "its first number is the group") from error
-
-
-def _shards(directory: Path) -> list[Path]:
-    """Return the shards of a split, in their order. Raises DataError for one that is missing."""
-    present = {path.name: path for path in directory.glob("*.tar")}
-    if not present:
-        raise DataError("holds no shards", directory, "they are called 0.tar, 1.tar, ...")
-    counted = directory / "nshards.txt"
-    if not counted.exists():
-        shards = sorted(present.values(), key=_by_number)
-    else:
-        stated = read_lines(counted)[0]
-        if not re.fullmatch(r"[0-9]{1,7}", stated) or not 0 < int(stated) <= _MOST_SHARDS:
-            what = f"should be the number of shards, from 1 to {_MOST_SHARDS:,}, not {stated[:40]!r}"
-            raise DataError(what, counted, "write how many tars there are")
-        shards = [directory / f"{i}.tar" for i in range(int(stated))]
-    for shard in shards:
-        if shard.name not in present:
-            more = ", and those that are there have other names: remove nshards.txt" if "0.tar" not in present else ""
-            raise DataError("is missing", shard, f"get it: nshards.txt says that there are {len(shards)}{more}")
-        if not shard.is_file():
-            raise DataError("is no regular file", shard, "put the shard itself there")
-    return shards
-
-
-def _by_number(path: Path) -> tuple[int, str]:
-    digits = re.sub(r"[^0-9]", "", path.stem)[-18:]
-    return int(digits or 0), path.name
 
 
 def _unpack(path: Path) -> IO[bytes]:

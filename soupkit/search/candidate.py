@@ -73,9 +73,10 @@ class Soup:
 def by_method(members: Sequence[int], method: str, parameters: Mapping[str, Any], *, base: bool) -> Soup:
     """Return the soup of `members` by a merge method with `parameters`, with or without the base.
 
-    Numbers are rounded, so that what is read is what was scored.
+    Numbers are rounded to so many digits that count (a method's 0.0001 is no zero), so that what is read is what was
+    scored.
     """
-    values = {k: round(v, SHARE_DIGITS) if isinstance(v, float) else v for k, v in sorted(parameters.items())}
+    values = {k: float(f"{v:.{SHARE_DIGITS}g}") if isinstance(v, float) else v for k, v in sorted(parameters.items())}
     return Soup(tuple(members), None, MethodUse(method, tuple(values.items()), base))
 
 

@@ -50,9 +50,10 @@ class CustomScore:
 
     `asks` is a command for the shell in which `{model}` stands for a soup's directory, or a function of one argument:
     the directory as a `Path`, or, where its annotation says so, the weights as a `Mapping[str, Tensor]`, or the
-    `nn.Module` that `build()` made. Higher is better unless `minimize`. `files` belong to the score: when one changes,
-    it is another score. A command that takes longer than `timeout` seconds is stopped; one that failed is asked
-    `retries` more times. Beside tasks the score counts `weight` times.
+    `nn.Module` that `build()` made. A second argument `images` has it asked about some images alone: it is given their
+    numbers (int64 [b], None for all) and returns their hits. Higher is better unless `minimize`. `files` belong to the
+    score: when one changes, it is another score. A command that takes longer than `timeout` seconds is stopped; one
+    that failed is asked `retries` more times. Beside tasks the score counts `weight` times.
     """
 
     asks: Any
@@ -97,10 +98,17 @@ class CustomScore:
 
 
 class Asker(Protocol):
-    """Asks the score about the soup that was last shown to it."""
+    """Asks the score about the soup that was last shown to it; `by_images` is whether it can be asked about some images
+    alone."""
+
+    by_images: bool
 
     def ask(self, name: str) -> Answer:
         """Return the answer; `name` says what was asked about, for logs and errors. Raises ScoreError."""
+
+    def ask_about(self, name: str, images: np.ndarray) -> np.ndarray:
+        """Return the hits on `images` (int64 [b], of those that the whole answer counts), bool [b]. Raises
+        ScoreError."""
 
 
 def read_answer(text: str, where: str) -> Answer:
@@ -179,6 +187,18 @@ def _hits(data: Any, where: str) -> np.ndarray:
     if not good:
         raise ScoreError("answered hits that are no list of 0 and 1", where, "one for each image, in a fixed order")
     return values.astype(bool)
+
+
+def read_hits(data: Any, n: int, where: str) -> np.ndarray:
+    """Return `data`, what a function returned when it was asked about `n` images, as hits, bool [n].
+
+    Raises ScoreError.
+    """
+    hits = answer_of(data, where).hits
+    if hits is None or len(hits) != n:
+        got = "no hits" if hits is None else f"{len(hits)} hits"
+        raise ScoreError(f"answered with {got}, asked about {n} images", where, "return one for each, in their order")
+    return hits
 
 
 def check_alike(answer: Answer, first: Answer, where: str) -> None:

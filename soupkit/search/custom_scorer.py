@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from soupkit.evaluation.intervals import wilson
 from soupkit.files import write_whole
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.search.asked_by_images import ask_by_images
 from soupkit.search.candidate import Soup, uniform
 from soupkit.search.custom_score import (
     Answer,
@@ -22,10 +24,11 @@ from soupkit.search.custom_score import (
 )
 from soupkit.search.document import SearchScore
 from soupkit.search.hit_score import HitMetric, hit_metric
+from soupkit.search.hits_file import RIGHT, HitsFile
 from soupkit.search.ingredients import Ingredients
 from soupkit.search.live_soups import soup_key, soup_name
 from soupkit.search.measured import Measured, Scorer, Unit
-from soupkit.search.names import ANSWERS
+from soupkit.search.names import ANSWERS, HITS
 from soupkit.search.stopping import Rule
 
 NAME = "score"
@@ -45,7 +48,7 @@ class CustomScorer:
     The first one is asked about twice: a score that answers differently cannot tell soups apart.
     """
 
-    n, counts, stops = 1, "answers", False
+    n, counts = 1, "answers"
 
     def __init__(
         self, ingredients: Ingredients, score: CustomScore, shower: Shower, directory: Path, ranks: Ranks,
@@ -54,6 +57,7 @@ class CustomScorer:
         self._ingredients, self._score, self._shower = ingredients, score, shower
         self.minimizes = score.minimize
         self._directory, self._ranks, self._progress = directory / ANSWERS, ranks, progress
+        self._hits = directory / HITS
         self._first: Answer | None = None
         self._asked: set[str] = set()
         self.scored = 0
@@ -62,6 +66,11 @@ class CustomScorer:
     def unit(self) -> Unit:
         """A fraction where the value is the share of hits, else a number of the score's own."""
         return "fraction" if self._by_hits else "number"
+
+    @property
+    def stops(self) -> bool:
+        """Whether a rule can end a trial: where the score says of some images alone what a soup gets right."""
+        return self._by_hits and self._shower.asker.by_images
 
     @property
     def metric(self) -> HitMetric | None:
@@ -79,7 +88,9 @@ class CustomScorer:
         return self.examine(uniform([m]), None)
 
     def examine(self, soup: Soup, rule: Rule | None) -> Measured:
-        """Ask about `soup`, unless its answer is kept: no rule can end that earlier."""
+        """Ask about `soup`, unless its answer is kept; where images can be asked about, until `rule` rejects it."""
+        if rule is not None and self.stops:
+            return self._by_images(soup, rule)
         key, (name, fingerprint) = soup_key(self._ingredients, soup), soup_name(self._ingredients, soup)
         where = f"score of {name}"
         answer = self._answer(soup, key, where)
@@ -99,6 +110,34 @@ class CustomScorer:
             worth = metric.worth(hits)
         told = self._told(answer, name, fingerprint)
         return Measured(worth, answer.value, hits, None, 1, scored, (told,))
+
+    def _by_images(self, soup: Soup, rule: Rule) -> Measured:
+        """Ask about images until `rule` rejects `soup`, or about all of them."""
+        key, (name, fingerprint) = soup_key(self._ingredients, soup), soup_name(self._ingredients, soup)
+        metric = self.metric
+        assert metric is not None
+        self._shower.show(soup)
+        rejected, count, images, hits = self._ranks.lead(self._looked_at, key, rule, len(metric.kinds))
+        scored, self._asked = int(key not in self._asked), self._asked | {key}
+        self.scored += 1
+        self._progress.advance(1)
+        if rejected:
+            return Measured(None, None, None, count, images, scored)
+        answer = Answer(float(hits.mean()), hits)
+        told = self._told(answer, name, fingerprint)
+        return Measured(metric.worth(hits), answer.value, hits, None, 1, scored, (told,))
+
+    def _looked_at(self, key: str, rule: Rule, n: int) -> tuple[bool, int, int, np.ndarray]:
+        """Return whether `rule` rejected the soup, its hits on how many images, and which they are, bool [n]."""
+        path, file = self._directory / f"{key}.json", HitsFile(self._hits / key, n, writes=True)
+        kept = read_kept(path)
+        if kept is not None and kept.hits is not None and len(kept.hits) == n:
+            file.known[:], file.flags[:] = True, kept.hits * RIGHT
+        rejected, count, images = ask_by_images(file, rule, partial(self._shower.asker.ask_about, key))
+        hits = (file.flags & RIGHT).astype(bool)
+        if not rejected and kept is None:
+            write_whole(path, Answer(float(hits.mean()), hits).to_json())
+        return rejected, count, images, hits
 
     def _answer(self, soup: Soup, key: str, where: str) -> Answer:
         path = self._directory / f"{key}.json"

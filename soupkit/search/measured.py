@@ -87,14 +87,17 @@ class Measured:
 class Scorer(Protocol):
     """What scores soups for the trials of a search.
 
-    `n` are the images of a whole pass, or 1 where a soup is asked about as a whole: `counts` says which. `stops` is
-    whether a rule can end a trial before it is whole, `unit` what values are, `scored` how much of `n` was scored in
+    `n` are the images of a whole pass, or 1 where a soup is asked about as a whole: `counts` says which. `unit`
+    is what values are, `scored` how much of `n` was scored in
     this run.
     """
 
     n: int
     counts: str
-    stops: bool
+
+    @property
+    def stops(self) -> bool:
+        """Whether a rule can end a trial before it is whole."""
 
     @property
     def unit(self) -> Unit:

@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from soupkit.errors import StorageError
 from soupkit.files import storage_error
 from soupkit.progress import Progress
@@ -22,8 +24,10 @@ _TAIL = 2000  # characters of its error output that an error shows
 class CommandAsker:
     """Runs the command of `score` on `model`; what it prints is kept in `output`, two files for each soup.
 
-    Its environment says `SOUPKIT_MODEL` and `SOUPKIT_SEED`.
+    Its environment says `SOUPKIT_MODEL` and `SOUPKIT_SEED`. It is asked about whole soups alone.
     """
+
+    by_images = False
 
     def __init__(self, score: CustomScore, model: Path, output: Path, seed: int, progress: Progress) -> None:
         self._score, self._model, self._output, self._seed, self._progress = score, model, output, seed, progress
@@ -39,6 +43,10 @@ class CommandAsker:
                     raise
                 self._progress.note(f"{error.sentence}; asked again")
         raise AssertionError("a command is asked at least once")
+
+    def ask_about(self, name: str, images: np.ndarray) -> np.ndarray:
+        """Raise ScoreError: a command has no way to be told which images."""
+        raise ScoreError("is not asked about some images alone", f"score of {name}", "ask about the whole soup")
 
     def _ask_once(self, name: str) -> Answer:
         model = str(self._model.resolve())

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from soupkit.errors import ArchitectureError, UsageError
 from soupkit.merging.plan import plan_tensors
 from soupkit.merging.registry import METHODS
 from soupkit.search.candidate import Soup
-from soupkit.search.custom_score import Answer, CustomScore, ScoreError, answer_of
+from soupkit.search.custom_score import Answer, CustomScore, ScoreError, answer_of, read_hits
 from soupkit.search.ingredients import Ingredients
 from soupkit.search.running_sum import RunningSum
 
@@ -50,6 +51,14 @@ def what_it_takes(function: Callable[..., Any]) -> Takes:
     raise UsageError(f"takes {kind}", where, "annotate its argument as Path, Mapping[str, Tensor] or nn.Module")
 
 
+def takes_images(function: Callable[..., Any]) -> bool:
+    """Whether a function's second argument is called `images`."""
+    try:
+        return list(inspect.signature(function).parameters)[1:2] == ["images"]
+    except (TypeError, ValueError):
+        return False
+
+
 def check_function(score: CustomScore) -> None:
     """Raise UsageError for a function whose argument means nothing that a soup can be shown as."""
     if not score.is_command and what_it_takes(score.asks) == "module" and score.build is None:
@@ -69,17 +78,24 @@ class FunctionAsker:
 
     def __init__(self, score: CustomScore, given: Callable[[], Any]) -> None:
         self._score, self._given = score, given
+        self.by_images = takes_images(score.asks)
 
     def ask(self, name: str) -> Answer:
         """Return what the function answers. Raises ScoreError for what it raises, and for an answer that is none."""
+        return answer_of(self._called(name, None), f"score {self._score.name} of {name}")
+
+    def ask_about(self, name: str, images: np.ndarray) -> np.ndarray:
+        """Return the hits on `images` (int64 [b]), bool [b]. Raises ScoreError."""
+        return read_hits(self._called(name, images), len(images), f"score {self._score.name} of {name}")
+
+    def _called(self, name: str, images: np.ndarray | None) -> Any:
         where = f"score {self._score.name} of {name}"
         try:
-            data = self._score.asks(self._given())
+            return self._score.asks(self._given(), images) if self.by_images else self._score.asks(self._given())
         except Exception as error:
             raise ScoreError(
                 f"raised {type(error).__name__}: {error}", where, "the same call goes on from here"
             ) from error
-        return answer_of(data, where)
 
 
 class LiveWeights:

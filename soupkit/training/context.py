@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_jsonable_python
 
+from soupkit.checkpoint.run_record import RunRecord
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 from soupkit.training.cpu_share import Cores
@@ -39,7 +41,21 @@ class RunContext:
         return self.entry.steps * self.entry.batch_size
 
 
+_BY_FINGERPRINT = ("init", "model", "preprocess")  # the parent and its config stand for them
+
+
 def identity_of(entry: TrainEntry, start: Start) -> dict[str, Any]:
     """Return what decides the weights: the entry without what is NOT_IDENTITY, and the parent by its fingerprint."""
-    fields = entry.model_dump(mode="json", exclude=set(NOT_IDENTITY) | {"init", "model", "preprocess"})
+    fields = entry.model_dump(mode="json", exclude={*NOT_IDENTITY, *_BY_FINGERPRINT})
     return {**fields, "parent": start.fingerprint, "config": start.config}
+
+
+def recorded_identity(record: RunRecord) -> dict[str, Any]:
+    """Return the identity of a run that was begun; a setting that its version did not know has the default, with which
+    nothing is other than it was."""
+    later = {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in TrainEntry.model_fields.items()
+        if name not in (*record.identity, *NOT_IDENTITY, *_BY_FINGERPRINT) and not field.is_required()
+    }
+    return {**later, **record.identity} if record.identity else {}

@@ -15,7 +15,7 @@ from soupkit.errors import StorageError, UsageError
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.training.checkpoints import CHECKPOINTS_NAME, Checkpoints
-from soupkit.training.context import RunContext, identity_of
+from soupkit.training.context import RunContext, identity_of, recorded_identity
 from soupkit.training.cpu_share import share_of_cores
 from soupkit.training.curves import check_trackers
 from soupkit.training.data.batches import killed_workers_said
@@ -135,11 +135,11 @@ def _result(record: FinishedRun, target: Path, status: str, started: float) -> T
 def _same_run(target: Path, identity: dict[str, Any]) -> FinishedRun:
     """Return the record of the run at `target`. Raises StorageError when it is not the run of this `identity`."""
     record = read_run(target)
-    if not isinstance(record, FinishedRun) or record.identity != identity:
+    if not isinstance(record, FinishedRun) or recorded_identity(record) != identity:
         what = "is there already and is not this run" + _difference(record, identity)
         hint = "choose another -o, or --fresh"
         unfinished = partial_path(target)
-        if isinstance(begun := read_run(unfinished), FinishedRun) and begun.identity == identity:
+        if isinstance(begun := read_run(unfinished), FinishedRun) and recorded_identity(begun) == identity:
             hint = f"move it away: this run is whole in {unfinished}, and the same command puts it in place"
         raise StorageError(what, target, hint)
     sweep(target)
@@ -147,7 +147,7 @@ def _same_run(target: Path, identity: dict[str, Any]) -> FinishedRun:
 
 
 def _difference(record: RunRecord | None, identity: dict[str, Any]) -> str:
-    before = record.identity if record is not None else {}
+    before = recorded_identity(record) if record is not None else {}
     names = [k for k, v in identity.items() if before.get(k) != v]
     return f": its {', '.join(names[:4])} differ" if before else ""
 
@@ -191,7 +191,7 @@ def _put_in_place(partial: PartialDirectory, record: FinishedRun, *, replace: bo
 
 
 def _refuse_another(begun: RunRecord, identity: dict[str, Any], unfinished: Path) -> None:
-    if begun.identity != identity:
+    if recorded_identity(begun) != identity:
         raise StorageError(
             "was begun with other settings" + _difference(begun, identity),
             unfinished,

@@ -149,7 +149,7 @@ def edit_csv(draw: random.Random, data: bytes) -> bytes:
 def edit_safetensors(draw: random.Random, data: bytes) -> bytes:
     """Change the header, with a length that fits it, or the bytes."""
     if draw.randrange(4):
-        (size,) = struct.unpack("<Q", data[:8])
+        (size,) = struct.unpack("<Q", data[:8]) if len(data) >= 8 else (0,)
         if 0 < size <= len(data) - 8:
             header = edit_json(draw, data[8 : 8 + size])
             return struct.pack("<Q", len(header)) + header + data[8 + size :]

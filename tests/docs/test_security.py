@@ -6,7 +6,7 @@ import pytest
 
 from soupkit import schema
 from soupkit.checkpoint.formats import dcp, fields, safetensors_header, torch_archive
-from soupkit.evaluation import npy, shard_index, text_files, transform, webdataset
+from soupkit.evaluation import npy, shard_index, shard_list, text_files, transform
 from soupkit.publishing import json_input
 from soupkit.publishing.hub import readme
 from soupkit.publishing.reports import report_inputs
@@ -30,7 +30,7 @@ LIMITS = {
     "label or caption in a shard": f"{shard_index.MOST_LABEL_BYTES:,} bytes",
     "numbers of a label in NumPy's format": f"{npy._MOST_NUMBERS:,}",
     "text file of a task": f"{text_files._MOST_BYTES:,} bytes",
-    "shards of one split": f"{webdataset._MOST_SHARDS:,}",
+    "shards of one split": f"{shard_list._MOST_SHARDS:,}",
     "file of results for a report": f"{report_inputs._MOST_BYTES:,} bytes",
     "README of a repository": f"{readme._MOST_README:,} bytes",
 }

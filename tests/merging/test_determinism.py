@@ -1,6 +1,10 @@
 """The same recipe gives the same bytes, however the work is cut and whoever does it."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from soupkit.checkpoint import fingerprint, open_checkpoint
-from soupkit.merging import RunOptions, engine, merge
+from soupkit.merging import RunOptions, engine, merge, run_merge
 from soupkit.merging.registry import METHODS as METHODS_OF_THE_TABLE
+from soupkit.ranks import Ranks
 from tests.conftest import bytes_of, random_state, save
 from tests.merging.references import CASES, Case
 from tests.processes import on_ranks, start_torchrun
@@ -109,27 +114,73 @@ def run_case(case: Case, models: list[Path], output: Path, **options: Any) -> st
 def test_no_method_leaves_a_trace_of_slabs_threads_or_forks(
     quartet: list[Path], small_quartet: list[Path], case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prints, models = set(), quartet if METHODS_OF_THE_TABLE[case.method].exact else small_quartet
+    prints, models = set(), quartet if METHODS_OF_THE_TABLE[case.method].exact is not False else small_quartet
     for i, (slab, threads, fork_bytes) in enumerate([(1, 1, 1 << 60), (1 << 30, 3, 1 << 60), (1_000_000, 2, 0)]):
         monkeypatch.setattr(engine, "FORK_BYTES", fork_bytes)
         prints.add(run_case(case, models, tmp_path / str(i), slab_bytes=slab, threads=threads))
     assert len(prints) == 1
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.method in ("ties", "dare_ties")], ids=str)
-def test_ranks_share_surveys_and_draw_the_same_numbers(quartet: list[Path], case: Case, tmp_path: Path) -> None:
+class Meeting:
+    """Where ranks that are threads of one process tell each other what they have."""
+
+    def __init__(self, size: int) -> None:
+        self.values: list[Any] = [None] * size
+        self.barrier = threading.Barrier(size, timeout=60)
+
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self.values[rank] = value
+        self.barrier.wait()
+        values = list(self.values)
+        self.barrier.wait()
+        return values
+
+
+@dataclass(frozen=True)
+class ThreadRanks(Ranks):
+    meeting: Meeting = field(default_factory=lambda: Meeting(1))
+
+    def gather(self, value: Any) -> list[Any]:
+        return self.meeting.exchange(self.rank, value)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_method_leaves_a_trace_of_the_ranks(
+    small_quartet: list[Path], case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run_case(case, small_quartet, tmp_path / "alone", threads=1)
+    meeting, mine = Meeting(2), threading.local()
+
+    def start(rank: int) -> str:
+        mine.ranks = ThreadRanks(rank, 2, rank, meeting)
+        try:
+            return run_case(case, small_quartet, tmp_path / "ranks", threads=1, slab_bytes=1000)
+        except BaseException:
+            meeting.barrier.abort()
+            raise
+
+    monkeypatch.setattr(run_merge, "joined_ranks", lambda: nullcontext(mine.ranks))
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(start, range(2))) == [alone, alone]
+
+
+def test_processes_share_surveys(quartet: list[Path], tmp_path: Path) -> None:
+    (case, *_) = [c for c in CASES if c.method == "ties" and c.of_the_model]
     alone = run_case(case, quartet, tmp_path / "alone")
-    options = [f"--param={key}={json.dumps(value)}" for key, value in case.parameters.items()]
     done = on_ranks(
-        2, "merge", *quartet[:3], "--method", case.method, "--base", quartet[3], *options, "-o", tmp_path / "ranks",
+        2, "merge", *quartet[:3], "--method", case.method, "--base", quartet[3], "-o", tmp_path / "ranks",
         "--device=cpu", "--slab-size=1kB", "--json",
     )  # fmt: skip
     assert [d.returncode for d in done] == [0, 0], [d.stderr for d in done]
     assert json.loads(done[0].stdout)["fingerprint"] == alone
 
 
+def is_exact(case: Case) -> bool:
+    return METHODS_OF_THE_TABLE[case.method].is_exact(case.parameters)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("case", [c for c in CASES if METHODS_OF_THE_TABLE[c.method].exact], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if is_exact(c)], ids=str)
 def test_cuda_gives_the_bytes_of_the_cpu_for_every_exact_method(
     quartet: list[Path], case: Case, tmp_path: Path
 ) -> None:
@@ -167,6 +218,20 @@ def test_an_error_on_one_rank_ends_all_of_them_with_nothing_written(three: list[
     assert done.stderr.count("tensor 'token_embedding.weight'") == 1
     assert "soupkit/merging" not in done.stderr, "torchrun shows a traceback of its own; soupkit's is no part of it"
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "exact"),
+    [("nuslerp", {}, True), ("nuslerp", {"over": "rows"}, False), ("model_stock", {"over": "rows"}, False)],
+)
+def test_what_may_differ_between_machines_is_said(
+    method: str, parameters: dict[str, Any], exact: bool, small_quartet: list[Path], tmp_path: Path
+) -> None:
+    result = merge(
+        small_quartet[:2], tmp_path / "soup", method=method, base=small_quartet[3], parameters=parameters,
+        options=RunOptions(dry_run=True),
+    )  # fmt: skip
+    assert any("may differ in its last bits" in note for note in result.notes) != exact
 
 
 @pytest.mark.gpu

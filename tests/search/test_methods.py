@@ -11,6 +11,7 @@ from torch import Tensor
 import soupkit
 from soupkit.errors import UsageError
 from soupkit.evaluation import EvaluationOptions
+from soupkit.merging.parameters import resolve
 from soupkit.merging.registry import METHODS
 from soupkit.search.candidate import SearchInputs, by_method
 from soupkit.search.hit_score import hit_metric
@@ -52,6 +53,28 @@ def test_every_method_that_applies_is_tried_with_its_defaults_and_the_best_one_i
     assert tried == set(names)
 
 
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if numbers_of(method)])
+def test_cma_es_takes_the_continuous_parameters_of_any_method(name: str) -> None:
+    method, trials = METHODS[name], pool(2)
+    try_methods(trials, trials.order(), budget=1, methods=(name,), tune=30)
+    tuned = [soup.parameters for soup in trials.soups if soup.use is not None and soup.parameters]
+    assert len(tuned) >= 10 and all(set(given) == set(numbers_of(method)) for given in tuned)
+    for key in numbers_of(method):
+        assert len({given[key] for given in tuned}) >= 5, "each of them is varied"
+    for given in tuned:
+        resolve(method, given, ["visual.proj"], 4)
+
+
+def test_what_cma_es_leaves_alone_says_how_a_method_computes_or_is_a_weight_of_an_ingredient() -> None:
+    fixed = {
+        (name, key)
+        for name, method in METHODS.items()
+        for key, parameter in method.parameters.items()
+        if parameter.kind is float and key not in numbers_of(method) and not key.startswith("lines")
+    }
+    assert {key for _, key in fixed} == {"weight", "epsilon", "floor", "rate", "tolerance"}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_rule_that_ends_trials_early_changes_nothing_of_it(seed: int) -> None:
     found = [try_methods(pool_, pool_.order(), budget=50) for pool_ in (pool(seed), pool(seed, "exact"))]
@@ -71,6 +94,7 @@ def test_methods_that_cannot_merge_these_ingredients_are_refused_by_name() -> No
 def test_a_number_has_the_digits_that_are_read() -> None:
     soup = by_method((0, 1), "ties", {"scale": 0.123456, "density": 0.2}, base=True)
     assert soup.parameters == {"density": 0.2, "scale": 0.1235} and soup.has_base and soup.method == "ties"
+    assert by_method((0,), "nearswap", {"t": 0.000123456}, base=True).parameters == {"t": 0.0001235}
 
 
 def test_the_soup_of_a_method_is_what_merge_writes_and_scores_what_its_file_scores(

@@ -311,3 +311,56 @@ def test_a_recipe_names_a_score_in_the_commands_words() -> None:
     for given, words in (({}, "neither a task nor a score"), ({"score": "python e.py"}, "where {model} goes")):
         with pytest.raises(ValueError, match=words):
             SearchEntry(ingredients=["a", "b"], **given)
+
+
+@pytest.mark.parametrize("stopping", ["exact", "none"])
+def test_a_function_of_images_ends_trials_early_and_finds_the_soup_of_whole_answers(
+    points: list[Path], tmp_path: Path, stopping: str
+) -> None:
+    goal = load_file(tmp_path / "centre.safetensors")
+    inputs = torch.randn(400, 6, generator=torch.Generator().manual_seed(1))
+    labels = (inputs @ goal["layer.weight"].T + goal["layer.bias"]).argmax(1)
+    asked: list[int] = []
+
+    def hits_of(state: Mapping[str, Tensor], images: np.ndarray | None) -> Tensor:
+        some = torch.arange(400) if images is None else torch.from_numpy(images)
+        asked.append(len(some))
+        return (inputs[some] @ state["layer.weight"].T + state["layer.bias"]).argmax(1) == labels[some]
+
+    def whole(state: Mapping[str, Tensor]) -> Tensor:
+        return hits_of(state, None)
+
+    document = search(points, tmp_path / "soup", score=hits_of, stopping=stopping).document
+    by_images = sum(asked)
+    asked.clear()
+    want = search(points, tmp_path / "whole", score=whole).document
+    assert document.selected == want.selected and document.score.value == want.score.value
+    assert [d.decision for d in document.decisions] == [d.decision for d in want.decisions]
+    assert (document.stopping, want.stopping) == (stopping, "none")
+    rejected = [d for d in document.decisions if not d.accepted]
+    assert rejected
+    if stopping == "exact":
+        assert by_images < sum(asked) and any(d.value is None and (d.images or 0) < 400 for d in rejected)
+    else:
+        assert all(d.value is not None for d in rejected)
+
+
+def test_a_function_of_images_that_answers_of_others_ends_the_search_and_it_goes_on_from_there(
+    points: list[Path], tmp_path: Path
+) -> None:
+    broken, asked = [True], []
+
+    def hits_of(state: Mapping[str, Tensor], images: np.ndarray | None) -> np.ndarray:
+        n = 40 if images is None else len(images)
+        asked.append(n)
+        numbers = np.arange(40) if images is None else images
+        hits = np.sin(numbers * float(state["layer.weight"].sum())) > -0.3
+        return hits[:-1] if images is not None and broken[0] else hits
+
+    with pytest.raises(ScoreError, match="asked about"):
+        search(points, tmp_path / "soup", score=hits_of)
+    broken[0], before = False, len(asked)
+    document = search(points, tmp_path / "soup", score=hits_of).document
+    assert sum(n == 40 for n in asked[before:]) <= 1 and len(document.ingredients) == 4, (
+        "ingredients are not asked again"
+    )

@@ -91,13 +91,13 @@ def train(ranks: Ranks, shard: bool = False, checkpointing: bool = False) -> dic
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     average = start_average(model)
     norms = []
-    for step in range(30):
+    for step in range(10):
         images, texts = own(ranks, *batch(8, torch.float64, seed=step))
         contrastive_step(model, images, texts, loss="siglip", micro_batch=2, ranks=ranks)
         norms.append(clip_gradients(model, 0.5))
         optimizer.step()
         update_average(average, model, 0.9)
-        if step == 12:
+        if step == 4:
             # An evaluation in between leaves nothing behind.
             with torch.no_grad():
                 model(*batch(3, torch.float64))

@@ -279,21 +279,29 @@ def test_two_ranks_train_one_model_and_one_goes_on_where_they_stopped(tmp_path: 
             assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in one)
 
 
+POINTS = {"tasks": ["digits:val"], "every": 32, "limit": 40}
 TUNED = {"init": "${train.two}", "samples": 16, "warmup": 0, "evaluate": None}
+HEADED = {"init": "${train.tuned}", "loss": "cross_entropy", "ema": None, "evaluate": {**POINTS, "every": 16}}
 
 
 def test_two_sharded_ranks_score_and_write_whole_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUPKIT_CACHE", str(tmp_path / "cache"))
-    points = {"tasks": ["digits:val"], "every": 32, "limit": 40}
     run = settings(
-        samples=64, patch_dropout=0.0, shard=True, grad_checkpointing=True, snapshots=[32], evaluate=points
+        samples=64, patch_dropout=0.0, shard=True, grad_checkpointing=True, snapshots=[32], evaluate=POINTS
     )  # fmt: skip
-    (tmp_path / "run.yaml").write_text(json.dumps({"version": 1, "train": {"two": run, "tuned": TUNED, "other": run}}))
-    options = ["--only", "tuned", "--device", "cpu", "--workers", "0", "-o", tmp_path, "--json"]
+    runs = {"two": run, "tuned": TUNED, "headed": HEADED, "other": run}
+    (tmp_path / "run.yaml").write_text(json.dumps({"version": 1, "train": runs}))
+    options = ["--only", "headed", "--device", "cpu", "--workers", "0", "-o", tmp_path, "--json"]
     done = start_torchrun(2, "train", tmp_path / "run.yaml", *options).wait()
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [(r["run"], r["samples"]) for r in json.loads(done.stdout)["runs"]] == [("two", 64), ("tuned", 16)]
+    trained = [(r["run"], r["samples"]) for r in json.loads(done.stdout)["runs"]]
+    assert trained == [("two", 64), ("tuned", 16), ("headed", 16)]
     train(run, tmp_path / "one", options=IN_PROCESS)
+    alone = {**run, **TUNED, **HEADED, "model": None, "init": str(tmp_path / "tuned"), "snapshots": []}
+    train(alone, tmp_path / "one-headed", options=IN_PROCESS)
+    with open_checkpoint(tmp_path / "one-headed") as one, open_checkpoint(tmp_path / "headed") as two:
+        assert set(one) == set(two) and "classification_head.bias" in one
+        assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in one)
     for part in ("", "ema", "samples=32"):
         with open_checkpoint(tmp_path / "one" / part) as one, open_checkpoint(tmp_path / "two" / part) as two:
             assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in one)
@@ -341,3 +349,14 @@ def test_compare_reads_the_lineage_that_runs_record(whole: Path, tmp_path: Path)
     assert "no common ancestor" in (compare([tmp_path / "a", tmp_path / "stranger"], weights=True).lineage or "")
     told = compare([tmp_path / "a", f"{whole}@ema"])
     assert told.related is None and f"common ancestor, {ancestor}" in (told.lineage or "")
+
+
+def test_a_run_of_a_version_that_knew_fewer_settings_is_recognised(whole: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(whole, tmp_path / "run")
+    record = json.loads((place / "training.json").read_text())
+    for later in ("label_smoothing", "keep_text", "head"):
+        del record["identity"][later]
+    (place / "training.json").write_text(json.dumps(record))
+    assert train(settings(), place, options=IN_PROCESS).status == "kept"
+    with pytest.raises(StorageError, match="its seed differ"):
+        train(settings(seed=9), place, options=IN_PROCESS)

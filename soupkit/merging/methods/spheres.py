@@ -41,7 +41,7 @@ def slerp(
     return ops.by_runs(lambda xs, _: ops.weighted_sum(xs, weights), ingredients)
 
 
-@merge_method(paper=NUSLERP, scope="tensor", base="optional", ingredients=(2, 2), holds=2)
+@merge_method(paper=NUSLERP, scope="tensor", base="optional", ingredients=(2, 2), holds=2, exact={"over": "tensor"})
 def nuslerp(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",
@@ -177,7 +177,9 @@ def _karcher_mean(units: Sequence[Sequence[float]], iterations: int, tolerance: 
     return mean
 
 
-@merge_method(paper=MODEL_STOCK, scope="tensor", base="needed", ingredients=(2, None), holds=2)
+@merge_method(
+    paper=MODEL_STOCK, scope="tensor", base="needed", ingredients=(2, None), holds=2, exact={"over": "tensor"}
+)
 def model_stock(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",

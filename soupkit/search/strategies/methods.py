@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from soupkit.errors import UsageError
+from soupkit.merging.parameters import resolve
 from soupkit.merging.registry import LAYER_RULE, METHODS, Bounds, MergeMethod, Parameter
 from soupkit.search.candidate import Proxy, ScoredSoup, SearchInputs, Soup, Trials, by_method, uniform
 from soupkit.search.strategies.cma_es import CMA_OPTIONS
@@ -181,6 +182,9 @@ def _tuned(
                 for (name, box), x in zip(boxes.items(), point, strict=False)
             }
             soup = _merge(one, members, {**fixed, **values}, base=base)
+            if not _makes_sense(one.method, soup.parameters, len(members)):
+                worths.append(-math.inf)  # as a density whose probabilities reach below 0: no trial is spent on it
+                continue
             measured = trials.measure(best, soup, "tune")
             worths.append(measured.worth)
             one.tried.add(soup)
@@ -191,6 +195,15 @@ def _tuned(
             ranks = {worth: rank for rank, worth in enumerate(sorted(set(worths), reverse=True))}
             evolution.tell(points, [ranks[worth] for worth in worths])
     return best
+
+
+def _makes_sense(method: MergeMethod, parameters: Given, n: int) -> bool:
+    """Whether the method takes these parameters together, for `n` ingredients."""
+    try:
+        resolve(method, parameters, ["tensor"], n)
+    except UsageError:
+        return False
+    return True
 
 
 def _said(trials: Trials, one: Attempt) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import pytest
 import scipy.stats
 import torch
 
+from benchmarks.soups import classification
 from benchmarks.soups.__main__ import ROOM
 from benchmarks.soups.scenes import CELLS, CLASSES, find_source, make_scenes
 from benchmarks.soups.study import STUDIES, runs_of, soups_of
 from benchmarks.soups.table import gain_over, mean_interval
-from soupkit.evaluation import open_tasks
+from soupkit.evaluation import Score, open_tasks
 
 HEADER = {"images": 16, "labels": 8}
 
@@ -108,3 +109,26 @@ def test_the_settings_keep_their_proportions_and_the_longer_schedule_begins_wher
         "published": ["a", "b", "c"],
         "constant": ["d", "e", "f"],
     }
+
+
+def test_what_classifiers_reach_is_shown_with_the_mean_over_sets_of_seeds() -> None:
+    names = ("zeroshot", "tune-1", "tune-2", "uniform", "greedy")
+    sets = [
+        classification.Seeds(
+            number,
+            {
+                n: Score(n, None, "t", "test", "acc1", (60 + 2 * number + i) / 100, 100, 0.5, 0.7)
+                for i, n in enumerate(names)
+            },
+            {0.0: 60.0 + number, 1.0: 70.0 - number},
+            gain_over("tune-2", 5, 3, 100, 0.7),
+        )
+        for number in (1, 2)
+    ]
+    table = "\n".join(classification.accuracy_table(sets))
+    assert "| seeds | zeroshot | tune-1 | tune-2 | uniform | greedy |" in table
+    assert "| 2 | 64.0 (50.0 to 70.0) | 65.0" in table and "+2.00 (-3.53 to +7.53), tune-2 | 0.7 |" in table
+    low, high = scipy.stats.t.interval(0.95, 1, 63, scipy.stats.sem([62, 64]))
+    assert f"| mean | 63.00 ({low:.2f} to {high:.2f}) |" in table
+    curve = classification.curve_table(sets)
+    assert curve[-3:-1] == ["| 1 | 61.0 | 69.0 |", "| 2 | 62.0 | 68.0 |"] and curve[-1].startswith("| mean | 61.50 (")
