@@ -303,7 +303,8 @@ def check(
     an undisturbed run. Return how many points were tried, and what went wrong.
 
     `place` holds what the command reads. With `kill` the process is killed each time; without, the copies are
-    taken that one run has left of every moment.
+    taken that one run has left of every moment. A command that knows what it has made by inode and time, as `run` does,
+    is to be killed: copies have others.
     """
     place.keep_untouched()
     points = every_point(arguments, place)
