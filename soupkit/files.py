@@ -4,13 +4,24 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from soupkit.errors import StorageError
 from soupkit.system import CLOEXEC, NOFOLLOW, NONBLOCK, lock
+
+# What to do about errors that no path and no permission is to blame for.
+_AGAIN = "then run the same command again"
+_HINTS = {
+    errno.EIO: f"the device failed: see the system's log, {_AGAIN}",
+    errno.EMFILE: f"allow more open files (ulimit -n 4096), {_AGAIN}",
+    errno.ENFILE: f"the whole system has too many files open: close some, {_AGAIN}",
+    errno.ENOMEM: f"free memory, {_AGAIN}",
+    errno.EROFS: "the file system can only be read: choose another place",
+    errno.EFBIG: "the file system, or `ulimit -f`, allows no larger file: choose another place",
+}
 
 Content = str | bytes | Callable[[BinaryIO], object]
 
@@ -60,11 +71,28 @@ def _locked(path: Path) -> BinaryIO:
         file.close()
 
 
+def real_path(path: Path) -> Path:
+    """Return `path` absolute and without links. A link that leads back to itself stays, where `Path.resolve` raises
+    RuntimeError before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def write_cached(path: Path, content: Content) -> None:
     """Write `content` to `path` as `write_whole` does; where that is not possible nothing is kept, and that is no
     error: without a cache things take longer, no more."""
     with suppress(StorageError):
         write_whole(path, content)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within, an OSError that names no file, as one of a read does not, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -106,4 +134,14 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
             path,
             "make room, then run the same command again",
         )
-    return StorageError(f"cannot be written: {error.strerror}", path, "check the path and who may write there")
+    return StorageError(f"cannot be written: {error.strerror or error}", path, what_to_do(error))
+
+
+def what_to_do(error: OSError) -> str:
+    """Return the hint for an error of the system."""
+    return _HINTS.get(error.errno or 0, "check the path and who may use it")
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether the machine is to blame for an error, and no path and no call: a device, or a limit."""
+    return error.errno in _HINTS

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ try:
     import fcntl
 except ImportError:
     fcntl = None
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,17 +50,41 @@ def read_at(descriptor: int, view: memoryview, offset: int) -> int:
 
 
 def bytes_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Return `size` bytes of a file from `offset` on, fewer at its end. Raises OSError."""
+    """Return `size` bytes of a file from `offset` on, fewer at its end: one call of the system may read less. Raises
+    OSError."""
+    data = _some_bytes_at(descriptor, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts, done = [data], len(data)
+    while done < size and (data := _some_bytes_at(descriptor, size - done, offset + done)):
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)
+
+
+def _some_bytes_at(descriptor: int, size: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(descriptor, size, offset)
     return _there(descriptor, offset, lambda: os.read(descriptor, size))
 
 
-def write_at(descriptor: int, data: Any, offset: int) -> int:
-    """Write `data` to a file from `offset` on; return how many bytes were written. Raises OSError.
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` to a file from `offset` on: one call of the system may write less, and never writes more than
+    2 GiB. Raises OSError.
 
     Safe to call from several threads at once.
     """
+    view = memoryview(data)
+    view = view.cast("B") if view.nbytes else view
+    while view.nbytes:
+        written = write_some_at(descriptor, view, offset)
+        if not written:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        view, offset = view[written:], offset + written
+
+
+def write_some_at(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write to a file from `offset` on, once; return how many bytes were written. Raises OSError."""
     if hasattr(os, "pwrite"):
         return os.pwrite(descriptor, data, offset)
     return _there(descriptor, offset, lambda: os.write(descriptor, data))
@@ -112,6 +142,18 @@ def sync_directory(path: "Path") -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_for_reading(path: "Path") -> int:
+    """Return a descriptor of `path`, to be held open. Where half of those that this process may have are used up, it
+    allows itself as many as its owner may (`ulimit -Hn`): a merge holds all of its shards open. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
+    if resource is not None:
+        allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 2 * descriptor > allowed != most:
+            with suppress(ValueError, OSError):  # macOS says "no limit", and allows 10,240
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return descriptor
 
 
 def cores() -> int:

@@ -106,6 +106,8 @@ def _run_function(
 class Started:
     """Something that goes on in a process of its own, and what it writes."""
 
+    _fork = staticmethod(fork)
+
     def __init__(
         self,
         work: Callable[..., None],
@@ -116,7 +118,7 @@ class Started:
         self._what = what
         self._place = TemporaryDirectory()
         self._streams = (f"{self._place.name}/out", f"{self._place.name}/err")
-        self.process = fork(work, *what, str(cwd or Path.cwd()), env or environment(), self._streams)
+        self.process = self._fork(work, *what, str(cwd or Path.cwd()), env or environment(), self._streams)
 
     @property
     def pid(self) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from soupkit.errors import StorageError
 from soupkit.files import write_cached, write_whole
+from soupkit.system import bytes_at, write_at
 
 
 def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
@@ -63,3 +64,22 @@ def test_what_is_in_the_way_is_said_and_left_alone(tmp_path: Path, make: Callabl
     assert caught.value.where == str(tmp_path / "a")
     write_cached(tmp_path / "a", "x")  # no error: nothing is kept
     assert (tmp_path / "mine").read_text() == "mine" and (tmp_path / "a.partial").exists()
+
+
+def test_one_call_that_reads_or_writes_less_is_followed_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread, pwrite = os.pread, os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, view, offset: pwrite(file, view[:7], offset))
+    monkeypatch.setattr(os, "pread", lambda file, size, offset: pread(file, min(size, 5), offset))
+    with (tmp_path / "a").open("w+b") as file:
+        write_at(file.fileno(), bytes(range(50)), 3)
+        write_at(file.fileno(), b"", 60)
+        assert bytes_at(file.fileno(), 50, 3) == bytes(range(50))
+        assert bytes_at(file.fileno(), 100, 40) == bytes(range(37, 50)) and bytes_at(file.fileno(), 9, 53) == b""
+
+
+def test_a_disk_that_takes_nothing_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda file, view, offset: 0)
+    with (tmp_path / "a").open("wb") as file, pytest.raises(OSError, match="Input/output"):
+        write_at(file.fileno(), b"abc", 0)

@@ -134,7 +134,7 @@ def fine_tunes(
     task: Path, base: Path, folder: Path, count: int, *, first_seed: int = 1, quick: bool = False
 ) -> list[Path]:
     """Train `count` fine-tunes of `base` that differ in rate, length and the part of the data that they see; those that
-    are there are kept. `quick` ones keep the base's text tower and see a quarter as many images."""
+    are there are kept. `quick` ones keep the text tower of the base and see a quarter as many images."""
     from soupkit.training import TrainEntry
 
     shorter = 4 if quick else 1

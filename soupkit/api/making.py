@@ -15,6 +15,7 @@ from soupkit.api.arguments import (
     checkpoints,
     optional_references,
     path,
+    references,
     watched,
 )
 from soupkit.api.results import InterpolationResult, MergeResult, RecipeResult, SearchResult, TrainingResult
@@ -221,8 +222,8 @@ def run_recipe(
     from soupkit.recipe.run import run_recipe as run
 
     result = run(
-        Path(recipe), path(output), until=until, jobs=jobs, dry_run=dry_run, fresh=fresh, training=training,
-        evaluation=evaluation, progress=watched(progress),
+        Path(references(recipe, "recipe")[0]), path(output), until=until, jobs=jobs, dry_run=dry_run, fresh=fresh,
+        training=training, evaluation=evaluation, progress=watched(progress),
     )  # fmt: skip
     return shown_as(RecipeResult, result)
 

@@ -12,7 +12,6 @@ from soupkit.api.arguments import (
     Weights,
     checkpoint_list,
     checkpoints,
-    optional_references,
     path,
     references,
     watched,
@@ -161,7 +160,7 @@ def _tasks(tasks: Any) -> list[Any]:
 
     many = isinstance(tasks, Iterable) and not isinstance(tasks, str | os.PathLike | Mapping)
     listed = list(tasks) if many else [tasks]
-    return [task if isinstance(task, Task) else optional_references(task, "tasks")[0] for task in listed]
+    return [task if isinstance(task, Task) else references(task, "tasks")[0] for task in listed]
 
 
 def _is_module(models: Any) -> "TypeGuard[nn.Module]":
@@ -172,7 +171,13 @@ def _is_dataset(tasks: Any) -> "TypeGuard[PictureData]":
     """Whether `tasks` are pictures with labels: what has items by number, or a list of pairs."""
     if isinstance(tasks, list | tuple):
         return bool(tasks) and isinstance(tasks[0], tuple)
-    return all(hasattr(tasks, name) for name in ("__getitem__", "__len__")) and not isinstance(tasks, str | Mapping)
+    if isinstance(tasks, str | os.PathLike | Mapping) or not hasattr(tasks, "__getitem__"):
+        return False
+    if not hasattr(tasks, "__len__"):
+        raise UsageError(
+            "has no length", f"tasks: {type(tasks).__name__}", "give a map-style Dataset, or a list of pairs"
+        )
+    return True
 
 
 def _live_models(

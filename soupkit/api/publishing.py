@@ -59,4 +59,6 @@ def publish(
 
     paths = {key: Path(value) for key, value in push.items() if key in ("scores", "figures", "folder") and value}
     chosen = options_of(PushOptions, options, {**push, **paths})
-    return shown_as(PublishResult, run(directory, repo, options=chosen, progress=watched(progress)))
+    return shown_as(
+        PublishResult, run(references(directory, "directory")[0], repo, options=chosen, progress=watched(progress))
+    )

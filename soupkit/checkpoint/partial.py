@@ -26,6 +26,7 @@ _OURS = "soupkit "
 _PUBLISHED = ", published"
 _REPLACED = ".replaced.partial"
 _NAME_BYTES = 255  # of a file's name, on every usual file system
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)  # what a rename says of a target
 _MOVE = "move it away, or choose another output"
 
 
@@ -179,23 +180,30 @@ class PartialDirectory:
         """Make the directory, or `source` within it, the target, by one rename. With `replace` a target in the way is
         moved aside first, and removed afterwards. What is left of the directory beside `source` is removed.
 
-        Raises StorageError when something else is at the target.
+        Raises StorageError when something else is at the target, or the disk fails.
         """
-        sync_directory(source or self.path)
         replaced = _replaced_path(self.target)
         try:
+            sync_directory(source or self.path)
             if replace and os.path.lexists(self.target):
                 _move_aside(self.target, replaced)
             if source is not None:
                 self._write_mark(self._command + _PUBLISHED)
             (source or self.path).rename(self.target)
         except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise storage_error(error, self.target, 0) from error
             raise StorageError(
                 f"cannot be put in place: {error.strerror}", self.target, "move what is there out of the way"
             ) from error
         # Not before the rename: a run that waits for this directory would take it in between.
-        remove_lock(self.target)
-        sync_directory(self.target.parent)
+        if source is None:
+            with suppress(OSError):
+                (self.target / _LOCK).unlink()
+        try:
+            sync_directory(self.target.parent)
+        except OSError as error:
+            raise storage_error(error, self.target, 0) from error
         _remove_marked(replaced)
         if source is not None:
             self.discard()

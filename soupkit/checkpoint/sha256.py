@@ -3,15 +3,19 @@
 import hashlib
 from pathlib import Path
 
+from soupkit.files import naming
 from soupkit.progress import SILENT, Progress
 
 _READ_BYTES = 4 << 20
 
 
 def sha256_of(path: Path, progress: Progress = SILENT) -> str:
-    """Return the sha256 of the file at `path`, in hexadecimal; advances `progress` by the bytes read."""
+    """Return the sha256 of the file at `path`, in hexadecimal; advances `progress` by the bytes read.
+
+    Raises OSError, which names the file.
+    """
     state = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb", buffering=0) as file:
         while piece := file.read(_READ_BYTES):
             state.update(piece)
             progress.advance(len(piece))

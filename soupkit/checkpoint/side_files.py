@@ -15,7 +15,7 @@ from soupkit.checkpoint.compatibility import Agreement
 from soupkit.checkpoint.formats.table import Family
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
-from soupkit.files import parse_json
+from soupkit.files import parse_json, what_to_do
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +85,4 @@ def _read(path: Path) -> Any:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}", path, "check who may read it") from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error

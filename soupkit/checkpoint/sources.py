@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soupkit.errors import CheckpointError
-from soupkit.system import CLOEXEC, read_at
+from soupkit.files import what_to_do
+from soupkit.system import open_for_reading, read_at
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,11 +56,9 @@ class SourceFile:
     def open(cls, path: Path) -> "Self":
         """Open `path`; raises CheckpointError where that is not possible."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
+            descriptor = open_for_reading(path)
         except OSError as error:
-            raise CheckpointError(
-                f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-            ) from error
+            raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
         status = os.fstat(descriptor)
         return cls(path, descriptor, status.st_size, status.st_mtime_ns, status.st_ino)
 

@@ -22,8 +22,8 @@ import numpy as np
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, OutputFiles
 from soupkit.errors import UsageError
-from soupkit.files import storage_error
-from soupkit.system import CLOEXEC, read_at, reserve, write_at
+from soupkit.files import storage_error, write_whole
+from soupkit.system import CLOEXEC, read_at, reserve, write_at, write_some_at
 
 # What direct writes are aligned to, in the file and in memory. Devices ask for their block size, which no usual one
 # has larger; where one does, the kernel refuses, and the page cache is used.
@@ -169,7 +169,7 @@ class TensorWriter:
         done = 0
         while (descriptor := self._direct[file]) is not None and done < view.nbytes:
             try:
-                n = write_at(descriptor, view[done:], offset + done)
+                n = write_some_at(descriptor, view[done:], offset + done)
             except OSError as error:
                 if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                     raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
@@ -183,12 +183,10 @@ class TensorWriter:
         return done
 
     def _write(self, file: int, offset: int, view: memoryview) -> None:
-        while view.nbytes:
-            try:
-                n = write_at(self._descriptors[file], view, offset)
-            except OSError as error:
-                raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
-            view, offset = view[n:], offset + n
+        try:
+            write_at(self._descriptors[file], view, offset)
+        except OSError as error:
+            raise storage_error(error, self.directory / self.layout.files[file].name, view.nbytes) from error
 
     def adjoins(self, name: str, byte_end: int, after: str) -> bool:
         """Whether tensor `after` begins where `byte_end` bytes from the start of `name` end, or is `name` itself."""
@@ -196,11 +194,14 @@ class TensorWriter:
         return name == after or (file == file_after and offset + byte_end == offset_after)
 
     def read_back(self, name: str, byte_start: int, data: np.ndarray) -> bool:
-        """Fill `data` from what was written; False when the file ends before."""
+        """Fill `data` from what was written; False when the file ends before, or cannot be read there."""
         file, offset = self.layout.tensors[name]
         view, position = memoryview(data), offset + byte_start
         while view.nbytes:
-            n = read_at(self._descriptors[file], view, position)
+            try:
+                n = read_at(self._descriptors[file], view, position)
+            except OSError:  # a sector that went bad: it is written anew
+                return False
             if n == 0:
                 return False
             view, position = view[n:], position + n
@@ -220,7 +221,7 @@ class TensorWriter:
         for i, file in enumerate(self.layout.files):
             self._write(i, 0, memoryview(file.header))
         if self.layout.index is not None:
-            (self.directory / self.layout.index_name).write_text(self.layout.index, "utf-8")
+            write_whole(self.directory / self.layout.index_name, self.layout.index)
         self.sync()
 
     def close(self) -> None:

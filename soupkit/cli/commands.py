@@ -24,6 +24,7 @@ from soupkit.cli import (
     report,
     run,
     search,
+    statistics,
     train,
 )
 from soupkit.cli.errors import report as report_error
@@ -45,6 +46,7 @@ _COMMANDS: dict[str, tuple[tuple[Any, Callable[..., None]], ...]] = {
         (compare, compare.compare),
         (evaluate, evaluate.evaluate),
         (classify, classify.classify),
+        (statistics, statistics.statistics),
     ),
     "Publish": (
         (report, report.report),

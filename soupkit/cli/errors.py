@@ -7,7 +7,14 @@ from typing import Any
 from soupkit.cli.interrupts import INTERRUPTED
 from soupkit.cli.output import first_rank, plain_console, stop_output
 from soupkit.errors import SoupkitError, StorageError, UsageError
+from soupkit.files import is_of_the_machine, what_to_do
 from soupkit.text import visible
+
+# Of torch, by what it says: it is not imported here.
+_NO_MEMORY = (
+    "can't allocate memory", "Cannot allocate memory", "CUDA out of memory", "can't start new thread",
+    "could not create a primitive",
+)  # fmt: skip
 
 
 def report(error: BaseException, command: str = "soupkit") -> int:
@@ -23,8 +30,14 @@ def report(error: BaseException, command: str = "soupkit") -> int:
         error = StorageError(
             "the disk is full", error.filename or command, "make room, then run the same command again"
         )
-    if isinstance(error, OSError) and error.filename:
-        error = StorageError(error.strerror or str(error), error.filename, "check the path and who may use it")
+    if isinstance(error, OSError) and (error.filename or is_of_the_machine(error)):
+        error = StorageError(error.strerror or str(error), error.filename or command, what_to_do(error))
+    if _is_short_of_memory(error):
+        hint = (
+            "give the machine, the container or the shell (ulimit -v) more, or take less at a time: by --slab-size, "
+            "--batch-size, --threads or --workers, where the command has them; then run the same command again"
+        )
+        error = SoupkitError("the memory is used up", command, hint)
     if isinstance(error, SoupkitError):
         if first_rank():  # every rank of a merge raises the error of the one that failed
             _print(error)
@@ -32,6 +45,12 @@ def report(error: BaseException, command: str = "soupkit") -> int:
     hint = "this is a defect in soupkit; run again with --debug and report what it shows"
     _print(SoupkitError(f"unexpected {type(error).__name__}: {error}", command, hint))
     return 1
+
+
+def _is_short_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
 
 
 def wrong_call(error: Any) -> UsageError:
@@ -56,6 +75,14 @@ def _clause(sentence: str) -> str:
 
 
 def _print(error: SoupkitError) -> None:
+    try:
+        _print_in_colours(error)
+    except MemoryError:  # not even for that is there any
+        sys.stderr.write(f"error: {error}\n")
+    sys.stderr.flush()
+
+
+def _print_in_colours(error: SoupkitError) -> None:
     from rich.text import Text
 
     console = plain_console(stderr=True)
@@ -63,4 +90,3 @@ def _print(error: SoupkitError) -> None:
     console.print(Text.assemble(("error", "bold red"), f"{subject}: {error.what}"), soft_wrap=True)
     if error.hint:
         console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"), soft_wrap=True)
-    sys.stderr.flush()

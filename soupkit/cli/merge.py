@@ -73,6 +73,10 @@ def merge(
     param: Annotated[
         list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the method.")
     ] = None,
+    statistics: Annotated[
+        list[str] | None,
+        typer.Option("--statistics", metavar="FILE", help="One per ingredient, of `soupkit statistics`."),
+    ] = None,
     model: Model = None,
     preprocess: Preprocess = None,
     dtype: Annotated[
@@ -120,7 +124,7 @@ def merge(
         "--method": method,
         "--weight": weight or None,
         "--base": base,
-        "--param": parse_parameters(param or []) or None,
+        "--param": _parameters(param or [], statistics or []) or None,
         "--model": model,
         "--preprocess": preprocess,
         "--dtype": dtype,
@@ -216,6 +220,14 @@ def parse_size(text: str, option: str) -> int:
     if not found:
         raise UsageError(f"{text!r} is not a size", option, "write it as 32MiB, 5GB or 4096")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** _POWER[found[2].lower()])
+
+
+def _parameters(texts: list[str], statistics: list[str]) -> dict[str, Any]:
+    """Return the parameters of `key=value` texts, and files of statistics as the parameter that they are."""
+    parameters = parse_parameters(texts)
+    if statistics and "statistics" in parameters:
+        raise UsageError("gives the files twice", "--statistics and --param statistics", "give one of them")
+    return {**parameters, "statistics": statistics} if statistics else parameters
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:

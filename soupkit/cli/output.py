@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from soupkit.cli.manner import manner
 from soupkit.errors import UsageError
-from soupkit.files import storage_error, write_whole
+from soupkit.files import real_path, storage_error, write_whole
 from soupkit.text import visible
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def stop_output() -> None:
 
 def check_file(path: Path | None, option: str = "-o") -> None:
     """Raise UsageError where no file can be written to `path`: found out before the work, not after it."""
-    if path is not None and not path.resolve().parent.is_dir():
+    if path is not None and real_path(path).is_symlink():
+        raise UsageError("is a link that leads back to itself", f"{option} {path}", "name another file")
+    if path is not None and not real_path(path).parent.is_dir():
         raise UsageError("lies in no directory that exists", f"{option} {path}", "make the directory first")
     if path is not None and path.is_dir():
         raise UsageError("is a directory", f"{option} {path}", "name a file")
@@ -55,7 +57,7 @@ def write_json(path: Path, command: str, fields: dict[str, Any]) -> None:
         except OSError as error:
             raise storage_error(error, path, 0) from error
     else:
-        write_whole(path.resolve(), text)
+        write_whole(real_path(path), text)
 
 
 def _document(command: str, fields: dict[str, Any]) -> str:

@@ -193,6 +193,11 @@ class Evaluator:
         return image_pass.joined([part for part in parts if len(part)])
 
     @property
+    def how(self) -> image_pass.Pass:
+        """How images go through the model."""
+        return self._how
+
+    @property
     def stride(self) -> int:
         """How many images go through the model together."""
         return self._stride

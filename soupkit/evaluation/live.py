@@ -141,6 +141,9 @@ def score_live(
                 raise UsageError(
                     f"gives {shape} for {len(names)} classes", live.name, "give a name for each of its classes"
                 )
+            if not logits.isfinite().all():
+                where = f"{live.name} on {task}, items from {first}"
+                raise DataError("gives NaN or infinity", where, "check the weights, or use float32")
             labels += [label for _, label in items]
             ranked.append(logits.topk(min(_TOP, len(names)), dim=1).indices.cpu().numpy())
             progress.advance(len(items))
@@ -240,4 +243,7 @@ def _item(data: PictureData, index: int, classes: int, live: LiveModel, task: st
                 "is missing for pictures that are no tensors", "preprocess", "give open_clip's, or your own"
             )
         picture = live.preprocess(picture)
+    if not isinstance(picture, Tensor) or not picture.is_floating_point():
+        kind = str(picture.dtype) if isinstance(picture, Tensor) else type(picture).__name__
+        raise DataError(f"is a picture in {kind}", where, "preprocess makes a float tensor [3, height, width] of it")
     return picture, int(label)

@@ -30,7 +30,8 @@ from soupkit.checkpoint.writer import TensorWriter, lay_out
 from soupkit.errors import ArchitectureError, CheckpointError, StorageError, UsageError
 from soupkit.files import storage_error
 from soupkit.merging.adapter_modules import MergedModule, config_of, merged_modules, product, read
-from soupkit.merging.entry import SoupEntry
+from soupkit.merging.duplicates import with_distinct_references
+from soupkit.merging.entry import SoupEntry, check_recordable
 from soupkit.merging.execution import foreign_file
 from soupkit.merging.journal import read_journals
 from soupkit.merging.methods.averages import normalized
@@ -52,6 +53,8 @@ def are_adapters(refs: Sequence[str]) -> bool:
 def prepare_adapters(soup: SoupEntry, output: Path, opened: ExitStack, progress: Progress) -> "PreparedAdapters":
     """Open and check the adapters that a soup is to be made of. Raises UsageError for what cannot be asked of them,
     ArchitectureError for adapters that do not fit together, CheckpointError for those that cannot be read."""
+    check_recordable(soup)
+    soup, said = with_distinct_references(soup)
     shares = _shares(soup)
     folders = [adapter_folder(ref, progress) for ref in soup.ingredients]
     adapters = [read_adapter(folder) for folder in folders if folder is not None]
@@ -93,7 +96,7 @@ def prepare_adapters(soup: SoupEntry, output: Path, opened: ExitStack, progress:
             model_from=ADAPTER_CONFIG,
             ingredients=tuple(IngredientRecord(ref, weight=w) for ref, w in zip(soup.ingredients, shares, strict=True)),
         ),
-        notes=tuple(notes),
+        notes=(*said, *notes),
     )
     return PreparedAdapters(prepared, tuple(adapters), tuple(modules), tuple(shares))
 

@@ -120,3 +120,14 @@ def read_soup(path: Path, name: str | None = None) -> SoupEntry:
                 hint="name the directory that the step ended with",
             )
     return entry
+
+
+def check_recordable(soup: SoupEntry) -> None:
+    """Raise UsageError for an ingredient or a base that `soup.json`, and the journals of merges and searches, cannot
+    name since it is no UTF-8: before the work, and not when it is over."""
+    for ref in (*soup.ingredients, soup.base or ""):
+        try:
+            ref.encode()
+        except UnicodeEncodeError:
+            hint = "give it a name in UTF-8: records and cards hold it"
+            raise UsageError("is no UTF-8", ascii(ref), hint) from None

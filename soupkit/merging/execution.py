@@ -199,7 +199,8 @@ class Execution:
         tensors = [[t.name, t.dtype, t.shape, t.inputs, sorted(t.parameters.items())] for t in prepared.tensors]
         layout = [[f.name, f.size] for f in prepared.layout.files]
         count = len(prepared.soup.ingredients)
-        parts = [prepared.method.name, files, tensors, layout, prepared.allow_nonfinite, count]
+        given = prepared.document.parameters
+        parts = [prepared.method.name, given, files, tensors, layout, prepared.allow_nonfinite, count]
         return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
 
 

@@ -182,3 +182,15 @@ MONOSOUP = Paper(
     2026,
     "https://arxiv.org/abs/2602.09689",
 )
+FISHER = Paper(
+    ("Michael Matena", "Colin Raffel"),
+    "Merging models with Fisher-weighted averaging",
+    2021,
+    "https://arxiv.org/abs/2111.09832",
+)
+REGMEAN = Paper(
+    ("Xisen Jin", "Xiang Ren", "Daniel Preotiuc-Pietro", "Pengxiang Cheng"),
+    "Dataless knowledge fusion by merging weights of language models",
+    2022,
+    "https://arxiv.org/abs/2212.09849",
+)

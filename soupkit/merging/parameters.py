@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import PurePath
 from typing import Any
 
 from soupkit.checkpoint.towers import depths, is_in_block
 from soupkit.errors import UsageError
 from soupkit.merging.registry import MergeMethod, Parameter, Value
 
-# What one tensor gets: a value, one number per ingredient, or None for what is optional and not given.
-Resolved = dict[str, Value | tuple[float, ...] | None]
+# What one tensor gets: a value, one number or file per ingredient, or None for what is optional and not given.
+Resolved = dict[str, Value | tuple[Any, ...] | None]
 
 
 def resolve(method: MergeMethod, given: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Resolved]:
@@ -97,6 +98,8 @@ def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, 
         if parameter.default is None:
             raise UsageError("has no value, and there is no default", f"{where}, tensor {name}", parameter.help)
         given = parameter.default
+    if parameter.files:
+        return _files(given, where, n)
     if isinstance(given, list | tuple):
         if not parameter.per_ingredient:
             raise UsageError(f"takes one value, not {len(given)}", where, parameter.help)
@@ -106,6 +109,17 @@ def _value(parameter: Parameter, key: str, given: Any, name: str, depth: float, 
     if parameter.per_ingredient:
         return (_number(parameter, given, where),) * n
     return _plain(parameter, given, where)
+
+
+def _files(given: Any, where: str, n: int) -> tuple[str, ...]:
+    """Return a path for each ingredient."""
+    paths = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(path, str | PurePath) for path in paths):
+        raise UsageError("names something else than files", where, "give a file for each ingredient, in their order")
+    if len(paths) != n:
+        what = f"has {len(paths)} files for {n} ingredients"
+        raise UsageError(what, where, "give one for each ingredient, in their order")
+    return tuple(str(path) for path in paths)
 
 
 def _of_one(parameter: Parameter, key: str, given: Any, name: str, depth: float) -> float:

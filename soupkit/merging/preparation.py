@@ -16,13 +16,15 @@ from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
+from soupkit.files import real_path
 from soupkit.merging.duplicates import with_distinct_references, with_distinct_weights
-from soupkit.merging.entry import SoupEntry
+from soupkit.merging.entry import SoupEntry, check_recordable
 from soupkit.merging.methods.averages import normalized
 from soupkit.merging.parameters import Resolved, resolve
 from soupkit.merging.plan import TensorPlan, output_specs, plan_tensors
 from soupkit.merging.registry import METHODS, MergeMethod
 from soupkit.merging.soup_directory import IngredientRecord, SoupDocument, SourceRecord
+from soupkit.merging.statistics import recorded
 from soupkit.progress import SILENT, Progress
 
 _NORMALISATION = (
@@ -79,6 +81,7 @@ def prepare(
     """
     soup = with_bases(soup)
     asked = len(soup.ingredients)
+    check_recordable(soup)
     _method_and_parameters(soup)
     soup, said = with_distinct_references(soup)
     _check_counts(METHODS.find(soup.method_name), soup, asked, allow_single=allow_single)
@@ -103,13 +106,14 @@ def prepare(
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
     resolved = _resolve(method, given, opens[0], len(ingredients))
+    written = recorded(given, method.files, ingredients) if method.files else given
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
     layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.family.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
     shares = _shares(method, resolved, len(ingredients))
     document = SoupDocument(
         method=method.name,
-        parameters=given,
+        parameters=written,
         dtype=DTYPES[dtypes.pop()].torch_name if len(dtypes) == 1 else "mixed",
         base=SourceRecord(soup.base) if soup.base is not None else None,
         model=agreement.model,
@@ -211,7 +215,7 @@ def _check_counts(method: MergeMethod, soup: SoupEntry, asked: int, *, allow_sin
 
 def _check_target(output: Path, sources: Sequence[Checkpoint]) -> None:
     """Refuse an output that is an ingredient, lies inside one, or holds one."""
-    target = output.resolve()
+    target = real_path(output)
     if target.is_file():
         raise UsageError("is a file; a soup is a directory", output, "choose another -o")
     for source in sources:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # The modules of soupkit.merging.methods, in the table's order.
-FAMILIES = ("averages", "spheres", "task_vectors", "trimmed", "dropped", "matrices")
+FAMILIES = ("averages", "spheres", "task_vectors", "trimmed", "dropped", "matrices", "with_data")
 
 Scope = Literal["elementwise", "tensor"]
 Base = Literal["none", "optional", "needed"]
@@ -57,6 +57,13 @@ def each(value: float) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticsFiles:
+    """Marks a parameter, Sequence[str], that names a file of statistics of this `kind` for each ingredient."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class OfTheModel:
     """Marks an argument that is known of the whole model before its tensors are merged.
 
@@ -72,7 +79,7 @@ class Parameter:
 
     `kind` is float, int, bool or str; `default` None says that it must be given, unless it is `optional`; `bounds` are
     a number's, `choices` those of a str; with `per_ingredient` the method gets a tuple of floats, one for each
-    ingredient.
+    ingredient. `files` is the kind of statistics in files that are named, one for each ingredient, "" where none are.
     """
 
     kind: type[Value]
@@ -82,6 +89,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     per_ingredient: bool = False
     optional: bool = False
+    files: str = ""
 
     @property
     def shown_default(self) -> str:
@@ -161,6 +169,11 @@ class MergeMethod:
         return (self.function.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
     @property
+    def files(self) -> dict[str, str]:
+        """The parameters that name files of statistics, and of which kind those are."""
+        return {name: parameter.files for name, parameter in self.parameters.items() if parameter.files}
+
+    @property
     def needs_base(self) -> bool:
         """Whether there is no merge without a base."""
         return self.base == "needed"
@@ -211,7 +224,8 @@ def merge_method(
     """Add a function to METHODS, under its own name unless `name` is given.
 
     Its keyword-only arguments are the method's parameters: `Annotated[type, Bounds(low, high), "help"] = default`,
-    where the type is float, int, bool, a Literal of texts, or Sequence[float] (one per ingredient; `each(default)`).
+    where the type is float, int, bool, a Literal of texts, Sequence[float] (one per ingredient; `each(default)`), or
+    Sequence[str] with StatisticsFiles(kind).
     Raises UsageError for a name that is taken, TypeError for a parameter that is not declared so.
     """
 
@@ -268,11 +282,13 @@ def _parameter(function: MergeFunction, declared: inspect.Parameter, kind: Any, 
     if get_origin(kind) is Sequence and get_args(kind) == (float,):
         value = default.value if isinstance(default, Each) else default
         return Parameter(float, value, text, bounds, per_ingredient=True)
+    if files := next((e for e in extras if isinstance(e, StatisticsFiles)), None):
+        return Parameter(str, default, text, per_ingredient=True, files=files.kind)
     if kind is bool or (kind in (int, float) and bounds is not None):
         return Parameter(kind, default, text, bounds)
     raise TypeError(
         f"parameter {declared.name} of {function.__name__} is no Annotated[float, Bounds(low, high), ...], "
-        "nor int, bool, Literal or Sequence[float]"
+        "nor int, bool, Literal, Sequence[float] or files"
     )
 
 

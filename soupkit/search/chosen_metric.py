@@ -17,7 +17,10 @@ def select_by(tasks: Sequence[Task], name: str | None) -> list[Task]:
     """
     if name is None:
         return list(tasks)
-    metric = METRICS.find(name)
+    try:
+        metric = METRICS.find(name)
+    except UsageError as error:
+        raise UsageError(error.what, "--metric", error.hint) from error
     if not (metric.main or metric.minimized):
         raise UsageError("says nothing of how good a model is", f"--metric {name}", "select by nll, brier or ece")
     for task in tasks:

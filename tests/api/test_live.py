@@ -1,5 +1,6 @@
 """A model in memory scores as the same model from its files."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ def digits(limit: int) -> tuple[list[tuple[Image.Image, int]], list[str], list[s
     samples = [task.dataset.read(i) for i in task.dataset.some(limit)]
     pictures = [(Image.open(io.BytesIO(s.data)).convert("RGB"), s.label) for s in samples]
     return pictures, list(task.classnames), list(task.templates)
+
+
+class Stream(torch.utils.data.IterableDataset[Any]):
+    """Pictures that have no numbers."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
 
 class Items:
@@ -80,6 +88,10 @@ def test_a_classifier_is_scored_by_its_logits_and_left_in_its_mode(here: Path) -
         ([(torch.zeros(3, 8, 8), 0)], {"classnames": None}, "has no class names"),
         ([(torch.zeros(3, 8, 8), 0)], {"classnames": "ab"}, "classnames: is one text"),
         ([(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 9), 1)], {}, "differ in shape"),
+        ([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0)], {}, "is a picture in torch.uint8"),
+        ([(Image.new("RGB", (8, 8)), 0)], {"preprocess": lambda picture: picture}, "is a picture in Image"),
+        ([(torch.full((3, 8, 8), torch.nan), 0)], {}, "gives NaN or infinity"),
+        ([(torch.zeros(3, 8, 8), 0.0)], {}, "has the label 0.0"),
         ([(torch.zeros(3, 8, 8), 0)], {"device": "cpu"}, "device: is that of the module"),
         ([(torch.zeros(3, 8, 8), 0)], {"limit": 3}, "limit: belongs to tasks by name"),
         ([(torch.zeros(3, 8, 8), 0)], {"classnames": ["a", "b", "c"]}, r"gives \[1, 2\] for 3 classes"),
@@ -97,3 +109,9 @@ def test_a_module_that_is_no_clip_needs_a_dataset_and_words_of_a_dataset_need_on
         soupkit.evaluate("runs/a", "digits", classnames=["a"])
     with pytest.raises(DataError, match="without a class name"):
         soupkit.evaluate("runs/a", digits(1)[0], classnames=["a"], templates="a photo")
+    with pytest.raises(UsageError, match="tasks: Stream: has no length"):
+        soupkit.evaluate("runs/a", Stream(), classnames=["a"])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="tasks: is NoneType"):
+        soupkit.evaluate("runs/a", None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="recipe: is a mapping"):
+        soupkit.run_recipe({"train": {}})  # type: ignore[arg-type]

@@ -1,10 +1,12 @@
 """Errors have one form: `error: WHERE: WHAT`, then `hint: WHAT TO DO`."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 
 from soupkit.cli.errors import report
+from soupkit.cli.output import check_file
 from soupkit.errors import CheckpointError, SoupkitError, UsageError
 from tests.processes import soupkit
 
@@ -68,3 +70,11 @@ def test_a_command_line_that_cannot_be_read_is_answered_in_the_same_form(call: s
 
 def test_an_error_that_names_no_subject_is_its_sentence_alone() -> None:
     assert str(SoupkitError("another of the 2 processes has ended")) == "another of the 2 processes has ended"
+
+
+def test_a_link_that_leads_back_to_itself_is_no_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    with pytest.raises(UsageError, match="leads back to itself"):
+        check_file(tmp_path / "a")
+    (tmp_path / "b").symlink_to(tmp_path / "not there yet")
+    check_file(tmp_path / "b")

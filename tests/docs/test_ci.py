@@ -38,6 +38,14 @@ def test_the_hooks_are_the_checks_of_the_script() -> None:
     assert body("checks").count('"$dev/') == len(repository["hooks"])
 
 
+def test_the_core_of_the_suite_is_there_and_python_begins_where_the_package_does() -> None:
+    core = (ROOT / ".ci" / "core.txt").read_text().split()
+    assert len(core) == len(set(core)) and all((ROOT / name).is_file() for name in core)
+    assert "mapfile -t core < .ci/core.txt" in body("lowest")
+    (lowest,) = re.findall(r'^requires-python = ">=(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert f"python={lowest}\n" in body("lowest")
+
+
 def test_a_stage_that_does_not_exist_is_refused() -> None:
     done = subprocess.run([ROOT / ".ci" / "run", "everything"], capture_output=True, text=True)
     assert done.returncode == 2 and all(stage in done.stderr for stage in ("everything", *stages()))

@@ -10,13 +10,11 @@ import io
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,15 +32,28 @@ _LOG = "points.txt"
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a command runs, in `ranks` processes that see `variables`: `root` is all that it may change on disk; beside
-    it lie copies and the log of its calls."""
+    it lie copies and the log of its calls. `process` starts each of them."""
 
     root: Path
     ranks: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)
+    process: type[Started] = Started
 
     @property
     def log(self) -> Path:
         return self.root.with_name(_LOG)
+
+    @property
+    def untouched(self) -> Path:
+        """A copy of all, as it is before the command runs."""
+        return self.root.with_name("untouched")
+
+    def keep_untouched(self) -> None:
+        """Make that copy, or let all be as it has it."""
+        if self.untouched.exists():
+            restore(self, self.untouched)
+        else:
+            shutil.copytree(self.root, self.untouched, symlinks=True)
 
     def copy(self, number: int) -> Path:
         return self.root.with_name(f"before-{number}")
@@ -157,18 +168,18 @@ def _copy(source: Path, target: Path) -> None:
     raise AssertionError(f"{source} never stood still")
 
 
-def _start(arguments: Sequence[object], place: Place, mode: str = "", number: int = 0) -> list[Started]:
+def start(arguments: Sequence[object], place: Place, mode: str = "", number: int = 0) -> list[Started]:
     """Start the processes of a command; the first one is watched where there is a `mode`."""
     words = [str(a) for a in arguments]
     first, *others = place.environments()
     if mode:
-        leader = Started(_watched, (words, str(place.root), mode, number), place.root, first)
+        leader = place.process(_watched, (words, str(place.root), mode, number), place.root, first)
     else:
-        leader = Started(run_soupkit, (words,), place.root, first)
-    return [leader, *(Started(run_soupkit, (words,), place.root, env) for env in others)]
+        leader = place.process(run_soupkit, (words,), place.root, first)
+    return [leader, *(place.process(run_soupkit, (words,), place.root, env) for env in others)]
 
 
-def _wait(processes: list[Started]) -> subprocess.CompletedProcess[str]:
+def wait(processes: list[Started]) -> subprocess.CompletedProcess[str]:
     """Wait for all of them, and return what came of the first; the others cannot go on without it."""
     done = processes[0].wait(400)
     for other in processes[1:]:
@@ -179,7 +190,7 @@ def _wait(processes: list[Started]) -> subprocess.CompletedProcess[str]:
 def every_point(arguments: Sequence[object], place: Place) -> list[str]:
     """Run a command to its end with a copy of its directory before every point; return what the points are."""
     place.log.unlink(missing_ok=True)
-    done = _wait(_start(arguments, place, "copy"))
+    done = wait(start(arguments, place, "copy"))
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return place.log.read_text("utf-8").splitlines() if place.log.exists() else []
 
@@ -187,7 +198,7 @@ def every_point(arguments: Sequence[object], place: Place) -> list[str]:
 def count_points(arguments: Sequence[object], place: Place) -> list[str]:
     """Run a command to its end, and return what its points are."""
     place.log.unlink(missing_ok=True)
-    done = _wait(_start(arguments, place, "count"))
+    done = wait(start(arguments, place, "count"))
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return place.log.read_text("utf-8").splitlines()
 
@@ -195,14 +206,14 @@ def count_points(arguments: Sequence[object], place: Place) -> list[str]:
 def kill_at(arguments: Sequence[object], place: Place, number: int) -> bool:
     """Run a command and kill it before point `number`; False where it ended before."""
     place.log.unlink(missing_ok=True)
-    done = _wait(_start(arguments, place, "kill", number))
+    done = wait(start(arguments, place, "kill", number))
     assert done.returncode in (0, -signal.SIGKILL), f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.returncode != 0
 
 
 def run_again(arguments: Sequence[object], place: Place) -> str:
     """Run a command undisturbed, and return what it says on stderr. AssertionError where it fails."""
-    done = _wait(_start(arguments, place))
+    done = wait(start(arguments, place))
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
     return done.stderr
 
@@ -280,7 +291,7 @@ def chosen(points: int, most: int | None) -> Iterator[int]:
         yield from range(1, points + 1)
         return
     last = max(1, most // 2)
-    early = most - last
+    early = max(1, most - last)
     step = (points - last) / early
     yield from sorted({1 + int(i * step) for i in range(early)} | set(range(points - last + 1, points + 1)))
 
@@ -291,15 +302,14 @@ def check(
     """Kill a command before each of its points (of `most` of them), run it again, and compare what there is then with
     an undisturbed run. Return how many points were tried, and what went wrong.
 
-    `place.root` holds what the command reads. With `kill` the process is killed each time; without, the copies are
+    `place` holds what the command reads. With `kill` the process is killed each time; without, the copies are
     taken that one run has left of every moment.
     """
-    start = place.root.with_name("start")
-    shutil.copytree(place.root, start, symlinks=True)
+    place.keep_untouched()
     points = every_point(arguments, place)
     wanted, failures, tried = contents(place.root), [], 0
     for number in chosen(len(points), most):
-        restore(place, start if kill else place.copy(number))
+        restore(place, place.untouched if kill else place.copy(number))
         if kill and not kill_at(arguments, place, number):
             continue
         tried += 1
@@ -310,35 +320,6 @@ def check(
             wrong = str(error)
         if wrong:
             failures.append(f"killed before {points[number - 1]}: {wrong}")
-    shutil.rmtree(start)
     for number in range(1, len(points) + 1):
         shutil.rmtree(place.copy(number), ignore_errors=True)
-    return tried, failures
-
-
-def check_random(
-    arguments: Sequence[object], place: Place, kills: int, moments: random.Random
-) -> tuple[int, list[str]]:  # fmt: skip
-    """As `check`, with `kills` kills at random moments of a run."""
-    start = place.root.with_name("start")
-    shutil.copytree(place.root, start, symlinks=True)
-    begun = time.monotonic()
-    run_again(arguments, place)
-    length, wanted, failures, tried = time.monotonic() - begun, contents(place.root), [], 0
-    for _ in range(kills):
-        restore(place, start)
-        running = _start(arguments, place)
-        moment = moments.uniform(0, length)
-        running[0].process.join(moment)
-        tried += running[0].alive
-        running[0].signal(signal.SIGKILL)
-        _wait(running)
-        try:
-            run_again(arguments, place)
-            wrong = differences(contents(place.root), wanted)
-        except AssertionError as error:
-            wrong = str(error)
-        if wrong:
-            failures.append(f"killed after {moment:.3f} s: {wrong}")
-    shutil.rmtree(start)
     return tried, failures

@@ -198,10 +198,22 @@ def test_again_it_is_there(pair: list[Path], tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_named(config: dict[str, Any], words: str, tmp_path: Path) -> None:
-    odd = adapter(tmp_path / "a", 0, **config)
+    both = [adapter(tmp_path / name, seed, **config) for seed, name in enumerate("ab")]
     with pytest.raises(CheckpointError, match=words):
-        merge([odd, odd], tmp_path / "soup")
+        merge(both, tmp_path / "soup")
     assert not (tmp_path / "soup").exists() and not (tmp_path / "soup.partial").exists()
+
+
+def test_a_folder_that_is_a_model_too_and_one_without_factors(base: Path, tmp_path: Path) -> None:
+    both = [adapter(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    (both[0] / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="is two things in one"):
+        merge(both, tmp_path / "soup")
+    (both[0] / "model.safetensors").unlink()
+    (both[0] / "adapter_model.safetensors").rename(both[0] / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"and no adapter_model\.safetensors"):
+        merge(both, tmp_path / "soup")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_without_its_base(pair: list[Path], base: Path, tmp_path: Path) -> None:
@@ -218,6 +230,14 @@ def test_without_its_base(pair: list[Path], base: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="makes 10 x 6, and"):
         merge(pair, tmp_path / "soup", base=tmp_path / "wide.safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.safetensors", "wide.safetensors"]
+
+
+def test_an_adapter_given_twice_counts_once_with_both_weights(pair: list[Path], tmp_path: Path) -> None:
+    merge([pair[0], pair[1], pair[0]], tmp_path / "soup", weights=[1, 1, 2])
+    one, other = (products(folder) for folder in pair)
+    for module, product in products(tmp_path / "soup").items():
+        torch.testing.assert_close(product, 0.75 * one[module] + 0.25 * other[module], rtol=1e-6, atol=1e-6)
+    assert json.loads((tmp_path / "soup" / "adapter_config.json").read_text())["r"] == 5
 
 
 def test_what_cannot_be_asked_of_adapters(pair: list[Path], base: Path, tmp_path: Path) -> None:

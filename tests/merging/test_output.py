@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from soupkit import __version__
 from soupkit.checkpoint import open_checkpoint
 from soupkit.checkpoint.writer import lay_out
-from soupkit.errors import ArchitectureError, UsageError
+from soupkit.errors import ArchitectureError, StorageError, UsageError
 from soupkit.merging import RunOptions, merge
 from tests.conftest import CONFIG, SHAPES, random_state, save
 
@@ -220,3 +220,23 @@ def test_a_method_whose_bytes_may_differ_elsewhere_says_so(three: list[Path], tm
     inexact = merge(three[:2], tmp_path / "iso", method="iso_c", base=three[2])
     assert any("linear algebra" in note for note in inexact.notes)
     assert not any("linear algebra" in note for note in merge(three, tmp_path / "mean").notes)
+
+
+@pytest.mark.parametrize("part", ["ingredient", "base"])
+def test_a_name_that_the_record_cannot_hold_is_refused_before_anything_is_written(
+    part: str, three: list[Path], tmp_path: Path
+) -> None:
+    odd = three[2].rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    refs, base = ([three[0], odd], None) if part == "ingredient" else (three[:2], odd)
+    with pytest.raises(UsageError, match=r"'.*caf\\udce9': is no UTF-8"):
+        merge(refs, tmp_path / "soup", base=base, method="task_arithmetic" if base else "uniform")
+    assert {p.name for p in tmp_path.iterdir()} == {three[0].name, three[1].name, odd.name}
+
+
+@pytest.mark.parametrize("below", ["", "soup"])
+def test_a_link_that_leads_back_to_itself_is_no_place_for_a_soup(below: str, three: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(StorageError, match="is a link" if not below else "cannot be written") as caught:
+        merge(three[:2], tmp_path / "a" / below)
+    assert caught.value.hint and (tmp_path / "a").is_symlink() and (tmp_path / "b").is_symlink()

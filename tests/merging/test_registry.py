@@ -91,9 +91,9 @@ def test_a_method_that_a_program_adds_is_merged_with(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused(given: dict[str, Any], words: str, tmp_path: Path) -> None:
-    refs = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
-    for i, path in enumerate(refs):
-        save_file({"x": torch.full((3,), float(i))}, path)
+    refs = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for i, ref in enumerate(refs):
+        save_file({"x": torch.full((3,), float(i))}, ref)
     with pytest.raises(UsageError, match=words):
         merge(refs, tmp_path / "soup", method="lifted", parameters={"needed": 1, **given})
 

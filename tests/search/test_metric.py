@@ -66,7 +66,7 @@ def test_a_metric_that_cannot_select_is_refused_before_anything_is_scored(
         ("mean_average_precision", "is of multilabel, and digits is a task of classification", {"tasks": "digits"}),
         ("nll", "belongs to tasks, and none is named", {"score": lambda path: 1.0}),
         ("nll", "is no term of a sum", {"tasks": "digits", "score": lambda path: 1.0}),
-        ("nlll", "nll", {"tasks": "digits"}),
+        ("nlll", "--metric: there is no metric 'nlll'", {"tasks": "digits"}),
     ):
         with pytest.raises((UsageError, DataError), match=message):
             soupkit.search(fine_tunes[:2], tmp_path / "soup", metric=metric, **more, **given)

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from soupkit.errors import CheckpointError
+from soupkit.files import what_to_do
 
 METADATA_NAME = ".metadata"
 LIMIT = 1 << 28  # bytes of a metadata file; a chunk of a tensor takes about 100, so that this is two million of them
@@ -63,9 +64,7 @@ def read_metadata(folder: Path, *, files: bool = True) -> Metadata:
     except CheckpointError:
         raise
     except OSError as error:
-        raise CheckpointError(
-            f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-        ) from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
     except _RefusedError as error:
         raise CheckpointError(f"is no metadata of a checkpoint: {error}", path, _HINT) from error
     except Exception as error:  # a damaged pickle may raise anything, and nothing of it is torch's

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soupkit.errors import CheckpointError
-from soupkit.files import parse_json
+from soupkit.files import parse_json, what_to_do
 
 
 class Folder(Protocol):
@@ -38,7 +38,7 @@ class LocalFolder:
         try:
             return cls(path, tuple(sorted(f.name for f in path.iterdir() if f.is_file())))
         except OSError as error:
-            raise CheckpointError(f"cannot be read: {error.strerror}", path, "check who may read it") from error
+            raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
 
     def __str__(self) -> str:
         return str(self.path)
@@ -48,9 +48,7 @@ class LocalFolder:
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(
-                f"cannot be read: {error.strerror}", self.path / name, "check who may read it"
-            ) from error
+            raise CheckpointError(f"cannot be read: {error.strerror}", self.path / name, what_to_do(error)) from error
 
     def locate(self, name: str) -> str:
         """Return the path of a file."""

@@ -15,7 +15,7 @@ from typing import Any
 from soupkit.checkpoint.formats.fields import Fields
 from soupkit.checkpoint.formats.folder import Folder, LocalFolder, matching, read_object
 from soupkit.checkpoint.formats.table import Description, Family, Tensors, choose_weights, read_weights
-from soupkit.checkpoint.formats.weight_files import TOKENIZER_PATTERNS, OutputFiles
+from soupkit.checkpoint.formats.weight_files import TOKENIZER_PATTERNS, WEIGHT_NAMES, OutputFiles
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 
@@ -106,6 +106,7 @@ def read_adapter(path: Path) -> Adapter:
     if config is None:
         raise CheckpointError(f"has no {ADAPTER_CONFIG}", path, "name the folder that PEFT saved")
     _check_kind(config, path)
+    _check_alone(folder)
     tensors, _ = read_weights(path / choose_weights(folder, PEFT))
     parts: dict[str, dict[str, TensorSpec]] = {}
     replaced: Tensors = {}
@@ -143,6 +144,21 @@ def _check_kind(config: Mapping[str, Any], path: Path) -> None:
             f"began as {begun[:20]}, which changes the base: its factors do not belong to the base on disk",
             path / ADAPTER_CONFIG,
             "save it with path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
+        )
+
+
+def _check_alone(folder: LocalFolder) -> None:
+    """Raise CheckpointError for a folder that is a model too, or instead."""
+    factors = [name for name in PEFT.weights if name in folder.names]
+    model = [name for name in WEIGHT_NAMES if name in folder.names]
+    if model:
+        raise CheckpointError(
+            f"is two things in one, an adapter by {ADAPTER_CONFIG} and a model by {model[0]}", folder,
+            f"move the adapter into a folder of its own, or {ADAPTER_CONFIG} away, where it is in the model already",
+        )  # fmt: skip
+    if not factors:
+        raise CheckpointError(
+            f"has {ADAPTER_CONFIG} and no {ADAPTER_WEIGHTS}", folder, "get the adapter again, with its weights"
         )
 
 

@@ -13,6 +13,7 @@ from soupkit.checkpoint.formats.table import FileFormat, Tensors
 from soupkit.checkpoint.formats.torch_archive import TorchArchive, conversion, is_tensor
 from soupkit.checkpoint.formats.torchscript import state_of_module
 from soupkit.errors import CheckpointError
+from soupkit.files import what_to_do
 
 # Under one of these keys a checkpoint holds its weights beside other things; Lightning, open_clip and timm use the
 # first, DeepSpeed and FSDP's examples the last two.
@@ -38,9 +39,7 @@ def read_pickle(path: Path, part: str | None = None) -> tuple[Tensors, dict[str,
             state = _state_dict(path, archive, part)
             return {name: archive.spec(name, tensor) for name, tensor in state.items()}, {}
     except OSError as error:
-        raise CheckpointError(
-            f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-        ) from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
 
 
 def _check_archive(path: Path, archive: TorchArchive) -> None:

@@ -17,6 +17,7 @@ from soupkit.checkpoint.formats.table import FileFormat, ReadRange
 from soupkit.checkpoint.formats.weight_files import SAFETENSORS
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 from soupkit.errors import CheckpointError
+from soupkit.files import what_to_do
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -42,9 +43,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
                 _refuse(path, f"its header claims {length} bytes, but the file has {size}; it may be cut short")
             text = file.read(length)
     except OSError as error:
-        raise CheckpointError(
-            f"cannot be read: {error.strerror}", path, "check the path and who may read it"
-        ) from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
     entries = _parse_json(path, text)
     metadata = _metadata(path, entries.pop("__metadata__", {}))
     tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in entries.items()}
@@ -142,7 +141,7 @@ def _ask_safetensors(path: Path) -> None:
     except SafetensorError as error:
         _refuse(path, f"safetensors refuses it: {error}")
     except OSError as error:
-        raise CheckpointError(f"cannot be read: {error}", path, "check the path and who may read it") from error
+        raise CheckpointError(f"cannot be read: {error}", path, what_to_do(error)) from error
 
 
 def header_bytes(read_range: ReadRange, size: int) -> bytes:

@@ -8,6 +8,7 @@ from soupkit.checkpoint.formats.safetensors_header import refuse_duplicates
 from soupkit.checkpoint.formats.table import FileFormat, ReadRange, Tensors, format_of
 from soupkit.checkpoint.formats.weight_files import INDEX, SAFETENSORS
 from soupkit.errors import CheckpointError
+from soupkit.files import what_to_do
 
 _AGAIN = "the index and the shards are of different versions, or one was cut short; get them again"
 
@@ -47,9 +48,7 @@ def weight_map(index: Path) -> dict[str, str]:
     try:
         text = index.read_text("utf-8")
     except OSError as error:
-        raise CheckpointError(
-            f"cannot be read: {error.strerror}", index, "check the path and who may read it"
-        ) from error
+        raise CheckpointError(f"cannot be read: {error.strerror}", index, what_to_do(error)) from error
     except UnicodeDecodeError as error:
         raise CheckpointError(f"is not valid JSON: {error}", index, "get it again") from error
     try:

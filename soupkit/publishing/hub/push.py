@@ -10,6 +10,7 @@ from soupkit.checkpoint import open_checkpoint, open_headers
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.hub_ref import PREFIX, HubRef, is_hub
 from soupkit.errors import CheckpointError, HubError, HubUnreachableError, UsageError
+from soupkit.files import real_path
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.folder import check_folder, plan_folder, sweep, write_folder
 from soupkit.publishing.hub.planned_files import Contents, PlannedFile, plan
@@ -125,14 +126,14 @@ def _into_folder(
     """Lay the repository out in `folder` instead of sending it. Raises what `publish` raises, and StorageError."""
     if given := [k for k in ("private", "revision", "create_pr", "tag", "message") if getattr(options, k)]:
         raise UsageError(f"{', '.join(given)}: nothing is sent to the Hub", "--folder", "leave one of them out")
-    if folder.resolve() == directory.resolve():
+    if real_path(folder) == real_path(directory):
         raise UsageError("is the soup itself", "--folder", "name another folder")
     check_folder(folder)
     soup = verify(directory, progress)
     own = [place / CARD for place in (directory, folder)]
     readme = next((read_readme(path) for path in own if path.is_file()), None)
     contents = repository_files(soup, repo, options, readme)
-    target = folder.resolve()  # a link to a folder stays one
+    target = real_path(folder)  # a link to a folder stays one
     planned = plan_folder(contents, target)
     status = "planned" if options.dry_run else "unchanged" if planned.unchanged else "written"
     if status == "written":

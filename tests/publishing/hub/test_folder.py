@@ -226,3 +226,10 @@ def test_what_push_refuses_is_not_laid_out_either(soup: Path, tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"holds no soup\.json"):
         in_folder(Path(shutil.copytree(soup, tmp_path / "no", ignore=lambda *_: ["soup.json"])), tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
+
+
+def test_a_folder_that_is_a_link_to_itself_is_refused(soup: Path, tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(StorageError, match="is a link to nothing"):
+        in_folder(soup, tmp_path / "round")
+    assert (tmp_path / "round").is_symlink()

@@ -1,0 +1,1 @@
+"""Which merge method is worth trying: `python -m benchmarks.methods --help`."""
