@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.tools.rounds import Record
 
 _OWN_DIRECTORIES = ("--work", "--data", "--before")
+_LEFT_OUT = ("--output", "--python")  # where the table is saved, and what was at hand on one's own machine
 _OWN_VARIABLES = ("OMP_NUM_THREADS",)  # settings of the environment that decide what is measured
 
 
@@ -88,13 +89,13 @@ class Room:
 
 
 def command_of(room: str, given: Sequence[str]) -> str:
-    """Return the command line that makes the same table anywhere: without `--output`, with DIR for directories."""
+    """Return the command line that makes the same table anywhere: DIR for directories, nothing of one's own."""
     words = [f"{name}={os.environ[name]}" for name in _OWN_VARIABLES if name in os.environ]
     words += ["python", "-m", f"benchmarks.{room}"]
     rest = iter(given)
     for word in rest:
         option, assigned, _ = word.partition("=")
-        if option == "--output":
+        if option in _LEFT_OUT:
             if not assigned:
                 next(rest)
         elif option in _OWN_DIRECTORIES:

@@ -64,3 +64,5 @@ def test_directories_of_ones_own_are_no_part_of_the_command(monkeypatch: pytest.
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     given = ["real", "--work=/home/me/x", "--output=/home/me/y.md", "--data", "/home/me/z", "--rounds", "2"]
     assert command_of("search", given) == "python -m benchmarks.search real --work DIR --data DIR --rounds 2"
+    given = ["methods", "x", "--python", "/own/bin/python", "--rounds", "2"]
+    assert command_of("merge", given) == "python -m benchmarks.merge methods x --rounds 2"
