@@ -22,7 +22,7 @@ from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.differences import shape_differences
 from soupkit.checkpoint.expected import expected_shapes
 from soupkit.checkpoint.formats.transformers_clip_config import OPENAI_MEAN, OPENAI_STD
-from soupkit.checkpoint.towers import has_head, is_image, is_text
+from soupkit.checkpoint.towers import CLASSIFICATION_HEAD, has_head, is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.files import parse_json
 
@@ -169,6 +169,8 @@ def architecture_of(
             raise ArchitectureError(what, checkpoint.ref, others)
     elif candidates:
         config, name, source = named_config(candidates[0]), candidates[0], "shapes"
+    if config is not None and headed:
+        _check_tower(config, shapes, checkpoint.config_path or checkpoint.ref, name)
     if config is not None and preprocess is not None:
         config = {**config, "preprocess_cfg": read_preprocess(preprocess)}
     whole, image, text = count_parameters(shapes)
@@ -177,6 +179,20 @@ def architecture_of(
     if config is None and checkpoint.settings:  # of another kind than CLIP
         name, image, text = checkpoint.model, 0, 0
     return Architecture(name, config, source, candidates, whole, image, text)
+
+
+def _check_tower(config: Config, shapes: Mapping[str, tuple[int, ...]], where: object, name: str | None) -> None:
+    """Raise ArchitectureError unless what lies beside a classification head is a CLIP's image tower as `config` says,
+    perhaps with more of that CLIP."""
+    if (expected := expected_shapes(config)) is None:
+        return
+    head = CLASSIFICATION_HEAD.removesuffix("weight")
+    beside = {n.removeprefix("model."): s for n, s in shapes.items() if head not in n and not _BUFFERS.search(n)}
+    wanted = {n: s for n, s in expected.items() if n in beside or (n.startswith("visual.") and not _BUFFERS.search(n))}
+    if beside != wanted:
+        what = f"has tensors beside its {CLASSIFICATION_HEAD} that are not those of {name or 'the model of its config'}"
+        hint = "name the CLIP that its image tower is of, with --model; other tensors beside it are not read"
+        raise ArchitectureError(f"{what}: {shape_differences(wanted, beside)}", where, hint)
 
 
 def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:

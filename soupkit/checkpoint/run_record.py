@@ -99,7 +99,6 @@ def read_run(directory: Path) -> RunRecord | FinishedRun | None:
     hint = "move it away if another program wrote it; else get it again"
     try:
         document = parse_json(path.read_text("utf-8"))
-        json.dumps(document, ensure_ascii=False).encode()  # it is written again: half of a character could not be
         return (FinishedRun if "output" in document else RunRecord).model_validate(document)
     except (FileNotFoundError, NotADirectoryError):
         return None

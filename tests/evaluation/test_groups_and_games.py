@@ -356,7 +356,7 @@ def test_the_38_are_scored_and_line_up_with_open_clips_table(
         assert [row[known.alias] for known in KNOWN] == [f"{value:.4f}" for value in values]
         assert row["Average perf. on 38 datasets"] == f"{np.mean(values):.4f}"
     assert len(gather([table]).scores) == 2 * 38
-    assert "average of 38" in done.stdout and "WinoGAViL" in done.stdout
+    assert "average of 38" in done.stdout and "wds/winogavil:test" in done.stdout
 
 
 def test_of_the_38_those_are_scored_whose_data_are_there(

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn.functional import log_softmax, normalize
 
 from soupkit.checkpoint import open_checkpoint
-from soupkit.errors import SoupkitError
+from soupkit.checkpoint.expected import expected_shapes
+from soupkit.errors import ArchitectureError, SoupkitError
 from soupkit.evaluation import EvaluationOptions, Evaluator, open_tasks
 from soupkit.evaluation.heads import HeadOptions, head_config
 from soupkit.evaluation.probe import Probe
@@ -233,15 +234,20 @@ def test_soups_of_classifiers_are_merged_and_evaluated(
 
 
 def test_a_classifier_of_a_published_architecture_fits_its_name(tmp_path: Path) -> None:
-    """A head does not make open_clip's ViT-B-32 another model, though its tensors are other ones."""
-    config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}
-    for name in ("a", "b"):
+    """A head does not make open_clip's ViT-S-32-alt another model, though its tensors are other ones."""
+    config = {"model_cfg": open_clip.get_model_config("ViT-S-32-alt"), "preprocess_cfg": {}}
+    shapes = {f"model.{n}": s for n, s in (expected_shapes(config) or {}).items() if n.startswith("visual.")}
+    for i, name in enumerate(("a", "b")):
         (tmp_path / name).mkdir()
-        state = {"model.visual.proj": torch.ones(3), "classification_head.weight": torch.ones(2, 512)}
+        state = {n: torch.full(s, i, dtype=torch.bfloat16) for n, s in shapes.items()}
+        state["classification_head.weight"] = torch.ones(2, 256, dtype=torch.bfloat16)
         save_file(state, tmp_path / name / WEIGHTS)
         (tmp_path / name / "open_clip_config.json").write_text(json.dumps(config))
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "soup")
     assert json.loads((tmp_path / "soup" / "open_clip_config.json").read_text()) == config
+    save_file({**state, "model.visual.proj": torch.ones(3)}, tmp_path / "b" / WEIGHTS)
+    with pytest.raises(ArchitectureError, match=r"visual\.proj"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "other")
 
 
 def folder(place: Path, names: list[str], images: int = 2) -> Path:
