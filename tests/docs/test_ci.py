@@ -12,9 +12,11 @@ SCRIPT = (ROOT / ".ci" / "run").read_text()
 
 
 def stages() -> list[str]:
-    """Return the stages of the script, as its default lists them."""
+    """Return the stages of the script: those that it does unless told, and the one at the lowest versions."""
     (listed,) = re.findall(r"set -- (.+)$", SCRIPT, re.MULTILINE)
-    return listed.split()
+    (known,) = re.findall(r"^    ([a-z |]+)\) \"\$stage\" ;;$", SCRIPT, re.MULTILINE)
+    assert [stage for stage in known.split(" | ") if stage != "lowest"] == listed.split()
+    return known.split(" | ")
 
 
 def body(stage: str) -> str:

@@ -12,7 +12,7 @@ from benchmarks.tools.commands import Room, Subject, command_of
 
 ROOMS = {
     name: import_module(f"benchmarks.{name}.__main__").ROOM
-    for name in ("merge", "evaluate", "search", "train", "soups")
+    for name in ("merge", "evaluate", "search", "train", "soups", "methods")
 }
 RESULTS = sorted((ROOT / "benchmarks" / "results").rglob("*.md"))
 
