@@ -124,8 +124,10 @@ class Table(Mapping[str, R], Generic[R]):
         self._load()
         return tuple(self._broken)
 
-    def __getitem__(self, name: str) -> R:
+    def __getitem__(self, name: object) -> R:
         self._load()
+        if not isinstance(name, str):  # a document's field may hold what cannot even be looked up
+            raise KeyError(name)
         return self._rows[name]
 
     def __iter__(self) -> Iterator[str]:
