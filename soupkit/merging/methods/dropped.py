@@ -2,6 +2,7 @@
 tensor's name, the ingredient's number and the entry's place, so that the same call always drops the same ones."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from soupkit.errors import UsageError
@@ -102,7 +103,8 @@ def _check_epsilon(parameters: Mapping[str, Any]) -> None:
             )
 
 
-@merge_method(
+_method_of_della = partial(
+    merge_method,
     paper=DELLA,
     scope="tensor",
     base="needed",
@@ -112,6 +114,9 @@ def _check_epsilon(parameters: Mapping[str, Any]) -> None:
     holds_each=1,
     check=_check_epsilon,
 )
+
+
+@_method_of_della()
 def della(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",
@@ -129,16 +134,7 @@ def della(
     return _della(ops, ingredients, base, density, epsilon, rescale, weight, normalize, scale, seed, elect=True)
 
 
-@merge_method(
-    paper=DELLA,
-    scope="tensor",
-    base="needed",
-    ingredients=(1, None),
-    selects=True,
-    holds=2,
-    holds_each=1,
-    check=_check_epsilon,
-)
+@_method_of_della()
 def della_linear(
     ops: "Arithmetic",
     ingredients: "Sequence[Tensor]",
