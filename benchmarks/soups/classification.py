@@ -16,7 +16,7 @@ from pathlib import Path
 import soupkit
 from benchmarks import ROOT
 from benchmarks.soups.scenes import Garments, add_data_argument, find_source, png_of, read_garments, write_task
-from benchmarks.soups.table import Gain, accuracy, gain_over, interval, mean_interval
+from benchmarks.soups.table import Gain, gain_over, interval, mean_interval, rows_of_seeds
 from benchmarks.tools.commands import Subject
 from benchmarks.tools.machine import machine
 from soupkit.evaluation import EvaluationOptions, Score
@@ -131,13 +131,7 @@ def accuracy_table(sets: list[Seeds]) -> list[str]:
         f"| seeds | {' | '.join(models)} | greedy less the ingredient that is best on `val` | McNemar's p |",
         "|" + "---|" * (len(models) + 3),
     ]
-    for one in sets:
-        cells = [accuracy(one.scores[model]) for model in models]
-        gain = f"{one.gain.points:+.2f} ({one.gain.low:+.2f} to {one.gain.high:+.2f}), {one.gain.best}"
-        lines.append(f"| {one.number} | {' | '.join(cells)} | {gain} | {one.gain.p:.2g} |")
-    means = [interval(*mean_interval([100 * one.scores[model].value for one in sets]), sign="") for model in models]
-    gained = interval(*mean_interval([one.gain.points for one in sets]))
-    return [*lines, f"| mean | {' | '.join(means)} | {gained} | |"]
+    return [*lines, *rows_of_seeds([(s.number, [s.scores[model] for model in models], s.gain) for s in sets])]
 
 
 def curve_table(sets: list[Seeds]) -> list[str]:

@@ -66,6 +66,18 @@ def tables(seeds: Sequence[Seed]) -> list[str]:
     return [line for task in tasks for soup in seeds[0].soups for line in _table(seeds, task, soup)]
 
 
+def rows_of_seeds(seeds: Sequence[tuple[int, Sequence[Score], Gain]]) -> list[str]:
+    """Return a row for each set of seeds, its number, what models score, what the soup gains; then their means."""
+    lines = []
+    for number, scores, gain in seeds:
+        difference = f"{gain.points:+.2f} ({gain.low:+.2f} to {gain.high:+.2f}), {gain.best}"
+        lines.append(f"| {number} | {' | '.join(map(accuracy, scores))} | {difference} | {gain.p:.2g} |")
+    models = zip(*(scores for _, scores, _ in seeds), strict=True)
+    means = [interval(*mean_interval([100 * score.value for score in model]), sign="") for model in models]
+    gained = interval(*mean_interval([gain.points for _, _, gain in seeds]))
+    return [*lines, f"| mean | {' | '.join(means)} | {gained} | |"]
+
+
 def _table(seeds: Sequence[Seed], task: str, soup: str) -> list[str]:
     ingredients = seeds[0].soups[soup]
     models = [seeds[0].base, *ingredients, soup]
@@ -76,15 +88,11 @@ def _table(seeds: Sequence[Seed], task: str, soup: str) -> list[str]:
         f"| seeds | {' | '.join(models)} | {soup} less its best ingredient | McNemar's p |",
         "|" + "---|" * (len(models) + 3),
     ]
-    for seed in seeds:
-        cells = [accuracy(seed.scores[task, model]) for model in models]
-        gain = seed.gains[task, soup]
-        difference = f"{gain.points:+.2f} ({gain.low:+.2f} to {gain.high:+.2f}), {gain.best}"
-        lines.append(f"| {seed.number} | {' | '.join(cells)} | {difference} | {gain.p:.2g} |")
-    means = [mean_interval([100 * seed.scores[task, model].value for seed in seeds]) for model in models]
+    lines += rows_of_seeds(
+        [(s.number, [s.scores[task, model] for model in models], s.gains[task, soup]) for s in seeds]
+    )
     gains = [seed.gains[task, soup].points for seed in seeds]
     over_best = mean_interval(gains)
-    lines.append(f"| mean | {' | '.join(interval(*m, sign='') for m in means)} | {interval(*over_best)} | |")
     over_mean = mean_interval(
         [
             100 * (s.scores[task, soup].value - statistics.fmean(s.scores[task, i].value for i in ingredients))

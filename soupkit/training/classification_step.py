@@ -5,10 +5,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
 from soupkit.training.entry import Precision
 from soupkit.training.parallel import reduce_gradients
+from soupkit.training.step import check_pairs
 
 
 def classification_step(
@@ -31,12 +31,7 @@ def classification_step(
     Raises UsageError for batches that do not pair up.
     """
     ranks = ranks or Ranks()
-    if micro_batch < 1 or len(images) != len(labels) or not len(images):
-        raise UsageError(
-            f"{len(images)} images, {len(labels)} labels and micro-batches of {micro_batch} make no step",
-            "training step",
-            "give as many images as labels, and micro-batches of one or more",
-        )
+    check_pairs(images, labels, "labels", micro_batch)
     model.zero_grad(set_to_none=True)
     device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)

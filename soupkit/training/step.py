@@ -37,6 +37,16 @@ class _Output:
     bias: Tensor | None
 
 
+def check_pairs(images: Tensor, others: Tensor, called: str, micro_batch: int) -> None:
+    """Raise UsageError unless there is one of `others`, which are `called` so, for each image, and a micro-batch."""
+    if micro_batch < 1 or len(images) != len(others) or not len(images):
+        raise UsageError(
+            f"{len(images)} images, {len(others)} {called} and micro-batches of {micro_batch} make no step",
+            "training step",
+            f"give as many images as {called}, and micro-batches of one or more",
+        )
+
+
 def contrastive_step(
     model: nn.Module,
     images: Tensor,
@@ -62,12 +72,7 @@ def contrastive_step(
     Raises UsageError for a model that returns more than contrastive features, and for batches that do not pair up.
     """
     ranks = ranks or Ranks()
-    if micro_batch < 1 or len(images) != len(texts) or not len(images):
-        raise UsageError(
-            f"{len(images)} images, {len(texts)} texts and micro-batches of {micro_batch} make no step",
-            "training step",
-            "give as many images as texts, and micro-batches of one or more",
-        )
+    check_pairs(images, texts, "texts", micro_batch)
     model.zero_grad(set_to_none=True)
     device = next(model.parameters()).device
 
