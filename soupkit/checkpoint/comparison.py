@@ -22,6 +22,10 @@ class Comparison:
 
     `problem` says why they cannot be averaged, None where they can. `related` is the verdict on the weights, None where
     they were not read; `lineage` says it in words, with what training runs have recorded of their parents.
+
+    >>> comparison = compare(["runs/a", "runs/b"])
+    >>> comparison.refs, comparison.mergeable, comparison.problem
+    (('runs/a', 'runs/b'), True, None)
     """
 
     refs: tuple[str, ...]
@@ -52,6 +56,9 @@ def compare(
 
     `base` is the model that was fine-tuned: with it the directions of the fine-tunes are compared too. Raises
     UsageError for fewer than two references, CheckpointError for a checkpoint that cannot be read.
+
+    >>> compare(["runs/a", "runs/b"], weights=True, base="runs/base").pairs[0].tower
+    'image'
     """
     if len(refs) < 2:
         raise UsageError(

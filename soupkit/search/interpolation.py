@@ -34,7 +34,12 @@ from soupkit.search.measured import shown
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
-    """The curve: `document` is what `interpolation.json` holds."""
+    """The curve: `document` is what `interpolation.json` holds.
+
+    >>> curve = interpolate("runs/base", ["runs/a"], tasks=["digits"], points=2, evaluation=EvaluationOptions(limit=20))
+    >>> curve.document.best_alpha in (0.0, 1.0)
+    True
+    """
 
     document: InterpolationDocument
     seconds: float
@@ -62,6 +67,10 @@ def interpolate(
 
     Raises UsageError for a call that cannot work, what `merge` raises for weights that do not fit together,
     CheckpointError for weights that are not finite, DataError for data that are missing or damaged.
+
+    >>> curve = interpolate("runs/base", ["runs/a"], tasks=["digits"], points=2, evaluation=EvaluationOptions(limit=20))
+    >>> [point.alpha for point in curve.document.points]
+    [0.0, 1.0]
     """
     started = time.perf_counter()
     if points < 2:

@@ -116,6 +116,11 @@ def search(
 
     Raises UsageError for a call that cannot work; what `merge` raises for ingredients that cannot be averaged, before
     any scoring; DataError for data that are missing or damaged; StorageError for an output or a journal in the way.
+
+    >>> from soupkit.search.run_search import search
+    >>> found = search(["runs/a", "runs/b"], "soups/small", score=lambda directory: float(directory.is_dir()))
+    >>> found.document.score.value
+    1.0
     """
     how = SearchOptions(
         strategy,
@@ -150,7 +155,13 @@ def greedy_search(
     preprocess: Path | None = None,
     **arguments: Any,
 ) -> SearchResult:
-    """Call `search` with its options as one value: the greedy strategy unless `search` names another."""
+    """Call `search` with its options as one value: the greedy strategy unless `search` names another.
+
+    >>> how = soupkit.EvaluationOptions(limit=20)
+    >>> found = soupkit.greedy_search(["runs/a", "runs/b"], "soups/greedy", tasks=["digits"], evaluation=how)
+    >>> found.document.strategy, len(found.document.ingredients)
+    ('greedy', 2)
+    """
     head = HeadOptions(model, None, preprocess)
     return run_search(refs, output, tasks=tasks, options=search or SearchOptions(), head=head, **arguments)
 
