@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, architecture_of
-from soupkit.checkpoint.compatibility import agree
+from soupkit.checkpoint.compatibility import SEE_COMPARE, agree
 from soupkit.checkpoint.config_differences import config_differences
 from soupkit.checkpoint.differences import TensorDifferences, tensor_differences
 from soupkit.checkpoint.lineage import Pair, compare_weights, recorded_lineage, verdict
@@ -73,7 +73,7 @@ def compare(
             problem = None
             agree(everything, model=model, preprocess=preprocess)
         except ArchitectureError as error:
-            problem = str(error)
+            problem = error.sentence if error.hint == SEE_COMPARE else str(error)
         comparison = Comparison(
             refs=tuple(c.ref for c in everything),
             architectures=tuple(_architecture(c, model, preprocess) for c in everything),

@@ -1,5 +1,5 @@
 """Documents that tables are made of."""
 
-from tests.publishing.conftest import search
+from tests.publishing.conftest import interpolation, search
 
-__all__ = ["search"]
+__all__ = ["interpolation", "search"]
