@@ -1,9 +1,10 @@
 """Functions that make weights: merge, search, train, run_recipe, and the curve between a base and its fine-tunes."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -146,6 +147,17 @@ def search(
             **{"picture": plot_search, "progress": watched(progress), **rest},
         )  # fmt: skip
     return shown_as(SearchResult, result)
+
+
+def _shown_by_the_package() -> None:
+    """Give the package `soupkit.search`, which is called as this function, its signature: notebooks complete it."""
+    package = type(sys.modules["soupkit.search"])
+    shown = signature(search)
+    own = Parameter("self", Parameter.POSITIONAL_ONLY)
+    package.__call__.__signature__ = shown.replace(parameters=[own, *shown.parameters.values()])  # type: ignore[attr-defined]
+
+
+_shown_by_the_package()
 
 
 def _deciding(options: SearchOptions, strategy: str, beside: Mapping[str, Any]) -> dict[str, Any]:
