@@ -15,6 +15,7 @@ from soupkit.publishing.hub import push
 from soupkit.publishing.reports import report
 from soupkit.recipe import run as recipes
 from soupkit.search import interpolation, run_search
+from soupkit.text import counted
 from soupkit.training import trainer
 
 
@@ -50,7 +51,7 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
     def headline(self) -> str:
         """Return how many models were scored on how many tasks."""
         models, tasks = ({key(s) for s in self.scores} for key in (lambda s: s.ref, lambda s: (s.task, s.split)))
-        return f"scores of {_counted(len(models), 'model')} on {_counted(len(tasks), 'task')}"
+        return f"scores of {counted(len(models), 'model')} on {counted(len(tasks), 'task')}"
 
     def rows(self) -> list[Row]:
         """Return a row per score."""
@@ -200,7 +201,7 @@ class ClassificationResult(Shown, labelling.Labelled):
 
     def headline(self) -> str:
         """Return what the probabilities are of."""
-        return f"{self.kind} over {_counted(len(self.labels), 'label')}"
+        return f"{self.kind} over {counted(len(self.labels), 'label')}"
 
     def rows(self) -> list[Row]:
         """Return a row per image, with a column per label."""
@@ -233,7 +234,7 @@ class TrainingResult(Shown, Mapping[str, trainer.TrainResult]):
 
     def headline(self) -> str:
         """Return how many runs there are, and where."""
-        return f"{self.output}: {_counted(len(self.runs), 'run')}"
+        return f"{self.output}: {counted(len(self.runs), 'run')}"
 
     def rows(self) -> list[Row]:
         """Return a row per run."""
@@ -252,7 +253,7 @@ class ReportResult(Shown, report.Report):
 
     def headline(self) -> str:
         """Return the page, and what it shows."""
-        return f"{self.output}: {_counted(len(self.models), 'model')} on {_counted(len(self.tasks), 'task')}"
+        return f"{self.output}: {counted(len(self.models), 'model')} on {counted(len(self.tasks), 'task')}"
 
     def rows(self) -> list[Row]:
         """Return a row per file."""
@@ -288,7 +289,7 @@ class RecipeResult(Shown, recipes.RunResult):
 
     def headline(self) -> str:
         """Return the recipe's name, and where its results are."""
-        return f"{self.name}: {_counted(len(self.steps), 'step')} in {self.output}"
+        return f"{self.name}: {counted(len(self.steps), 'step')} in {self.output}"
 
     def rows(self) -> list[Row]:
         """Return a row per step."""
@@ -297,10 +298,6 @@ class RecipeResult(Shown, recipes.RunResult):
     def to_dict(self) -> dict[str, Any]:
         """Return what `soupkit run --json` prints."""
         return self.document()
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _value(score: Any) -> str:

@@ -28,6 +28,7 @@ from soupkit.merging.soup_directory import SOUP_NAME
 from soupkit.merging.survey import SharedPass, Survey, of_the_model
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.text import counted
 
 
 class Execution:
@@ -151,7 +152,7 @@ class Execution:
         journal.open()
         mine = self.slabs[self.ranks.rank :: self.ranks.size]
         total = sum((s.stop - s.start) * s.tensor.itemsize for slab in mine for s in slab.segments)
-        self.progress.start(f"merging {len(prepared.soup.ingredients)} checkpoints", total, "B")
+        self.progress.start(f"merging {counted(len(prepared.soup.ingredients), 'checkpoint')}", total, "B")
 
         def make_worker(writers: Executor) -> SlabWorker:
             return SlabWorker(
