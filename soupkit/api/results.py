@@ -21,7 +21,8 @@ from soupkit.training import trainer
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MergeResult(Shown, run_merge.MergeResult):
-    """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient.
+    """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient. It is taken
+    wherever a path is.
 
     >>> print(soupkit.merge(["runs/a", "runs/b"], "soups/mean"))
     soups/mean: written, uniform soup of 2 in float32
@@ -29,6 +30,9 @@ class MergeResult(Shown, run_merge.MergeResult):
     runs/a  0.5     xxh3:...
     runs/b  0.5     xxh3:...
     """
+
+    def __fspath__(self) -> str:
+        return str(self.output)
 
     def headline(self) -> str:
         """Return the soup's directory, its method and its dtype."""
@@ -46,6 +50,8 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
     >>> scores = soupkit.evaluate(["runs/a", "runs/b"], "digits", limit=20)
     >>> scores.headline(), list(scores.to_frame()["ref"])
     ('scores of 2 models on 1 task', ['runs/a', 'runs/b'])
+    >>> soupkit.report(scores.write("digits.json"), "digits.html").models
+    ('runs/a', 'runs/b')
     """
 
     def headline(self) -> str:
@@ -61,6 +67,14 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
     def to_dict(self) -> dict[str, Any]:
         """Return what `soupkit evaluate --json` prints."""
         return ScoresDocument.of(self, None).fields()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the scores to a file that `report` and `publish` take, as `soupkit evaluate -o` does; return its path.
+
+        Raises StorageError.
+        """
+        ScoresDocument.of(self, None).write(Path(path))
+        return Path(path)
 
     def tables(self) -> Iterable[str]:
         """Return the report's table of models and tasks."""
@@ -84,12 +98,16 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SearchResult(Shown, run_search.SearchResult):
-    """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial.
+    """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial. It is
+    taken wherever a path is.
 
     >>> found = soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", limit=20)
     >>> found.output.name, found.document.strategy, found.rows()[0]["action"]
     ('best', 'greedy', 'start')
     """
+
+    def __fspath__(self) -> str:
+        return str(self.output)
 
     def headline(self) -> str:
         """Return what the soup reaches, and what the best ingredient does."""
