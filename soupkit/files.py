@@ -82,6 +82,18 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def in_the_way(path: Path) -> tuple[Path, str] | None:
+    """Return what keeps `path` from being a directory, it or what is above it, and what that is; None for nothing."""
+    for place in (*reversed(path.parents), path):
+        with suppress(OSError):  # what may not be looked at is not known to be in the way
+            if place.is_symlink() and not place.exists():
+                loops = real_path(place).is_symlink()
+                return place, "is a link that leads back to itself" if loops else "is a link to what is not there"
+            if place.exists() and not place.is_dir():
+                return place, "is no directory"
+    return None
+
+
 def write_cached(path: Path, content: Content) -> None:
     """Write `content` to `path` as `write_whole` does; where that is not possible nothing is kept, and that is no
     error: without a cache things take longer, no more."""
@@ -184,6 +196,8 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
             path,
             "make room, then run the same command again",
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP) and (found := in_the_way(path.parent)) is not None:
+        return StorageError(f"cannot be written: {found[0]} {found[1]}", path, "choose another place")
     return StorageError(f"cannot be written: {error.strerror or error}", path, what_to_do(error))
 
 

@@ -102,11 +102,13 @@ def read_run(directory: Path) -> RunRecord | FinishedRun | None:
         return (FinishedRun if "output" in document else RunRecord).model_validate(document)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, hint) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"is no record of a training run: {field}: {first['msg']}"[:300], path, hint) from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"is no record of a training run: {error}"[:300], path, hint) from error
 
 

@@ -98,6 +98,10 @@ class Task:
     `soupkit.evaluation.metrics.METRICS`. `templates` hold `{c}` where the class name goes; retrieval tasks have neither
     class names nor templates. Metrics in `also` are reported beside the main one and those of every task of its kind.
     `notes` say what a person should know about how the task was read.
+
+    >>> from soupkit.evaluation import open_tasks
+    >>> open_tasks(["digits"])[0].classnames[:3]
+    ('zero', 'one', 'two')
     """
 
     name: str
@@ -117,6 +121,10 @@ class Score:
 
     `n` counts images, or games of associations. `metrics` holds all of the task's metrics; one that does not exist
     (top-5 of four classes) is None. Raises ValueError for an interval that ends before it begins.
+
+    >>> score = Score("runs/a", None, "pets", "test", "acc1", value=0.75, n=400, low=0.705, high=0.79)
+    >>> score.value * score.n
+    300.0
     """
 
     ref: str

@@ -154,6 +154,10 @@ class SearchDocument(_Part):
     `weights` are one per member, or those of each block of tensors. `images_full` are the images that a search with
     full passes takes; of a score of the user's own both count `answers`, as `counts` says. `minimized` is whether a low
     value is good. `facts` are what the strategy has to say beyond that, by name.
+
+    >>> found = soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", limit=20)
+    >>> found.document.score.value >= found.document.best_ingredient.value
+    True
     """
 
     schema_version: int = Field(1, alias="schema")

@@ -38,6 +38,9 @@ class FileFormat(Format):
     (`read_range(start, stop)` returns bytes of it); None where `read` needs the whole file. `parts(path)` returns the
     names of the files beside it that hold the tensors, for a file that only says where they are. `read_part(path,
     part)` reads what a reference calls PATH@PART; it raises CheckpointError where the file holds no such part.
+
+    >>> format_of("model.safetensors").name, FORMATS["safetensors"].recognises("weights.pt")
+    ('safetensors', False)
     """
 
     suffixes: tuple[str, ...]
@@ -85,6 +88,9 @@ class Family(Format):
     side files that do not change what the model computes: where ingredients differ in them, the first one's is taken.
     `configs` are the names of JSON files that say what the model is, which ingredients must agree in:
     `config_differences(a, b)` returns the keys in which two of them differ in effect, with both values.
+
+    >>> family_named("transformers").configs[0]
+    'config.json'
     """
 
     recognises: Callable[[Folder], bool]
