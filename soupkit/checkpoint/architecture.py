@@ -42,7 +42,7 @@ class Architecture:
     open_clip builds. `model` is open_clip's name for it, or that of the family whose config is beside the weights; None
     for a config that has no name. `source` says how that is known: "open_clip_config.json", "config.json", "--model",
     or "shapes". `candidates` are the open_clip models of these shapes. Parameters are counted by tower where it is a
-    CLIP; what is none has no towers.
+    CLIP; what is none has no towers. `has_head` says that it is a CLIP's image tower with a head of classes.
     """
 
     model: str | None
@@ -52,6 +52,7 @@ class Architecture:
     parameters: int
     image_parameters: int
     text_parameters: int
+    has_head: bool = False
 
     def __str__(self) -> str:
         """Say it as people do: "ViT-bigG-14, 2.54 B parameters: image 1.84 B, text 0.69 B"."""
@@ -178,7 +179,7 @@ def architecture_of(
         image = text = 0
     if config is None and checkpoint.settings:  # of another kind than CLIP
         name, image, text = checkpoint.model, 0, 0
-    return Architecture(name, config, source, candidates, whole, image, text)
+    return Architecture(name, config, source, candidates, whole, image, text, headed)
 
 
 def _check_tower(config: Config, shapes: Mapping[str, tuple[int, ...]], where: object, name: str | None) -> None:
