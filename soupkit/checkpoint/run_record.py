@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupkit.errors import CheckpointError
-from soupkit.files import parse_json, write_whole
+from soupkit.files import parse_json, read_text, write_whole
 
 RECORD_NAME = "training.json"
 AVERAGE_DIRECTORY = "ema"
@@ -98,7 +98,7 @@ def read_run(directory: Path) -> RunRecord | FinishedRun | None:
     path = directory / RECORD_NAME
     hint = "move it away if another program wrote it; else get it again"
     try:
-        document = parse_json(path.read_text("utf-8"))
+        document = parse_json(read_text(path))
         return (FinishedRun if "output" in document else RunRecord).model_validate(document)
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -3,6 +3,7 @@
 from typing import Any
 
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
+from soupkit.checkpoint.formats.open_clip_loading import loading
 from soupkit.checkpoint.formats.repairs import repaired
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.checkpoint.formats.transformers_clip import under_open_clip_names
@@ -53,4 +54,6 @@ OPEN_CLIP = Family(
     recognises=is_open_clip,
     describe=describe,
     companions=COMPANIONS,
+    library="open_clip",
+    loading=loading,
 )

@@ -17,7 +17,7 @@ from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.partial import PartialDirectory, partial_path
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, StorageError
-from soupkit.files import in_the_way, parse_json, storage_error
+from soupkit.files import in_the_way, parse_json, read_bytes, read_text, storage_error
 from soupkit.merging.soup_directory import SOUP_NAME
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.planned_files import Contents, PlannedFile, plan
@@ -177,9 +177,9 @@ def _made_files(folder: Path) -> dict[str, set[str]]:
 
 def _records(folder: Path) -> Iterator[dict[str, str]]:
     with suppress(OSError):
-        yield sealed_files((folder / SOUP_NAME).read_bytes())
+        yield sealed_files(read_bytes(folder / SOUP_NAME))
     with suppress(OSError, ValueError):
-        record = parse_json((partial_path(folder) / _RECORD).read_text("utf-8"))
+        record = parse_json(read_text(partial_path(folder) / _RECORD))
         if isinstance(record, dict) and all(isinstance(digest, str) for digest in record.values()):
             yield record
 

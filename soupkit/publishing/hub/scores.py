@@ -7,6 +7,7 @@ from typing import Any
 from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.scores_document import SCORES, parse_scores_document
 from soupkit.evaluation.task import Score
+from soupkit.files import read_text
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.publishing.json_input import decode
 from soupkit.search.document import SEARCH_NAME, SearchScore, parse_search
@@ -78,7 +79,7 @@ def _measured(row: SearchScore) -> Score | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file, with control characters as escapes. Raises DataError."""
     try:
-        document = decode(path.read_text("utf-8"), path)
+        document = decode(read_text(path), path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path, "make it again, or take it away") from error
     if not isinstance(document, dict):
