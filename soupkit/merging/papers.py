@@ -194,3 +194,9 @@ REGMEAN = Paper(
     2022,
     "https://arxiv.org/abs/2212.09849",
 )
+REGMEAN_PLUSPLUS = Paper(
+    ("The-Hai Nguyen", "Dang Huu-Tien", "Takeshi Suzuki", "Le-Minh Nguyen"),
+    "RegMean++: Enhancing effectiveness and generalization of regression mean for model merging",
+    2025,
+    "https://arxiv.org/abs/2508.03121",
+)
