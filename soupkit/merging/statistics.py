@@ -106,18 +106,22 @@ def _opened(path: str, kind: str) -> Checkpoint:
     return file
 
 
-def recorded(given: Mapping[str, Any], files: Mapping[str, str], sources: Sequence[Checkpoint]) -> dict[str, Any]:
-    """Return `given` parameters as a soup's document says them: of those that name `files`, by their kind, the content.
+def recorded(
+    given: Mapping[str, Any], files: Mapping[str, str], sources: Sequence[Checkpoint]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return `given` parameters as a soup's document says them: of those that name `files`, by their kind, the content;
+    and the tensors that the files hold nothing of.
 
     Raises as opening them does, and where they do not fit the `sources`.
     """
-    said = dict(given)
+    said, without = dict(given), []
     for name in files.keys() & given.keys():
         paths = given[name] if isinstance(given[name], list | tuple) else [given[name]]
         statistics = Statistics([str(path) for path in paths], files[name])
         statistics.check_names(sources)
         said[name] = [fingerprint(file).value for file in statistics.files]
-    return said
+        without = [name for name in sources[0].tensors if name not in statistics]
+    return said, without
 
 
 def statistics_of(model: "Survey", kind: str) -> Statistics:

@@ -125,6 +125,8 @@ def test_each_block_is_merged_behind_the_merged_ones(tiny_clips: list[Path], tmp
     soup = merge(refs, method="regmean_plusplus", parameters={"statistics": files}, options=RunOptions(device="cpu"))
     for name, values in tower.items():
         np.testing.assert_allclose(soup[name].double(), values, 5e-3, 1e-4 * np.abs(values).max(), err_msg=name)
+    written = merge(refs, tmp_path / "soup", method="regmean_plusplus", parameters={"statistics": files})
+    assert any("have no statistics and are averaged" in n and "of the text tower" in n for n in written.notes)
     plain = merge(refs, options=RunOptions(device="cpu"))
     assert torch.equal(soup["text_projection"], plain["text_projection"])  # of what there are no Grams
     assert not torch.equal(soup["visual.proj"], plain["visual.proj"])
