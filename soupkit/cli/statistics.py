@@ -63,7 +63,7 @@ def statistics(
     import time
 
     from soupkit.cli.merge import parse_size
-    from soupkit.cli.output import print_json, say
+    from soupkit.cli.output import finished, print_json, say
     from soupkit.cli.progress import terminal_progress
     from soupkit.evaluation.merged_statistics import check_counts, merged_statistics
     from soupkit.evaluation.options import EvaluationOptions
@@ -97,3 +97,8 @@ def statistics(
         return
     for file in results:
         say(f"{file.path}: {kind} of {file.tensors} tensors on {file.examples} images, {file.fingerprint}")
+    methods = {"fisher": "fisher", "gram": "regmean", "merged_gram": "regmean_plusplus"}
+    others = [] if len(refs) > 1 else ["REF"]
+    files = [word for path in (*output, *(["FILE"] if others else [])) for word in ("--statistics", path)]
+    merging = ["merge", *refs, *others, "--method", methods[kind], *files, "-o", "soup"]
+    finished("statistics", output[0], "soupkit", *merging)
