@@ -99,6 +99,6 @@ def statistics(
         say(f"{file.path}: {kind} of {file.tensors} tensors on {file.examples} images, {file.fingerprint}")
     methods = {"fisher": "fisher", "gram": "regmean", "merged_gram": "regmean_plusplus"}
     others = [] if len(refs) > 1 else ["REF"]
-    files = [word for path in (*output, *(["FILE"] if others else [])) for word in ("--statistics", path)]
-    merging = ["merge", *refs, *others, "--method", methods[kind], *files, "-o", "soup"]
+    of_each = [word for path in [*map(str, output), *["FILE" for _ in others]] for word in ("--statistics", path)]
+    merging = ["merge", *refs, *others, "--method", methods[kind], *of_each, "-o", "soup"]
     finished("statistics", output[0], "soupkit", *merging)
