@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,6 +55,19 @@ def write_whole(path: Path, content: Content) -> None:
                 raise
     except OSError as error:
         raise storage_error(error, path, 0) from error
+
+
+def write_all(paths: Sequence[Path], content: Callable[[list[BinaryIO]], object]) -> None:
+    """Write several files whole, as `write_whole` writes one: `content` writes into all of them, open, and then each
+    gets its name. Raises StorageError."""
+
+    def write(opened: list[BinaryIO]) -> None:
+        if len(opened) == len(paths):
+            content(opened)
+        else:
+            write_whole(paths[len(opened)], lambda file: write([*opened, file]))
+
+    write([])
 
 
 def _locked(path: Path) -> BinaryIO:

@@ -15,7 +15,8 @@ from typing import Any
 
 from soupkit.checkpoint.towers import depths, is_in_block
 from soupkit.errors import UsageError
-from soupkit.merging.registry import MergeMethod, Parameter, Value
+from soupkit.merging.declarations import Parameter, Value
+from soupkit.merging.registry import MergeMethod
 from soupkit.text import counted
 
 # What one tensor gets: a value, one number or file per ingredient, or None for what is optional and not given.
