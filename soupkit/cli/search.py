@@ -8,7 +8,7 @@ import typer
 from typer.main import get_command
 
 from soupkit.cli.help import HelpCommand
-from soupkit.cli.options import AsJson, ReportTask
+from soupkit.cli.options import AsJson, ReportTask, complete_strategies, complete_tasks
 from soupkit.cli.scoring import Scoring, scores
 from soupkit.errors import UsageError
 
@@ -109,7 +109,10 @@ def _strategy_options() -> list[Any]:
 def search(
     ctx: typer.Context,
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="What to select on.", autocompletion=complete_tasks),
+    ] = None,
     report_task: ReportTask = None,
     base: Annotated[
         str | None,
@@ -138,7 +141,9 @@ def search(
         float, typer.Option("--score-weight", metavar="W", help="How much --score counts beside the mean of --task.")
     ] = 1.0,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="How to search.")] = "greedy",
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="NAME", help="How to search.", autocompletion=complete_strategies)
+    ] = "greedy",
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the strategy, also of another package's."),
