@@ -24,7 +24,7 @@ from soupkit.checkpoint.expected import expected_shapes
 from soupkit.checkpoint.formats.transformers_clip_config import OPENAI_MEAN, OPENAI_STD
 from soupkit.checkpoint.towers import CLASSIFICATION_HEAD, has_head, is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
-from soupkit.files import parse_json
+from soupkit.files import parse_json, read_text
 
 KNOWN_MODELS = Path(__file__).with_name("known_models.json")
 Config = dict[str, Any]
@@ -205,7 +205,7 @@ def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:
 def read_preprocess(path: Path) -> Config:
     """Read a `preprocess_cfg` from a JSON file, which may be a whole open_clip config. Raises UsageError."""
     try:
-        data = parse_json(path.read_text("utf-8"))
+        data = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read as JSON: {error}", path, _PREPROCESS_HINT) from error
     data = data.get("preprocess_cfg", data) if isinstance(data, dict) else data

@@ -39,6 +39,9 @@ class FileFormat(Format):
     (`read_range(start, stop)` returns bytes of it); None where `read` needs the whole file. `parts(path)` returns the
     names of the files beside it that hold the tensors, for a file that only says where they are. `read_part(path,
     part)` reads what a reference calls PATH@PART; it raises CheckpointError where the file holds no such part.
+
+    >>> format_of("model.safetensors").name, FORMATS["safetensors"].recognises("weights.pt")
+    ('safetensors', False)
     """
 
     suffixes: tuple[str, ...]
@@ -89,6 +92,9 @@ class Family(Format):
     `loading(config, tensors)` returns what the family's `library` (the module's name) finds when it opens tensors of
     such names, dtypes and shapes with the first of `configs`, or a line that says why it cannot be asked; it runs in a
     process apart (see `apart`).
+
+    >>> family_named("transformers").configs[0]
+    'config.json'
     """
 
     recognises: Callable[[Folder], bool]
