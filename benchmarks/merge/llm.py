@@ -3,8 +3,9 @@
 Makes synthetic checkpoints of a Llama-like model in bfloat16 (kept for the next time), then runs `soupkit merge` and
 `mergekit-yaml --lazy-unpickle --low-cpu-memory`, without and with `--async-write`, in turns; the inputs are read before
 every run, so that they lie in the page cache as far as memory allows. Seconds and memory are those of whole processes,
-imports included; ratios are taken round by round. `python -m benchmarks.merge logits` compares what the soup
-computes. Stopped at any moment, the same command goes on with the next run.
+imports and forks included, pages that forks share counted once; ratios are taken round by round. `python -m
+benchmarks.merge logits` compares what the soup computes. Stopped at any moment, the same command goes on with the next
+run.
 """
 
 import argparse

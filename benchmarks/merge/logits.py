@@ -2,14 +2,15 @@
 
 Merges three synthetic models, opens the soup with AutoModelForCausalLM, and compares its logits, computed in float32,
 with those of the mean of the weights taken in float64: as it is, and rounded to the soup's bfloat16, which no soup in
-bfloat16 can be nearer than. One model is held at a time, in float32.
+bfloat16 can be nearer than. One model is held at a time, in bfloat16; the mean is made module by module.
 """
 
 import argparse
 import gc
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,33 +28,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("size", choices=SIZES, help="parameters of the model")
 
 
-def tensors_of(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a folder's shards."""
-    for shard in sorted(path.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                yield name, file.get_tensor(name)
+def mean_of(inputs: list[Path], *, rounded: bool) -> Callable[[str], Tensor]:
+    """Return the mean of the inputs' tensors by their names, taken in float64, as it is or `rounded` to bfloat16."""
+    files = [{name: f for shard in sorted(path.glob("*.safetensors")) for f, name in _names(shard)} for path in inputs]
+
+    def mean(name: str) -> Tensor:
+        first, *others = (file[name].get_tensor(name) for file in files)
+        total = first.double()
+        for other in others:
+            total += other
+        total /= len(inputs)
+        return total.bfloat16() if rounded else total
+
+    return mean
 
 
-def mean_of(inputs: list[Path], *, rounded: bool) -> Iterator[tuple[str, Tensor]]:
-    """Yield the mean of the inputs' tensors, taken in float64, as it is or `rounded` to bfloat16; in float32."""
-    for (name, first), *others in zip(*map(tensors_of, inputs), strict=True):
-        mean = sum((other.double() for _, other in others), first.double()) / len(inputs)
-        yield name, mean.bfloat16().float() if rounded else mean.float()
+def _names(shard: Path) -> Iterator[tuple[Any, str]]:
+    file = safe_open(shard, framework="pt")
+    for name in file.keys():  # noqa: SIM118 - not a mapping
+        yield file, name
 
 
 @torch.inference_mode()
-def logits_of(path: Path, tensors: Iterator[tuple[str, Tensor]] | None = None) -> Tensor:
-    """Return the logits, in float32, of the model in `path` as transformers opens it, or of `tensors` in its place."""
+def logits_of(path: Path, weights: Callable[[str], Tensor] | None = None) -> Tensor:
+    """Return the logits, computed in float32, of the model in `path` as transformers opens it, in bfloat16; or with the
+    `weights` of a name, in float32, in place of its own. Each module has weights in float32 only while it works."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    if tensors is not None:
-        own = dict(model.named_parameters())
-        for name, value in tensors:
-            own[name].copy_(value)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}  # tied ones by their first name
+    kept: dict[int, Tensor] = {}
+
+    def widen(module: torch.nn.Module, _: object) -> None:
+        for parameter in module.parameters(recurse=False):
+            kept[id(parameter)] = parameter.data
+            own = parameter.data if weights is None else weights(names[id(parameter)])
+            parameter.data = own.float()
+
+    def narrow(module: torch.nn.Module, *_: object) -> None:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = kept.pop(id(parameter))
+
+    for module in model.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(widen)
+            module.register_forward_hook(narrow)
     tokens = torch.arange(_TOKENS)[None] * 7 % model.config.vocab_size
     logits = model(tokens).logits.clone()
+    assert logits.dtype == torch.float32
     del model
     gc.collect()
     return logits

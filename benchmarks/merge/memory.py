@@ -1,8 +1,7 @@
 """Peak memory of whole merges of soupkit, with larger models and with more ingredients.
 
-Anonymous memory is summed over the processes: forked workers share most of it, and each counts it whole. Warm means
-that the inputs are in the page cache, cold that they are not. Files are made for three ingredients at most; more are
-links to these.
+Anonymous memory is that of all processes together; what forked workers share counts once. Warm means that the inputs
+are in the page cache, cold that they are not. Files are made for three ingredients at most; more are links to these.
 """
 
 import argparse

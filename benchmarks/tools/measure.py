@@ -1,4 +1,7 @@
-"""Runs a command and says what it took: seconds, and the peak resident and anonymous memory of its processes."""
+"""Runs a command and says what it took: seconds, and the peak resident and anonymous memory of its processes.
+
+Of anonymous memory, pages that a process shares with its forks count once, as they take room once.
+"""
 
 import json
 import os
@@ -50,10 +53,11 @@ def measure(
 
 def _watch(process: "subprocess.Popen[str]", peaks: dict[str, int]) -> None:
     while process.poll() is None:
-        sums = dict.fromkeys(peaks, 0)
-        for pid in _family(process.pid):
-            for key, value in _status(pid).items():
-                sums[key] += value
+        family = _family(process.pid)
+        states = [_fields(pid, "status", ("VmRSS", "RssAnon")) for pid in family]
+        sums = {key: sum(state.get(key, 0) for state in states) for key in peaks}
+        if len(family) > 1:  # the system walks through all pages to say what is shared: not asked of a process alone
+            sums["RssAnon"] = sum(_fields(pid, "smaps_rollup", ("Pss_Anon",)).get("Pss_Anon", 0) for pid in family)
         for key, value in sums.items():
             peaks[key] = max(peaks[key], value)
         time.sleep(_POLL)
@@ -73,10 +77,11 @@ def _family(pid: int) -> list[int]:
     return family
 
 
-def _status(pid: int) -> dict[str, int]:
+def _fields(pid: int, file: str, keys: tuple[str, ...]) -> dict[str, int]:
+    """Return bytes that /proc/PID/`file` gives in kB; none of a process that is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:
         return {}
     fields = (line.partition(":") for line in lines)
-    return {key: int(value.split()[0]) * 1024 for key, _, value in fields if key in ("VmRSS", "RssAnon")}
+    return {key: int(value.split()[0]) * 1024 for key, _, value in fields if key in keys}

@@ -22,9 +22,24 @@ def with_base(ref: str) -> tuple[str, str] | None:
     while base:
         if adapter_folder(adapter) is not None:
             return base, adapter
+        if is_hub(adapter) and JOINS not in adapter and _names_weights(base):
+            _say_why_not(HubRef.parse(adapter))
         base, _, more = base.rpartition(JOINS)
         adapter = more + JOINS + adapter
     return None
+
+
+def _names_weights(base: str) -> bool:
+    return is_hub(base) or Path(base).exists() or with_base(base) is not None
+
+
+def _say_why_not(adapter: HubRef) -> None:
+    """Raise HubError or CheckpointError for what follows BASE+ and is on the Hub, where it is no adapter that can be
+    had: BASE+ is there, so that it can be meant for nothing else."""
+    family, _ = choose_from(list_repo(adapter))
+    if family is not PEFT:
+        raise CheckpointError("is no adapter of PEFT's", str(adapter), "BASE+ADAPTER is a model and an adapter for it")
+    fetch(adapter, SILENT)
 
 
 def adapter_folder(ref: str, progress: Progress = SILENT) -> Path | None:

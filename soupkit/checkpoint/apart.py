@@ -4,6 +4,7 @@ A library that builds a model from somebody's config may take any time and memor
 process has an end of each, and no network.
 """
 
+import gc
 import os
 import pickle
 import signal
@@ -61,6 +62,7 @@ def _live(parent: int, send: Connection, work: Callable[..., Any], arguments: tu
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(nowhere, descriptor)
+        gc.disable()  # what was there stays shared: the collector would write to all of it
         import torch
 
         torch.set_num_threads(1)  # the threads of the first process are not here

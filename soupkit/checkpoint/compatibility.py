@@ -1,11 +1,14 @@
 """Whether checkpoints fit together: the same tensors, the same model, the same preprocessing. Headers only."""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from soupkit.checkpoint.architecture import Architecture, Config, architecture_of
 from soupkit.checkpoint.checkpoint import Checkpoint
@@ -17,6 +20,8 @@ from soupkit.checkpoint.hub_ref import is_hub
 from soupkit.checkpoint.reference import open_headers
 from soupkit.errors import ArchitectureError
 
+_LAYER = re.compile(r"\.\d+\.")
+_BLOCK = 1 << 20  # bytes that are compared at a time
 _RUN, _PLAIN = "run", "plain"
 _OF_CLIP = "logit_scale"
 # What libraries call the scales of a weight that is quantized to 8 bits, after the weight's own name.
@@ -125,21 +130,41 @@ def _same_settings(checkpoints: Sequence[Checkpoint]) -> None:
                 _refuse_config(odd, "config", f"{first.path / name}", f"{other.path / name}")
 
 
-def without_shared(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+def without_shared(checkpoints: Sequence[Checkpoint], *, by_headers: bool = False) -> list[Checkpoint]:
     """Return `checkpoints` without names that some of them lack and that stand, in those that have them, for the bytes
-    of another tensor: weights that are tied, which a library may write once or twice."""
+    of another tensor: weights that are tied, which a library may write once or twice. `by_headers` leaves out what may
+    be one of these by its dtype and shape. Raises CheckpointError for a tensor that cannot be read."""
     everywhere = set(checkpoints[0].tensors).intersection(*(c.tensors for c in checkpoints[1:]))
     partial = {name for c in checkpoints for name in c.tensors if name not in everywhere}
-    shared = {n for n in partial if all(_is_shared(c, n, everywhere) for c in checkpoints if n in c.tensors)}
+    kept = sorted(everywhere)
+    shared = {n for n in partial if all(_is_shared(c, n, kept, by_headers) for c in checkpoints if n in c.tensors)}
     return [
         replace(c, tensors={n: s for n, s in c.tensors.items() if n not in shared}) if shared & set(c.tensors) else c
         for c in checkpoints
     ]
 
 
-def _is_shared(checkpoint: Checkpoint, name: str, others: Collection[str]) -> bool:
+def _is_shared(checkpoint: Checkpoint, name: str, others: Collection[str], by_headers: bool) -> bool:
     spec = checkpoint.tensors[name]
-    return any(checkpoint.tensors[other] == spec for other in others)
+    alike = [
+        n for n in others if (checkpoint.tensors[n].dtype, checkpoint.tensors[n].shape) == (spec.dtype, spec.shape)
+    ]
+    if any(checkpoint.tensors[other] == spec for other in alike):
+        return True
+    if by_headers:  # what is tied stands outside the layers
+        return bool(alike) and _LAYER.search(name) is None
+    return len(spec.shape) > 1 and any(_same_bytes(checkpoint, name, other) for other in alike)
+
+
+def _same_bytes(checkpoint: Checkpoint, a: str, b: str) -> bool:
+    size = checkpoint.tensors[a].nbytes
+    for start in range(0, size, _BLOCK):
+        one, other = (np.empty(min(_BLOCK, size - start), np.uint8) for _ in range(2))
+        checkpoint.read_into(a, start, one)
+        checkpoint.read_into(b, start, other)
+        if not np.array_equal(one, other):
+            return False
+    return True
 
 
 def _refuse_scales(checkpoint: Checkpoint) -> None:
@@ -162,7 +187,8 @@ def check_before_download(
     if len(refs) < 2 or not any(is_hub(ref) for ref in refs):
         return
     with ExitStack() as opened:
-        agree([opened.enter_context(open_headers(ref)) for ref in refs], model=model, preprocess=preprocess)
+        checkpoints = [opened.enter_context(open_headers(ref)) for ref in refs]
+        agree(without_shared(checkpoints, by_headers=True), model=model, preprocess=preprocess)
 
 
 def _same_config(a: Checkpoint, b: Checkpoint) -> None:

@@ -22,7 +22,8 @@ _MOST_BYTES = 1 << 30  # of a tokenizer and the like, which are copied as they a
 
 @dataclass(frozen=True, slots=True)
 class SideFile:
-    """A file of a soup beside its weights: its name, and its content or where it is copied from."""
+    """A file of a soup beside its weights: its name, or its path in the soup, and its content or where it is copied
+    from."""
 
     name: str
     content: str | Path
@@ -30,6 +31,7 @@ class SideFile:
     def write(self, directory: Path) -> None:
         """Write the file into `directory`. Raises OSError."""
         if isinstance(self.content, Path):
+            (directory / self.name).parent.mkdir(exist_ok=True)
             shutil.copyfile(self.content, directory / self.name)
         else:
             (directory / self.name).write_text(self.content, "utf-8")
@@ -51,10 +53,10 @@ def side_files_of(ingredients: Sequence[Checkpoint], agreement: Agreement) -> tu
     Raises ArchitectureError where ingredients bring different files of one name that matter to what the model computes.
     """
     family, config = agreement.family, agreement.config
-    own = [c.side_files for c in ingredients if c.family == family.name]
+    own = [_by_name(c) for c in ingredients if c.family == family.name]
     if config is None or (family.name != OPEN_CLIP and own):
         return _agreed(own, family)
-    chosen, notes = _agreed([c.tokenizer_files for c in ingredients], family)
+    chosen, notes = _agreed([{path.name: path for path in c.tokenizer_files} for c in ingredients], family)
     if family.name == OPEN_CLIP:
         return (_document(OPEN_CLIP_CONFIG, config), *chosen), notes
     if not chosen:
@@ -68,14 +70,21 @@ def _document(name: str, document: dict[str, Any]) -> SideFile:
     return SideFile(name, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def _agreed(brought: Sequence[Sequence[Path]], family: Family) -> tuple[tuple[SideFile, ...], list[str]]:
+def _by_name(checkpoint: Checkpoint) -> dict[str, Path]:
+    """Return the files that travel with a checkpoint by their paths in its folder."""
+    if checkpoint.config_path is None:
+        return {path.name: path for path in checkpoint.side_files}
+    return {path.relative_to(checkpoint.config_path.parent).as_posix(): path for path in checkpoint.side_files}
+
+
+def _agreed(brought: Sequence[dict[str, Path]], family: Family) -> tuple[tuple[SideFile, ...], list[str]]:
     chosen: dict[str, Path] = {}
     notes = []
-    for path in (path for paths in brought for path in paths):
-        first = chosen.setdefault(path.name, path)
-        if first == path or _read(first) == _read(path) or path.name in family.configs:
+    for name, path in (item for paths in brought for item in paths.items()):
+        first = chosen.setdefault(name, path)
+        if first == path or _read(first) == _read(path) or name in family.configs:
             continue  # configs were compared by what they say
-        if not any(fnmatch(path.name, pattern) for pattern in family.indifferent):
+        if not any(fnmatch(name, pattern) for pattern in family.indifferent):
             raise ArchitectureError(
                 f"is not the same file as {first}", path, "merge only models that share it, or make the files agree"
             )

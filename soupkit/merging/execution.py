@@ -214,7 +214,7 @@ def foreign_file(directory: Path, prepared: Prepared) -> str | None:
     """Return a file in a partial directory that no merge would have put there, None where there is none."""
     layout = prepared.layout
     weights = (*(f.name for f in layout.files), OPEN_CLIP_WEIGHTS, "*-of-*.safetensors", layout.index_name)
-    beside = (*(file.name for file in prepared.side_files), OPEN_CLIP_CONFIG, *TOKENIZER_PATTERNS)
+    beside = (*(file.name.partition("/")[0] for file in prepared.side_files), OPEN_CLIP_CONFIG, *TOKENIZER_PATTERNS)
     patterns = (*weights, *beside, "lock", "journal-*.jsonl", SOUP_NAME)
     unfinished = tuple(f"{pattern}.partial" for pattern in patterns)  # what `write_whole` leaves when it is killed
     return next(

@@ -257,7 +257,10 @@ def _parts(tensor: Call, where: str) -> tuple[str, object, int, tuple[int, ...],
             return _checked("", arguments[:4], arguments[6:], where)
         else:
             return _checked(_dtype_name(arguments[6]), arguments[:4], arguments[7:], where)
-    what, hint = _refusal(str(tensor.function))
+    # a subclass that wraps others names itself among the arguments, as a DTensor does
+    given = tensor.arguments if isinstance(tensor.arguments, tuple) else ()
+    wrapper = next((a for a in given if isinstance(a, Name) and a.name in _SHARDED), tensor.function)
+    what, hint = _refusal(str(wrapper))
     raise CheckpointError(what, where, hint)
 
 

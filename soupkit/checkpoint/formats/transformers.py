@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from soupkit.checkpoint.architecture import candidates_by_shape, named_config
+from soupkit.checkpoint.formats import sentence_transformers
 from soupkit.checkpoint.formats import transformers_siglip as siglip
 from soupkit.checkpoint.formats.fields import Fields
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
@@ -34,8 +35,16 @@ from soupkit.checkpoint.formats.weight_files import (
 PROCESSOR_CONFIG = "processor_config.json"
 _PROCESSORS = (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, "video_preprocessor_config.json", "image_processor*.json")
 # How text is made, and how it is laid out for the model: no weight depends on it.
-_INDIFFERENT = ("generation_config.json", "chat_template*", "tokenizer_config.json", "special_tokens_map.json")
-_SIDE_FILES = (CONFIG, *_PROCESSORS, *TOKENIZER_PATTERNS, "*.tiktoken", *_INDIFFERENT)
+_INDIFFERENT = (
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "chat_template*",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+_SIDE_FILES = (
+    CONFIG, *_PROCESSORS, *TOKENIZER_PATTERNS, "*.tiktoken", *_INDIFFERENT, *sentence_transformers.PATTERNS
+)  # fmt: skip
 # Keys of a config that say where it is from, how it was trained or is run, and nothing of what it computes.
 _IGNORED = (
     "_name_or_path", "transformers_version", "torch_dtype", "dtype", "_commit_hash", "use_cache", "architectures",
@@ -58,11 +67,13 @@ def describe(folder: Folder, tensors: Tensors) -> Description:
     own = read_object(folder, CONFIG) or {}
     classes = own.get("architectures")
     model = classes[0] if isinstance(classes, list) and classes else own.get("model_type")
+    modules, notes = sentence_transformers.module_files(folder)
     described = Description(
         tensors,
         model=model if isinstance(model, str) else None,
         config_name=CONFIG,
-        side_files=matching(folder.names, _SIDE_FILES),
+        side_files=(*matching(folder.names, _SIDE_FILES), *modules),
+        notes=notes,
     )
     if is_transformers_siglip(tensors):
         return _with_siglip(described, folder, own)

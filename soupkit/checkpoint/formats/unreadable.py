@@ -8,7 +8,7 @@ from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.errors import CheckpointError
 
 _DEEPSPEED = ("zero_to_fp32.py", "*_model_states.pt", "*_optim_states.pt")
-_FSDP = ("*_rank[0-9]*.bin", "*_rank_[0-9]*.pt")
+_FSDP = ("*_rank[0-9]*.bin", "*_rank_[0-9]*.pt", "*.rank_[0-9]*.pth")
 
 
 def is_deepspeed(folder: Folder) -> bool:

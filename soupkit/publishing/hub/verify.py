@@ -11,6 +11,7 @@ from soupkit.checkpoint import Checkpoint, fingerprint, open_checkpoint
 from soupkit.checkpoint.architecture import architecture_of
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.lineage import read_float32
+from soupkit.checkpoint.opening import check_configs
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from soupkit.merging.soup_directory import SOUP_NAME, SoupDocument
@@ -63,6 +64,7 @@ def verify(directory: Path, progress: Progress = SILENT) -> VerifiedSoup:
     with open_checkpoint(directory) as soup:
         _refuse_local_names(soup.config or {}, directory / OPEN_CLIP_CONFIG)
         architecture = architecture_of(soup)  # refuses tensors that are not those of the config's model
+        check_configs([soup], architecture)
         value = fingerprint(soup, progress=progress).value
         if value != record.output.fingerprint:
             raise CheckpointError(

@@ -1,6 +1,7 @@
 """Soups of other families come out in them: their own libraries open them, with the mean of the weights."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import timm
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import soupkit
 from soupkit.checkpoint import fingerprint, open_checkpoint
@@ -92,6 +94,88 @@ def test_tied_weights_that_one_ingredient_writes_twice_are_written_once(tmp_path
     (tmp_path / "b" / "model.safetensors").unlink()
     soupkit.merge([tmp_path / "b", tmp_path / "a"], tmp_path / "soup")
     assert_same(CLASSES["tied_llama"].from_pretrained(tmp_path / "soup"), mean_of(models))
+
+
+def test_tied_weights_that_a_trainer_wrote_as_two_tensors_are_written_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    models = [CLASSES["tied_llama"].from_config(CONFIGS["tied_llama"]()) for _ in range(2)]
+    for name, model in zip("ab", models, strict=True):
+        model.save_pretrained(tmp_path / name)
+    state = load_file(tmp_path / "b" / "model.safetensors")
+    save_file(
+        {**state, "lm_head.weight": state["model.embed_tokens.weight"].clone()}, tmp_path / "b" / "model.safetensors"
+    )
+    soupkit.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "soup")
+    assert "lm_head.weight" not in load_file(tmp_path / "soup" / "model.safetensors")
+    assert_same(CLASSES["tied_llama"].from_pretrained(tmp_path / "soup"), mean_of(models))
+    other = {**state, "lm_head.weight": state["model.embed_tokens.weight"] + 1}
+    save_file(other, tmp_path / "b" / "model.safetensors")
+    with pytest.raises(ArchitectureError, match=r"lm_head\.weight"):
+        soupkit.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "other")
+
+
+def sentence_model(path: Path, seed: int) -> Path:
+    """A folder as sentence-transformers saves it: a BERT, the pooling of its first token, and a dense layer."""
+    torch.manual_seed(seed)
+    transformers.BertModel(CONFIGS["bert"]()).save_pretrained(path)
+    kinds = {"0": "Transformer", "1": "Pooling", "2": "Dense"}
+    modules = [
+        {
+            "idx": int(i),
+            "name": i,
+            "path": f"{i}_{kind}" if i != "0" else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for i, kind in kinds.items()
+    ]
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
+    (path / "config_sentence_transformers.json").write_text(json.dumps({"__version__": {"pytorch": str(seed)}}))
+    for name, content in (("1_Pooling", '{"pooling_mode_cls_token": true}'), ("2_Dense", '{"in_features": 16}')):
+        (path / name).mkdir()
+        (path / name / "config.json").write_text(content)
+    save_file({"linear.weight": torch.ones(16, 16)}, path / "2_Dense" / "model.safetensors")
+    return path
+
+
+def test_the_modules_of_sentence_transformers_travel_with_the_model(tmp_path: Path) -> None:
+    refs = [sentence_model(tmp_path / str(i), i) for i in range(2)]
+    soupkit.merge(refs, tmp_path / "soup")
+    kept = {p.relative_to(refs[0]).as_posix() for p in refs[0].rglob("*") if p.is_file()}
+    for name in kept - {"model.safetensors"}:
+        assert (tmp_path / "soup" / name).read_bytes() == (refs[0] / name).read_bytes(), name
+    assert soupkit.merge(refs, tmp_path / "soup").status == "unchanged"
+    for module, name in (("1_Pooling", "config.json"), ("2_Dense", "model.safetensors")):
+        before = (refs[1] / module / name).read_bytes()
+        (refs[1] / module / name).write_bytes(before + b" ")
+        with pytest.raises(ArchitectureError, match="not the same file") as caught:
+            soupkit.merge(refs, tmp_path / "other")
+        assert caught.value.where == str(refs[1] / module / name)
+        (refs[1] / module / name).write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ('[{"path": "../x"}]', "outside its folder"),
+        ('{"path": 1}', "no list"),
+        ("[", "JSON"),
+        ('[{"path": 1}]', "no list"),
+    ],
+)
+def test_modules_that_lead_elsewhere_or_are_none_are_refused(modules: str, words: str, tmp_path: Path) -> None:
+    path = sentence_model(tmp_path / "x", 0)
+    (path / "modules.json").write_text(modules)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        open_checkpoint(path)
+    assert caught.value.where == str(path / "modules.json")
+
+
+def test_a_module_that_was_not_fetched_is_said(tmp_path: Path) -> None:
+    refs = [sentence_model(tmp_path / str(i), i) for i in range(2)]
+    for ref in refs:
+        shutil.rmtree(ref / "1_Pooling")
+    assert any("names 1_Pooling, which is not here" in note for note in soupkit.merge(refs, tmp_path / "soup").notes)
 
 
 def test_a_soup_of_timm_is_opened_by_timm(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import argparse
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -265,3 +267,29 @@ def test_a_hostile_pickle_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(path)
     assert caught.value.hint
+
+
+def test_a_rank_s_part_of_a_sharded_model_is_called_that(tmp_path: Path) -> None:
+    """As FSDP2 has it: a state dict of DTensors, saved by each rank for itself."""
+    program = """
+import sys, torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/ranks", rank=0, world_size=1)
+mesh = init_device_mesh("cpu", (1,))
+model = torch.nn.Linear(8, 4)
+def shard(name, module, mesh):
+    for key, value in list(module.named_parameters(recurse=False)):
+        module.register_parameter(key, torch.nn.Parameter(distribute_tensor(value, mesh, [Shard(0)])))
+distribute_module(model, mesh, shard)
+torch.save(model.state_dict(), f"{sys.argv[1]}/part.pt")
+options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+torch.save(get_model_state_dict(model, options=options), f"{sys.argv[1]}/full.pt")
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, capture_output=True)
+    with pytest.raises(CheckpointError, match="one rank's part of a sharded tensor") as caught:
+        open_checkpoint(tmp_path / "part.pt")
+    assert "full_state_dict=True" in caught.value.hint
+    with open_checkpoint(tmp_path / "full.pt") as full:
+        assert {name: spec.shape for name, spec in full.tensors.items()} == {"weight": (4, 8), "bias": (4,)}
