@@ -31,6 +31,7 @@ the one that a full search finds, for a fraction of the images.
 
     exact       a trial ends when no outcome of the images left could make it accepted
     sequential  also on strong evidence: a candidate as good as the soup is turned away with a chance of --error-rate
+    likely      also when those left are unlikely to make up for what was lost where the soup is least sure
     none        every trial sees every image
 
 [bold]A score of your own[/bold]: a command gets the soup's directory, and the last line that it prints is a number, or
@@ -144,7 +145,7 @@ def search(
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the strategy, also of another package's."),
     ] = None,
     stopping: Annotated[
-        str, typer.Option("--stopping", metavar="exact|sequential|none", help="When a trial ends.")
+        str, typer.Option("--stopping", metavar="exact|sequential|likely|none", help="When a trial ends.")
     ] = "exact",
     error_rate: Annotated[
         float, typer.Option("--error-rate", metavar="E", help="Chance of a wrong rejection, per trial.")

@@ -7,7 +7,7 @@ from typing import Any
 from soupkit.errors import UsageError
 from soupkit.search.strategies.table import STRATEGIES, Strategy
 
-RULES = ("exact", "none", "sequential")
+RULES = ("exact", "none", "sequential", "likely")
 ACCEPT = ("ge", "gt")
 _CAME_LATER = ("least_cosine", "metric")  # documents that have none of them mean None
 
@@ -17,7 +17,8 @@ class SearchOptions:
     """How to search.
 
     `metric` selects instead of the tasks' main one. `stopping` ends trials early; `error_rate` belongs to the
-    sequential rule. `accept` keeps a candidate whose score does not fall ("ge") or only one whose score rises ("gt").
+    rules "sequential" and "likely". `accept` keeps a candidate whose score does not fall ("ge") or only one whose score
+    rises ("gt").
     `seed` is that of random orders and draws. `keep_going` leaves ingredients out that are not finite; `least_cosine`
     those whose task vector's median cosine with the others' is smaller. `own` are the options of the strategy's own
     that were given, by name (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.

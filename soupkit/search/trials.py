@@ -145,6 +145,7 @@ class SearchTrials:
             error_rate=self.options.error_rate,
             seed=(self.seed, len(self.decisions)),
             pulls_to=self.alone[brings].hits if brings is not None else None,
+            margins=self._measured[current.soup].margins,
         )
 
     def _tried(

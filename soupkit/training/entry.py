@@ -46,9 +46,9 @@ class DataEntry(Entry):
     CLIP_benchmark's layout) whose captions are its class names in its templates; so are those of tar files with labels
     (`cls`) and `class_names`, a file with one name a line, or `imagenet-1k`. `weight` is the source's part of a
     mixture, by default its number of samples (all of them have one, or none). `share` trains on a part drawn by the
-    run's seed. `balanced` (of these alone) lets every group of as many samples as there are classes hold each class once,
-    and as many groups as there are templates hold no caption twice. Samples are shuffled among `shuffle_shards` shards
-    at a time.
+    run's seed. `balanced` (of these alone) lets every group of as many samples as there are classes hold each class
+    once, and as many groups as there are templates hold no caption twice. Samples are shuffled among `shuffle_shards`
+    shards at a time.
     """
 
     shards: str | list[str] | None = None
