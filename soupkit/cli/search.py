@@ -145,10 +145,16 @@ def search(
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the strategy, also of another package's."),
     ] = None,
     stopping: Annotated[
-        str, typer.Option("--stopping", metavar="exact|sequential|likely|none", help="When a trial ends.")
-    ] = "exact",
+        str | None,
+        typer.Option(
+            "--stopping",
+            metavar="exact|sequential|likely|none",
+            help="When a trial ends: exact, and likely with --proxy, unless it is said.",
+            show_default=False,
+        ),
+    ] = None,
     error_rate: Annotated[
-        float, typer.Option("--error-rate", metavar="E", help="Chance of a wrong rejection, per trial.")
+        float, typer.Option("--error-rate", metavar="E", help="Of sequential: chance of a wrong rejection, per trial.")
     ] = 0.05,
     accept: Annotated[
         str, typer.Option("--accept", metavar="ge|gt", help="Keep what does not lower, or only what raises the score.")

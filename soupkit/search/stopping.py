@@ -9,7 +9,6 @@ anywhere, and ends a trial when those left are unlikely to make up for what it l
 """
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
@@ -129,8 +128,8 @@ class Likely:
     """A trial ends when certain, or when the images left are unlikely to make up for the candidate's arrears.
 
     Images come by the soup's margin, the smallest first. The differences to come are reckoned from those on the latter
-    half of the images seen, and their sum as normal: the chance that it suffices is below `error_rate`. An estimate,
-    asked again after each look, and no guarantee.
+    half of the images seen, and their sum as normal with mean 0: it would have to be more than one deviation. An
+    estimate, asked again after each look, and no guarantee.
     """
 
     def __init__(
@@ -140,14 +139,12 @@ class Likely:
         metric: HitMetric,
         *,
         strict: bool,
-        error_rate: float,
     ) -> None:
         """`margins` [N] are how far the soup is from another answer, in any unit that grows with it."""
         self._certain = Exact(current, margins, metric, strict=strict)
         self.order = np.argsort(margins, kind="stable")
         self._current, self._worth = current, metric.weights
         self._needed = 1.0 / max(metric.units) if strict else 0.0
-        self._deviations = NormalDist().inv_cdf(1 - error_rate)
         self._gained, self._seen = 0.0, 0
         self._squares = np.zeros(len(current) + 1)  # summed over the images seen
 
@@ -161,7 +158,7 @@ class Likely:
         left = min(_STILL_TO_COME, (len(self._current) - seen) / (seen - half))
         # One more than was seen, so that a few images without a difference are no proof.
         to_come = left * (self._squares[seen] - self._squares[half] + 1)
-        unlikely = self._gained + self._deviations * np.sqrt(to_come) < self._needed
+        unlikely = self._gained + np.sqrt(to_come) < self._needed
         return self._certain.sees(images, hits) or bool(unlikely)
 
 
@@ -185,7 +182,7 @@ def open_rule(
     `margins` [N] are how far the current soup is from another answer: `likely` needs them, and is `exact` without.
     """
     if name == "likely" and margins is not None:
-        return Likely(current, margins, metric, strict=strict, error_rate=error_rate)
+        return Likely(current, margins, metric, strict=strict)
     if pulls_to is not None:
         disagreement = disagreement * np.where(pulls_to == current, _OF_ONE_MIND, 1.0)
     if name == "none":

@@ -146,7 +146,7 @@ def test_likely_ends_bad_trials_on_the_least_sure_images_and_seldom_turns_a_good
             bad, exact, likely = bad + 1, [*exact, ends[0]], [*likely, ends[1]]
     assert bad > 80 and good > 80
     assert np.mean(likely) < 0.5 * np.mean(exact)
-    assert lost <= 0.1 * good
+    assert lost <= 0.2 * good
 
 
 def test_likely_weighs_images_as_the_metric_does_and_is_exact_where_no_margins_are_known() -> None:
