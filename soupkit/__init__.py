@@ -1,6 +1,12 @@
 """soupkit turns several fine-tuned CLIP checkpoints into one better model.
 
 The public names are loaded when they are first used, so that `import soupkit` costs nothing.
+
+>>> import soupkit
+>>> soupkit.__version__.count(".")
+2
+>>> "merge" in soupkit.__all__
+True
 """
 
 from soupkit.version import __version__

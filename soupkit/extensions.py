@@ -56,6 +56,10 @@ class Table(Mapping[str, R], Generic[R]):
 
     `noun` is what a row is called in errors ("merge method"), `kind` the type that every row has, `group` the name of
     the entry points, `option` the option that names a row, `modules` those that hold soupkit's own rows.
+
+    >>> from soupkit.evaluation.metrics import METRICS
+    >>> METRICS.find("acc1").summary, METRICS.package_of("acc1")
+    ('share of images whose class comes first', 'soupkit')
     """
 
     def __init__(self, noun: str, kind: type[R], *, group: str, option: str, modules: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,10 @@ _HINTS = {
 }
 
 Content = str | bytes | Callable[[BinaryIO], object]
+
+MOST_BYTES = 64 << 20  # of a document that is read whole: a config, an index, a record
+MOST_KEPT_BYTES = 1 << 28  # of what soupkit keeps for itself: a journal, a cache's list of images
+DEEPEST = 100  # levels of nesting; soupkit's own documents have six
 
 
 def write_whole(path: Path, content: Content) -> None:
@@ -77,6 +82,18 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def in_the_way(path: Path) -> tuple[Path, str] | None:
+    """Return what keeps `path` from being a directory, it or what is above it, and what that is; None for nothing."""
+    for place in (*reversed(path.parents), path):
+        with suppress(OSError):  # what may not be looked at is not known to be in the way
+            if place.is_symlink() and not place.exists():
+                loops = real_path(place).is_symlink()
+                return place, "is a link that leads back to itself" if loops else "is a link to what is not there"
+            if place.exists() and not place.is_dir():
+                return place, "is no directory"
+    return None
+
+
 def write_cached(path: Path, content: Content) -> None:
     """Write `content` to `path` as `write_whole` does; where that is not possible nothing is kept, and that is no
     error: without a cache things take longer, no more."""
@@ -95,13 +112,58 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises OSError, also for a pipe, a socket or a device, which might never end."""
+    check_regular(path)
+    return path.open("rb")
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError where `path` is a pipe, a socket or a device. A directory is left to whoever opens it."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, and no file", str(path))
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return what is in a file of `most` bytes at most. Raises OSError, also for a larger one and for no file."""
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
+        return file.read()
+
+
+def read_text(path: Path, encoding: str = "utf-8", most: int = MOST_BYTES) -> str:
+    """Return the text in a file of `most` bytes at most, with its ends of lines as they are. Raises OSError as
+    `read_bytes` does, and UnicodeDecodeError."""
+    return read_bytes(path, most).decode(encoding)
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text that may have been made to do harm. Raises ValueError for one that is damaged, or
-    nested deeper than Python's stack."""
+    nested deeper than DEEPEST."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if nested_too_deeply(value):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def nested_too_deeply(value: Any) -> bool:
+    """Whether a value of JSON is nested deeper than DEEPEST: others who read it, or write it, might not get through."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def sealed(value: object) -> str:
@@ -134,6 +196,8 @@ def storage_error(error: OSError, path: Path, needed: int) -> StorageError:
             path,
             "make room, then run the same command again",
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP) and (found := in_the_way(path.parent)) is not None:
+        return StorageError(f"cannot be written: {found[0]} {found[1]}", path, "choose another place")
     return StorageError(f"cannot be written: {error.strerror or error}", path, what_to_do(error))
 
 

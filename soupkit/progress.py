@@ -4,7 +4,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a caller may watch. One job at a time: `start`, any number of `advance`, `state` and `note`, `finish`."""
+    """What a caller may watch. One job at a time: `start`, any number of `advance`, `state` and `note`, `finish`.
+
+    >>> class Counting(Silent):
+    ...     done = 0
+    ...     def advance(self, n):
+    ...         self.done += n
+    >>> counting = Counting()
+    >>> soup = soupkit.merge(["runs/a", "runs/b"], "soups/mean", progress=counting)
+    >>> 0 < counting.done <= soup.bytes_written
+    True
+    """
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Begin a job of `total` units ("B" for bytes, "images", "samples"); 0 when the total is not known."""
@@ -23,7 +33,10 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that nobody watches.
+
+    >>> SILENT.start("merge", 2, "B")
+    """
 
     def start(self, label: str, total: int, unit: str) -> None:
         """Do nothing."""

@@ -1,14 +1,16 @@
 """YAML files with a schema: pydantic checks them, and every complaint names the file and the line."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, BinaryIO, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from soupkit.errors import UsageError
+from soupkit.system import CLOEXEC, NONBLOCK
 
 
 class Entry(BaseModel):
@@ -56,7 +58,7 @@ class Document:
 
     def _read(self) -> str:
         try:
-            with self.path.open("rb") as file:
+            with _opened(self.path) as file:
                 content = file.read(LIMIT + 1)
             if len(content) > LIMIT:
                 raise UsageError(f"is larger than {LIMIT >> 20} MiB", self.path, "is it a recipe?")
@@ -144,6 +146,15 @@ class Document:
             if not kept or (*key_path, *kept, part) in self._lines or (lacking and i == len(loc) - 1):
                 kept.append(part)
         return tuple(kept)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a recipe for reading; a pipe as well (`soupkit run <(...)`), which is empty where nobody writes to it."""
+    if not path.is_fifo():
+        return path.open("rb")
+    descriptor = os.open(path, os.O_RDONLY | CLOEXEC | NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "rb")
 
 
 def _keys(schema: type[Entry], loc: Sequence[str | int]) -> list[str]:

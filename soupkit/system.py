@@ -4,6 +4,7 @@ Linux is where everything is tested. macOS has no `posix_fallocate` and no set o
 no `fcntl`, no reads at a position, no links to refuse and no directories to open. Each has here what does the same.
 """
 
+import ctypes
 import errno
 import os
 import signal
@@ -34,6 +35,8 @@ DIRECTORY: int | None = getattr(os, "O_DIRECTORY", None)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 _seek_lock = Lock()
+_PR_SET_PDEATHSIG = 1
+_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -154,6 +157,20 @@ def open_for_reading(path: "Path") -> int:
             with suppress(ValueError, OSError):  # macOS says "no limit", and allows 10,240
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return descriptor
+
+
+def can_end_with_parent() -> bool:
+    """Whether `end_with_parent` does what it says (Linux)."""
+    return hasattr(_libc, "prctl")
+
+
+def end_with_parent(parent: int) -> None:
+    """Have this process, a fork of the process `parent`, killed as soon as that ends, whatever ends it; where the
+    system can."""
+    if can_end_with_parent():
+        _libc.prctl(_PR_SET_PDEATHSIG, KILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def cores() -> int:

@@ -30,7 +30,7 @@ def checkpoint_list(value: Any, name: str) -> list[Any]:
         return [value]
     if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
         return list(references(value, name))
-    listed = [ref if is_weights(ref) else references(ref, f"{name}[{i}]")[0] for i, ref in enumerate(value)]
+    listed = [one if is_weights(one) else reference(one, f"{name}[{i}]") for i, one in enumerate(value)]
     return listed or references(listed, name)
 
 
@@ -44,6 +44,13 @@ def checkpoints(value: Any, name: str) -> Iterator[list[str]]:
         ]
 
 
+def reference(value: Any, name: str) -> str:
+    """Return the one reference that `value`, the argument `name`, is: a text or a path. Raises UsageError."""
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"is {_kind(value)}, and no reference", name, "give one path, or hf-hub:ORG/NAME")
+    return os.fspath(value)
+
+
 def references(value: Any, name: str) -> list[str]:
     """Return the references that `value`, the argument `name`, names: one or many, texts or paths.
 
@@ -53,13 +60,10 @@ def references(value: Any, name: str) -> list[str]:
         return [os.fspath(value)]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise UsageError(f"is {_kind(value)}, and no reference", name, _HINT)
-    refs = list(value)
-    for i, ref in enumerate(refs):
-        if not isinstance(ref, str | os.PathLike):
-            raise UsageError(f"is {_kind(ref)}, and no reference", f"{name}[{i}]", _HINT)
+    refs = [reference(ref, f"{name}[{i}]") for i, ref in enumerate(value)]
     if not refs:
         raise UsageError("names nothing", name, _HINT)
-    return [os.fspath(ref) for ref in refs]
+    return refs
 
 
 def optional_references(value: Any, name: str) -> list[str]:

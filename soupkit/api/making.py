@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,19 +16,22 @@ from soupkit.api.arguments import (
     checkpoints,
     optional_references,
     path,
-    references,
+    reference,
     watched,
 )
+from soupkit.api.keywords import EvaluationKeywords, RunKeywords, SearchKeywords, TrainKeywords, takes
 from soupkit.api.results import InterpolationResult, MergeResult, RecipeResult, SearchResult, TrainingResult
 from soupkit.api.shown import shown_as
 from soupkit.errors import UsageError
 from soupkit.evaluation import EvaluationOptions
 from soupkit.merging import RunOptions
 from soupkit.progress import Progress
+from soupkit.search.options import SearchOptions
 from soupkit.training import TrainEntry, TrainOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
 
 
 @overload
@@ -35,17 +39,20 @@ def merge(
     ingredients: Checkpoints, output: str | Path, *,
     method: str = ..., weights: Sequence[float] | None = ..., base: "Ref | Weights | None" = ...,
     parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
-    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
-    allow_nonfinite: bool = ..., options: RunOptions | None = ..., progress: bool | Progress | None = ..., **run: Any,
+    preprocess: str | Path | None = ..., to: str | None = ..., rank: int | None = ...,
+    max_shard_bytes: int | None = ..., allow_nonfinite: bool = ..., options: RunOptions | None = ...,
+    progress: bool | Progress | None = ..., **run: "Unpack[RunKeywords]",
 ) -> MergeResult: ...  # fmt: skip
 @overload
 def merge(
     ingredients: Checkpoints, output: None = None, *,
     method: str = ..., weights: Sequence[float] | None = ..., base: "Ref | Weights | None" = ...,
     parameters: Mapping[str, Any] | None = ..., dtype: str | None = ..., model: str | None = ...,
-    preprocess: str | Path | None = ..., to: str | None = ..., max_shard_bytes: int | None = ...,
-    allow_nonfinite: bool = ..., options: RunOptions | None = ..., progress: bool | Progress | None = ..., **run: Any,
+    preprocess: str | Path | None = ..., to: str | None = ..., rank: int | None = ...,
+    max_shard_bytes: int | None = ..., allow_nonfinite: bool = ..., options: RunOptions | None = ...,
+    progress: bool | Progress | None = ..., **run: "Unpack[RunKeywords]",
 ) -> "dict[str, Tensor]": ...  # fmt: skip
+@takes(RunKeywords)
 def merge(
     ingredients: Checkpoints,
     output: str | Path | None = None,
@@ -58,11 +65,12 @@ def merge(
     model: str | None = None,
     preprocess: str | Path | None = None,
     to: str | None = None,
+    rank: int | None = None,
     max_shard_bytes: int | None = None,
     allow_nonfinite: bool = False,
     options: RunOptions | None = None,
     progress: bool | Progress | None = None,
-    **run: Any,
+    **run: "Unpack[RunKeywords]",
 ) -> "MergeResult | dict[str, Tensor]":
     """Merge checkpoints into the directory `output`, which their own library then opens; without one return the soup as
     a state dict. An ingredient is a reference, a state dict or a module.
@@ -85,13 +93,14 @@ def merge(
     result = run_merge(
         checkpoint_list(ingredients, "ingredients"), output, method=method, weights=weights,
         base=None if base is None else checkpoint_list(base, "base")[0],
-        parameters=parameters, dtype=dtype, model=model, preprocess=preprocess, to=to,
+        parameters=parameters, dtype=dtype, model=model, preprocess=preprocess, to=to, rank=rank,
         max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite,
         options=options_of(RunOptions, options, run), progress=watched(progress),
     )  # fmt: skip
     return result if isinstance(result, dict) else shown_as(MergeResult, result)
 
 
+@takes(SearchKeywords)
 def search(
     ingredients: Checkpoints,
     output: str | Path,
@@ -100,15 +109,17 @@ def search(
     report_tasks: Refs = (),
     score: str | Callable[..., Any] | None = None,
     strategy: str = "greedy",
+    options: SearchOptions | None = None,
     evaluation: EvaluationOptions | None = None,
     progress: bool | Progress | None = None,
-    **options: Any,
+    **others: "Unpack[SearchKeywords]",
 ) -> SearchResult:
     """Search for the soup of `ingredients` that is best on `tasks`, or by a `score` of your own; write it to `output`.
 
-    `options` are those of `soupkit.search.search`: stopping, accept, the strategy's own (orders=3, budget=50), the
-    score's (minimize, build), data_root, dry_run, fresh; and the fields of `EvaluationOptions` (device, limit, ...)
-    where `evaluation` is not given. `score` is a command with `{model}` in it, or a function of a soup's directory (a
+    `others` are those of `soupkit.search.search`: the score's (minimize, build), data_root, dry_run, fresh; the fields
+    of `SearchOptions` (stopping, accept) and the strategy's own (orders=3, budget=50), or they are `options` together,
+    as those of a strategy from another package have to be; and the fields of `EvaluationOptions` (device, limit, ...),
+    or they are `evaluation`. `score` is a command with `{model}` in it, or a function of a soup's directory (a
     Path), of its weights (annotated `Mapping[str, Tensor]`) or of the module that `build` makes.
 
     >>> def shrinks(weights: Mapping[str, Tensor]) -> float:
@@ -121,17 +132,35 @@ def search(
     from soupkit.search.run_search import search as run
 
     shared = {field.name for field in fields(EvaluationOptions)}
-    scoring = {name: options.pop(name) for name in list(options) if name in shared}
+    scoring: dict[str, Any] = {name: value for name, value in others.items() if name in shared}
+    rest: dict[str, Any] = {name: value for name, value in others.items() if name not in shared}
+    if options is not None:
+        rest = {**_deciding(options, strategy, rest), **rest}
+    else:
+        rest["strategy"] = strategy
     with checkpoints(ingredients, "ingredients") as refs:
         result = run(
             refs, output, tasks=optional_references(tasks, "tasks"),
-            report_tasks=optional_references(report_tasks, "report_tasks"), score=score, strategy=strategy,
+            report_tasks=optional_references(report_tasks, "report_tasks"), score=score,
             evaluation=evaluation_options(evaluation, scoring),
-            **{"picture": plot_search, "progress": watched(progress), **options},
+            **{"picture": plot_search, "progress": watched(progress), **rest},
         )  # fmt: skip
     return shown_as(SearchResult, result)
 
 
+def _deciding(options: SearchOptions, strategy: str, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` as keywords. Raises UsageError for what is said `beside` them and is one of theirs."""
+    from soupkit.search.run_search import search as run
+
+    shared = {field.name: getattr(options, field.name) for field in fields(SearchOptions) if field.name != "own"}
+    others = signature(run).parameters.keys() - shared.keys()
+    twice = [*(["strategy"] if strategy != "greedy" else []), *(name for name in beside if name not in others)]
+    if twice:
+        raise UsageError("is said beside the options themselves", ", ".join(twice), "say it in one of the two")
+    return {**shared, **options.own}
+
+
+@takes(EvaluationKeywords)
 def interpolate(
     base: "Ref | Weights",
     fine_tuned: Checkpoints,
@@ -144,7 +173,7 @@ def interpolate(
     preprocess: str | Path | None = None,
     evaluation: EvaluationOptions | None = None,
     progress: bool | Progress | None = None,
-    **options: Any,
+    **options: "Unpack[EvaluationKeywords]",
 ) -> InterpolationResult:
     """Score the models between `base` and the mean of the fine-tuned ones (WiSE-FT).
 
@@ -167,6 +196,7 @@ def interpolate(
     return shown_as(InterpolationResult, result)
 
 
+@takes(TrainKeywords)
 def train(
     recipe: str | Path | Mapping[str, Any] | TrainEntry,
     output: str | Path,
@@ -175,7 +205,7 @@ def train(
     settings: Sequence[str] = (),
     options: TrainOptions | None = None,
     progress: bool | Progress | None = None,
-    **others: Any,
+    **others: "Unpack[TrainKeywords]",
 ) -> TrainingResult:
     """Train the runs of a recipe's file, or the one called `run`, below `output`; or one run that `recipe` says itself.
 
@@ -189,7 +219,8 @@ def train(
     """
     from soupkit.training import train as train_one
 
-    chosen, watcher = options_of(TrainOptions, options, others), watched(progress)
+    where = {"cache": path(others["cache"])} if "cache" in others else {}
+    chosen, watcher = options_of(TrainOptions, options, {**others, **where}), watched(progress)
     if isinstance(recipe, str | Path):
         from soupkit.cli.train import train_runs
 
@@ -222,7 +253,7 @@ def run_recipe(
     from soupkit.recipe.run import run_recipe as run
 
     result = run(
-        Path(references(recipe, "recipe")[0]), path(output), until=until, jobs=jobs, dry_run=dry_run, fresh=fresh,
+        Path(reference(recipe, "recipe")), path(output), until=until, jobs=jobs, dry_run=dry_run, fresh=fresh,
         training=training, evaluation=evaluation, progress=watched(progress),
     )  # fmt: skip
     return shown_as(RecipeResult, result)

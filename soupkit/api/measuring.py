@@ -13,9 +13,11 @@ from soupkit.api.arguments import (
     checkpoint_list,
     checkpoints,
     path,
+    reference,
     references,
     watched,
 )
+from soupkit.api.keywords import EvaluationKeywords, takes
 from soupkit.api.making import evaluation_options
 from soupkit.api.results import ClassificationResult, ComparisonResult, EvaluationResult
 from soupkit.api.shown import shown_as
@@ -25,6 +27,7 @@ from soupkit.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from typing_extensions import Unpack
 
     from soupkit.evaluation.live import LiveModel, PictureData
     from soupkit.evaluation.task import Task
@@ -56,6 +59,7 @@ def compare(
     return shown_as(ComparisonResult, result)
 
 
+@takes(EvaluationKeywords)
 def evaluate(
     models: Checkpoints,
     tasks: "Refs | Sequence[Task] | PictureData",
@@ -75,7 +79,7 @@ def evaluate(
     name: str = "dataset",
     options: EvaluationOptions | None = None,
     progress: bool | Progress | None = None,
-    **how: Any,
+    **how: "Unpack[EvaluationKeywords]",
 ) -> EvaluationResult:
     """Score models on tasks.
 
@@ -121,10 +125,12 @@ def evaluate(
 
 
 def classify(
-    model: Ref,
+    ref: "Ref | Weights",
     images: Refs,
     labels: str | Sequence[str],
     *,
+    model: str | None = None,
+    preprocess: str | Path | None = None,
     device: str = "auto",
     precision: str | None = None,
     progress: bool | Progress | None = None,
@@ -141,10 +147,11 @@ def classify(
 
     files = references(images, "images")
     words = [labels] if isinstance(labels, str) else list(labels)
-    result = label_images(
-        str(model), [Path(file) for file in files], words, device=device, precision=precision,
-        progress=watched(progress),
-    )  # fmt: skip
+    with checkpoints([ref], "ref") as (name,):
+        result = label_images(
+            name, [Path(file) for file in files], words, model=model, preprocess=path(preprocess), device=device,
+            precision=precision, progress=watched(progress),
+        )  # fmt: skip
     return ClassificationResult(**{f.name: getattr(result, f.name) for f in fields(result)}, images=tuple(files))
 
 
@@ -160,7 +167,7 @@ def _tasks(tasks: Any) -> list[Any]:
 
     many = isinstance(tasks, Iterable) and not isinstance(tasks, str | os.PathLike | Mapping)
     listed = list(tasks) if many else [tasks]
-    return [task if isinstance(task, Task) else references(task, "tasks")[0] for task in listed]
+    return [task if isinstance(task, Task) else reference(task, "tasks") for task in listed]
 
 
 def _is_module(models: Any) -> "TypeGuard[nn.Module]":

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from soupkit.api.arguments import Refs, path, references, watched
+from soupkit.api.arguments import Refs, path, reference, references, watched
+from soupkit.api.keywords import PushKeywords, takes
 from soupkit.api.making import options_of
 from soupkit.api.results import PublishResult, ReportResult
 from soupkit.api.shown import shown_as
 from soupkit.progress import Progress
 from soupkit.publishing.hub.push import PushOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def report(
@@ -40,13 +44,14 @@ def report(
     return shown_as(ReportResult, result)
 
 
+@takes(PushKeywords)
 def publish(
     directory: str | Path,
     repo: str,
     *,
     options: PushOptions | None = None,
     progress: bool | Progress | None = None,
-    **push: Any,
+    **push: "Unpack[PushKeywords]",
 ) -> PublishResult:
     """Publish a soup as the repository `repo` (ORG/NAME) of the Hub, or lay it out in `folder`.
 
@@ -57,8 +62,9 @@ def publish(
     """
     from soupkit.publishing.hub.push import publish as run
 
-    paths = {key: Path(value) for key, value in push.items() if key in ("scores", "figures", "folder") and value}
-    chosen = options_of(PushOptions, options, {**push, **paths})
+    given: dict[str, Any] = dict(push)
+    given |= {key: path(given[key]) for key in ("scores", "figures", "folder") if key in given}
+    chosen = options_of(PushOptions, options, given)
     return shown_as(
-        PublishResult, run(references(directory, "directory")[0], repo, options=chosen, progress=watched(progress))
+        PublishResult, run(reference(directory, "directory"), repo, options=chosen, progress=watched(progress))
     )

@@ -20,7 +20,14 @@ from soupkit.training import trainer
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MergeResult(Shown, run_merge.MergeResult):
-    """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient."""
+    """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient.
+
+    >>> print(soupkit.merge(["runs/a", "runs/b"], "soups/mean"))
+    soups/mean: written, uniform soup of 2 in float32
+    ref     weight  fingerprint
+    runs/a  0.5     xxh3:...
+    runs/b  0.5     xxh3:...
+    """
 
     def headline(self) -> str:
         """Return the soup's directory, its method and its dtype."""
@@ -33,7 +40,12 @@ class MergeResult(Shown, run_merge.MergeResult):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EvaluationResult(Shown, run_evaluation.Evaluation):
-    """Scores of models on tasks, fractions with 95 % intervals; a row is a score."""
+    """Scores of models on tasks, fractions with 95 % intervals; a row is a score.
+
+    >>> scores = soupkit.evaluate(["runs/a", "runs/b"], "digits", limit=20)
+    >>> scores.headline(), list(scores.to_frame()["ref"])
+    ('scores of 2 models on 1 task', ['runs/a', 'runs/b'])
+    """
 
     def headline(self) -> str:
         """Return how many models were scored on how many tasks."""
@@ -71,7 +83,12 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SearchResult(Shown, run_search.SearchResult):
-    """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial."""
+    """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial.
+
+    >>> found = soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", limit=20)
+    >>> found.output.name, found.document.strategy, found.rows()[0]["action"]
+    ('best', 'greedy', 'start')
+    """
 
     def headline(self) -> str:
         """Return what the soup reaches, and what the best ingredient does."""
@@ -110,7 +127,12 @@ class SearchResult(Shown, run_search.SearchResult):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class InterpolationResult(Shown, interpolation.Interpolation):
-    """Scores between a base and its fine-tunes: `document` is what `interpolation.json` holds; a row is a score."""
+    """Scores between a base and its fine-tunes: `document` is what `interpolation.json` holds; a row is a score.
+
+    >>> curve = soupkit.interpolate("runs/base", "runs/a", tasks="digits", points=3, limit=20)
+    >>> [row["alpha"] for row in curve.rows()], curve.best_alpha in (0.0, 0.5, 1.0)
+    ([0.0, 0.5, 1.0], True)
+    """
 
     @property
     def best_alpha(self) -> float | None:
@@ -119,7 +141,7 @@ class InterpolationResult(Shown, interpolation.Interpolation):
 
     def headline(self) -> str:
         """Return the best alpha, and on what."""
-        return f"best alpha on {self.document.task}: {written_number(self.document.best_alpha)}"
+        return f"best alpha on {self.document.task}: {_written_number(self.document.best_alpha)}"
 
     def rows(self) -> list[Row]:
         """Return a row per alpha and task."""
@@ -143,7 +165,11 @@ class InterpolationResult(Shown, interpolation.Interpolation):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ComparisonResult(Shown, comparison.Comparison):
-    """Whether checkpoints can be averaged, and what differs from the first; a row is a checkpoint."""
+    """Whether checkpoints can be averaged, and what differs from the first; a row is a checkpoint.
+
+    >>> soupkit.compare(["runs/a", "runs/b"]).headline()
+    'can be merged'
+    """
 
     def headline(self) -> str:
         """Return the verdict."""
@@ -163,7 +189,12 @@ class ComparisonResult(Shown, comparison.Comparison):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClassificationResult(Shown, labelling.Labelled):
-    """Probabilities of labels for images; a row is an image."""
+    """Probabilities of labels for images; a row is an image.
+
+    >>> shown = soupkit.classify("runs/a", "picture.png", ["a dog", "a cat"])
+    >>> shown.headline(), list(shown.rows()[0])
+    ('softmax over 2 labels', ['image', 'a dog', 'a cat'])
+    """
 
     images: tuple[str, ...] = ()
 
@@ -181,7 +212,12 @@ class ClassificationResult(Shown, labelling.Labelled):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainingResult(Shown, Mapping[str, trainer.TrainResult]):
-    """Runs of a recipe by name, or one run as ""; a row is a run."""
+    """Runs of a recipe by name, or one run as ""; a row is a run.
+
+    >>> runs = soupkit.train("recipe.yaml", "trained", run="stage1", dry_run=True)
+    >>> list(runs), runs["stage1"].status
+    (['stage1'], 'planned')
+    """
 
     runs: dict[str, trainer.TrainResult]
     output: Path
@@ -207,7 +243,12 @@ class TrainingResult(Shown, Mapping[str, trainer.TrainResult]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ReportResult(Shown, report.Report):
-    """A page: `output` is its file; a row is a file."""
+    """A page: `output` is its file; a row is a file.
+
+    >>> page = soupkit.report("scores.json", "report.html")
+    >>> page.output.name, page.models, page.rows()[0]
+    ('report.html', ('runs/a',), {'file': 'report.html', 'new': True})
+    """
 
     def headline(self) -> str:
         """Return the page, and what it shows."""
@@ -220,7 +261,12 @@ class ReportResult(Shown, report.Report):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PublishResult(Shown, push.PushResult):
-    """A repository on the Hub or in a folder; a row is a file."""
+    """A repository on the Hub or in a folder; a row is a file.
+
+    >>> pushed = soupkit.publish("soups/uniform", "me/soup", license="mit", folder="hub")
+    >>> pushed.headline(), "README.md" in [row["path"] for row in pushed.rows()]
+    ('hub: written', True)
+    """
 
     def headline(self) -> str:
         """Return where the soup is now."""
@@ -233,7 +279,12 @@ class PublishResult(Shown, push.PushResult):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RecipeResult(Shown, recipes.RunResult):
-    """A recipe that ran; a row is a step."""
+    """A recipe that ran; a row is a step.
+
+    >>> done = soupkit.run_recipe("recipe.yaml", "out", until="train.a", dry_run=True)
+    >>> [step.name for step in done.steps]
+    ['train.stage1', 'train.a']
+    """
 
     def headline(self) -> str:
         """Return the recipe's name, and where its results are."""
@@ -258,6 +309,6 @@ def _value(score: Any) -> str:
     return f"{shown(score.value, score)} %" if score.unit == "fraction" else shown(score.value, score)
 
 
-def written_number(value: float | None) -> str:
+def _written_number(value: float | None) -> str:
     """Return a number as a person writes it; a dash for none."""
     return "–" if value is None else f"{value:.3g}"

@@ -18,7 +18,14 @@ _MOST_ROWS = 40  # of a text or of a page; a frame has all of them
 
 
 class Shown:
-    """What every result can do. A result says its `headline`, its `rows`, and perhaps a picture."""
+    """What every result can do. A result says its `headline`, its `rows`, and perhaps a picture.
+
+    >>> result = soupkit.compare(["runs/a", "runs/b"])
+    >>> result.to_dict()["refs"], list(result.to_frame().columns)
+    (['runs/a', 'runs/b'], ['ref', 'model', 'tensors', 'config'])
+    >>> "<table>" in result._repr_html_()
+    True
+    """
 
     __slots__ = ()
 

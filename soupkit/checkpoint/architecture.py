@@ -24,7 +24,7 @@ from soupkit.checkpoint.expected import expected_shapes
 from soupkit.checkpoint.formats.transformers_clip_config import OPENAI_MEAN, OPENAI_STD
 from soupkit.checkpoint.towers import CLASSIFICATION_HEAD, has_head, is_image, is_text
 from soupkit.errors import ArchitectureError, UsageError
-from soupkit.files import parse_json
+from soupkit.files import parse_json, read_text
 
 KNOWN_MODELS = Path(__file__).with_name("known_models.json")
 Config = dict[str, Any]
@@ -42,7 +42,7 @@ class Architecture:
     open_clip builds. `model` is open_clip's name for it, or that of the family whose config is beside the weights; None
     for a config that has no name. `source` says how that is known: "open_clip_config.json", "config.json", "--model",
     or "shapes". `candidates` are the open_clip models of these shapes. Parameters are counted by tower where it is a
-    CLIP; what is none has no towers.
+    CLIP; what is none has no towers. `has_head` says that it is a CLIP's image tower with a head of classes.
     """
 
     model: str | None
@@ -52,6 +52,7 @@ class Architecture:
     parameters: int
     image_parameters: int
     text_parameters: int
+    has_head: bool = False
 
     def __str__(self) -> str:
         """Say it as people do: "ViT-bigG-14, 2.54 B parameters: image 1.84 B, text 0.69 B"."""
@@ -178,7 +179,7 @@ def architecture_of(
         image = text = 0
     if config is None and checkpoint.settings:  # of another kind than CLIP
         name, image, text = checkpoint.model, 0, 0
-    return Architecture(name, config, source, candidates, whole, image, text)
+    return Architecture(name, config, source, candidates, whole, image, text, headed)
 
 
 def _check_tower(config: Config, shapes: Mapping[str, tuple[int, ...]], where: object, name: str | None) -> None:
@@ -204,7 +205,7 @@ def _differences(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> str:
 def read_preprocess(path: Path) -> Config:
     """Read a `preprocess_cfg` from a JSON file, which may be a whole open_clip config. Raises UsageError."""
     try:
-        data = parse_json(path.read_text("utf-8"))
+        data = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot be read as JSON: {error}", path, _PREPROCESS_HINT) from error
     data = data.get("preprocess_cfg", data) if isinstance(data, dict) else data

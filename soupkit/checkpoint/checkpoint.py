@@ -38,6 +38,10 @@ class Checkpoint(Mapping[str, Any]):
 
     A CLIP that another library than open_clip wrote is opened in open_clip's form, under its names; `own` is the same
     checkpoint as its library has it, and `clip_names` gives for each name there the one here.
+
+    >>> with soupkit.open_checkpoint("runs/a") as checkpoint:
+    ...     sorted(name for name, spec in checkpoint.tensors.items() if not spec.shape)
+    ['logit_scale']
     """
 
     ref: str

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.architecture import Architecture, architecture_of
-from soupkit.checkpoint.compatibility import agree
+from soupkit.checkpoint.compatibility import SEE_COMPARE, agree
 from soupkit.checkpoint.config_differences import config_differences
 from soupkit.checkpoint.differences import TensorDifferences, tensor_differences
 from soupkit.checkpoint.lineage import Pair, compare_weights, recorded_lineage, verdict
@@ -22,6 +22,10 @@ class Comparison:
 
     `problem` says why they cannot be averaged, None where they can. `related` is the verdict on the weights, None where
     they were not read; `lineage` says it in words, with what training runs have recorded of their parents.
+
+    >>> comparison = compare(["runs/a", "runs/b"])
+    >>> comparison.refs, comparison.mergeable, comparison.problem
+    (('runs/a', 'runs/b'), True, None)
     """
 
     refs: tuple[str, ...]
@@ -52,6 +56,9 @@ def compare(
 
     `base` is the model that was fine-tuned: with it the directions of the fine-tunes are compared too. Raises
     UsageError for fewer than two references, CheckpointError for a checkpoint that cannot be read.
+
+    >>> compare(["runs/a", "runs/b"], weights=True, base="runs/base").pairs[0].tower
+    'image'
     """
     if len(refs) < 2:
         raise UsageError(
@@ -66,7 +73,7 @@ def compare(
             problem = None
             agree(everything, model=model, preprocess=preprocess)
         except ArchitectureError as error:
-            problem = str(error)
+            problem = error.sentence if error.hint == SEE_COMPARE else str(error)
         comparison = Comparison(
             refs=tuple(c.ref for c in everything),
             architectures=tuple(_architecture(c, model, preprocess) for c in everything),

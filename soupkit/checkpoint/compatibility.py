@@ -22,6 +22,8 @@ _OF_CLIP = "logit_scale"
 # What libraries call the scales of a weight that is quantized to 8 bits, after the weight's own name.
 _SCALES = ("_scale", "_scale_inv", "_scales")
 
+SEE_COMPARE = "`soupkit compare` shows all of it"
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -65,9 +67,7 @@ def agree(
     first = checkpoints[0]
     for other in checkpoints[1:]:
         if differences := tensor_differences(first, other):
-            raise ArchitectureError(
-                f"cannot be averaged with {first.ref}: {differences}", other.ref, "`soupkit compare` shows all of it"
-            )
+            raise ArchitectureError(f"cannot be averaged with {first.ref}: {differences}", other.ref, SEE_COMPARE)
     for checkpoint in checkpoints:
         _refuse_scales(checkpoint)
     notes = [f"{c.ref}: {note}" for c in checkpoints for note in c.notes]

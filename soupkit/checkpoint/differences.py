@@ -25,7 +25,8 @@ class TensorDifferences:
     def __str__(self) -> str:
         parts = []
         if self.missing:
-            parts.append(f"{len(self.missing)} tensors missing ({some(self.missing)})")
+            tensors = "tensor" if len(self.missing) == 1 else "tensors"
+            parts.append(f"{len(self.missing)} {tensors} missing ({some(self.missing)})")
         if self.unexpected:
             parts.append(f"{len(self.unexpected)} unexpected ({some(self.unexpected)})")
         if self.reshaped:

@@ -83,7 +83,12 @@ def combine(tensors: Mapping[str, TensorSpec], digests: Mapping[str, bytes]) -> 
 
 def fingerprint(checkpoint: Checkpoint, *, threads: int = 2, progress: Progress = SILENT) -> Fingerprint:
     """Read every byte of `checkpoint` and return its fingerprint, which is over the names that its own library gives
-    the tensors. Raises CheckpointError as reading does."""
+    the tensors. Raises CheckpointError as reading does.
+
+    >>> with soupkit.open_checkpoint("runs/a") as checkpoint:
+    ...     print(fingerprint(checkpoint).value[:5], len(fingerprint(checkpoint).image))
+    xxh3: 37
+    """
     checkpoint = checkpoint.as_written
     jobs = [(name, i) for name, spec in checkpoint.tensors.items() for i in range(chunk_count(spec))]
     progress.start(f"fingerprint of {checkpoint.ref}", sum(s.nbytes for s in checkpoint.tensors.values()), "B")

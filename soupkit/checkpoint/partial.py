@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from soupkit.errors import StorageError, UsageError
-from soupkit.files import storage_error
+from soupkit.files import in_the_way, storage_error
 from soupkit.system import CLOEXEC, NOFOLLOW, NONBLOCK, lock, sync_directory, write_at
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def partial_path(target: Path) -> Path:
 
 def check_target(target: Path) -> None:
     """Raise UsageError or StorageError where no directory can be put at `target` in the end: for links, mount points,
-    and names that are too long or not UTF-8. Found out before the work, and not after it."""
+    what lies below a file, and names that are too long or not UTF-8. Found out before the work, and not after it."""
     try:
         length = len((target.name + _REPLACED).encode())
     except UnicodeEncodeError:
@@ -50,6 +50,8 @@ def check_target(target: Path) -> None:
         raise UsageError("is too long a name", target, f"give it at most {_NAME_BYTES - len(_REPLACED)} bytes")
     if target.is_symlink():
         raise StorageError("is a link, which a directory cannot replace", target, "name the directory itself")
+    if (found := in_the_way(target.parent)) is not None:
+        raise StorageError(f"cannot be written: {found[0]} {found[1]}", target, "choose another place")
     if os.path.ismount(target):
         raise StorageError("is a mount point, which a directory cannot replace", target, "name a directory below it")
 

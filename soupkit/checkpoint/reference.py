@@ -44,6 +44,10 @@ def open_checkpoint(ref: str | Path, *, progress: Progress = SILENT) -> Checkpoi
     Weights on the Hub are brought into its cache first, with `progress`. Raises CheckpointError when there is nothing
     at `ref`, when it is unclear which of several files is meant, and for files that are damaged or no checkpoint;
     UsageError for a reference that is not well formed; HubError for what the Hub refuses.
+
+    >>> with soupkit.open_checkpoint("runs/a") as checkpoint:
+    ...     print(checkpoint.family, checkpoint.tensors["logit_scale"].dtype, checkpoint["text_projection"].shape)
+    open_clip F32 torch.Size([16, 16])
     """
     return _described(_locate(str(ref), progress))
 

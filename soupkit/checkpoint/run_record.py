@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupkit.errors import CheckpointError
-from soupkit.files import parse_json, write_whole
+from soupkit.files import parse_json, read_text, write_whole
 
 RECORD_NAME = "training.json"
 AVERAGE_DIRECTORY = "ema"
@@ -98,15 +98,17 @@ def read_run(directory: Path) -> RunRecord | FinishedRun | None:
     path = directory / RECORD_NAME
     hint = "move it away if another program wrote it; else get it again"
     try:
-        document = parse_json(path.read_text("utf-8"))
+        document = parse_json(read_text(path))
         return (FinishedRun if "output" in document else RunRecord).model_validate(document)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", path, hint) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise CheckpointError(f"is no record of a training run: {field}: {first['msg']}"[:300], path, hint) from error
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"is no record of a training run: {error}"[:300], path, hint) from error
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from soupkit.files import naming
+from soupkit.files import naming, open_file
 from soupkit.progress import SILENT, Progress
 
 _READ_BYTES = 4 << 20
@@ -15,7 +15,7 @@ def sha256_of(path: Path, progress: Progress = SILENT) -> str:
     Raises OSError, which names the file.
     """
     state = hashlib.sha256()
-    with naming(path), path.open("rb", buffering=0) as file:
+    with naming(path), open_file(path) as file:
         while piece := file.read(_READ_BYTES):
             state.update(piece)
             progress.advance(len(piece))

@@ -15,7 +15,9 @@ from soupkit.checkpoint.compatibility import Agreement
 from soupkit.checkpoint.formats.table import Family
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_CONFIG
 from soupkit.errors import ArchitectureError, CheckpointError
-from soupkit.files import parse_json, what_to_do
+from soupkit.files import parse_json, read_bytes, read_text, what_to_do
+
+_MOST_BYTES = 1 << 30  # of a tokenizer and the like, which are copied as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class SideFile:
         path = directory / self.name
         try:
             if isinstance(self.content, Path):
-                return path.read_bytes() == self.content.read_bytes()
-            return parse_json(path.read_text("utf-8")) == parse_json(self.content)
+                return read_bytes(path, _MOST_BYTES) == read_bytes(self.content, _MOST_BYTES)
+            return parse_json(read_text(path)) == parse_json(self.content)
         except (OSError, ValueError):
             return False
 
@@ -83,6 +85,6 @@ def _agreed(brought: Sequence[Sequence[Path]], family: Family) -> tuple[tuple[Si
 
 def _read(path: Path) -> Any:
     try:
-        return path.read_bytes()
+        return read_bytes(path, _MOST_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error

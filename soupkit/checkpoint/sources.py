@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soupkit.errors import CheckpointError
-from soupkit.files import what_to_do
+from soupkit.files import check_regular, what_to_do
 from soupkit.system import open_for_reading, read_at
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class SourceFile:
     def open(cls, path: Path) -> "Self":
         """Open `path`; raises CheckpointError where that is not possible."""
         try:
+            check_regular(path)
             descriptor = open_for_reading(path)
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error

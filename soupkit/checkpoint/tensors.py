@@ -23,6 +23,10 @@ class TensorSpec:
     Most tensors are one extent. Several extents follow each other in row-major order (an in-projection joined
     from its query, key and value parts). `strides` (in elements, over the single extent) is given where the
     stored order is not row-major: a transposed projection, or a view in a pickle.
+
+    >>> spec = TensorSpec("BF16", (3, 4), (Extent(Path("model.safetensors"), 128, 24),))
+    >>> spec.numel, spec.nbytes, spec.is_float, spec.offset
+    (12, 24, True, 128)
     """
 
     dtype: str

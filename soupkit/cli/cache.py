@@ -109,9 +109,16 @@ def _show(directory: Path, folders: list[CacheFolder]) -> None:
 
     table = Table("folder", "holds", "files", "size", "last used", box=None, pad_edge=False)
     for folder in folders:
-        used = "" if folder.days_unused is None else f"{folder.days_unused:.0f} days ago"
-        table.add_row(folder.kind, folder.holds, f"{folder.files:,}", count(folder.bytes, "B"), used)
+        table.add_row(
+            folder.kind, folder.holds, f"{folder.files:,}", count(folder.bytes, "B"), _ago(folder.days_unused)
+        )
     console = plain_console()
     console.print(table)
     total = sum(folder.bytes for folder in folders)
     console.print(f"{directory}: {count(total, 'B')} in {sum(folder.files for folder in folders):,} files")
+
+
+def _ago(days: float | None) -> str:
+    if days is None:
+        return ""
+    return "today" if days < 1 else "a day ago" if days < 2 else f"{days:.0f} days ago"

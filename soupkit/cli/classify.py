@@ -1,11 +1,16 @@
 """`soupkit classify`: which of some labels an image shows, by one model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from soupkit.cli.options import AsJson, Device, Model, Precision, Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from soupkit.evaluation.classify import Labelled
 
 HELP = """\
 Say which label fits an image, with probabilities: what open_clip's own example computes.
@@ -32,11 +37,8 @@ def classify(
     """Run the command; `HELP` is its help."""
     import time
 
-    from rich.text import Text
-
-    from soupkit.cli.output import plain_console, print_json
+    from soupkit.cli.output import print_json
     from soupkit.cli.progress import terminal_progress
-    from soupkit.cli.tables import fits, table_of
     from soupkit.evaluation.classify import label_images
 
     started = time.perf_counter()
@@ -52,6 +54,16 @@ def classify(
         document = {"ref": ref, "fingerprint": result.fingerprint, "images": found, "kind": result.kind}
         print_json("classify", {**document, "seconds": time.perf_counter() - started})
         return
+    show_labelled(result, images)
+
+
+def show_labelled(result: "Labelled", images: "Sequence[Path]") -> None:
+    """Print a table of images down and labels across, or where that is too wide a list for each image."""
+    from rich.text import Text
+
+    from soupkit.cli.output import plain_console
+    from soupkit.cli.tables import fits, table_of
+
     console = plain_console()
     cells = [
         [Text(f"{100 * p:.2f} %", style="bold" if p == max(row) else "") for p in row] for row in result.probabilities

@@ -118,7 +118,7 @@ def _show_checkpoints(console: "PlainConsole", found: "Comparison") -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("checkpoint", no_wrap=True)
     for head in ("differs from the first in",) if alike else ("model", "differs from the first in"):
-        table.add_column(head)
+        table.add_column(head, overflow="fold")
     for ref, architecture, tensors, config in zip(
         found.refs, found.architectures, found.tensors, found.configs, strict=True
     ):
@@ -140,6 +140,7 @@ def _show_differences(console: "PlainConsole", found: "Comparison") -> None:
 
     names = fit_names(found.refs, max(14, console.width // 3)).names
     table = Table("tensor", "checkpoint", "difference", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
     for ref, tensors in zip(found.refs, found.tensors, strict=True):
         for name in tensors.missing:
             table.add_row(name, names[ref], "missing")

@@ -13,8 +13,14 @@ from soupkit.text import visible
 class PlainConsole(Console):
     """rich's console, but what is printed holds no control character, whoever wrote it: they are shown as escapes.
 
-    Colours and the moves of a progress bar are rich's own, and apart from the text.
+    Colours and the moves of a progress bar are rich's own, and apart from the text. With NO_COLOR nothing is bold
+    either, which rich leaves.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.no_color:
+            self._color_system = None
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, and make what may act visible. Line ends are the layout's."""

@@ -10,10 +10,13 @@ from soupkit.cli.options import AsJson, NoCache
 from soupkit.cli.scoring import cache_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from soupkit.evaluation import Score
     from soupkit.recipe.run import RunResult
 
 RECIPE = Path(__file__).parents[1] / "data" / "digits.yaml"
+SOUPS = {"uniform": "uniform soup", "greedy": "greedy soup"}
 
 HELP = """\
 Make a soup from nothing, in one to two minutes: train a small CLIP on the shipped handwritten digits, fine-tune it
@@ -73,24 +76,11 @@ def demo(
 
 def _show(scores: "dict[str, Score]", selected: tuple[str, ...], result: "RunResult") -> None:
     """Say what each model scores, what the search gained, and where everything is."""
-    from rich.table import Table
-
     from soupkit.cli.output import finished, plain_console
 
     console = plain_console()
-    best = max(s.value for s in scores.values())
-    n = next(iter(scores.values())).n
-    table = Table(
-        "model", "zero-shot accuracy", "95 % interval", title=f"{n} held-out handwritten digits",
-        title_justify="left", box=None, pad_edge=False,
-    )  # fmt: skip
-    names = {"uniform": "uniform soup", "greedy": "greedy soup"}
-    for name, score in scores.items():
-        value, low, high = (f"{100 * share:.1f}" for share in (score.value, score.low, score.high))
-        style = "bold" if score.value == best else ""
-        table.add_row(names.get(name, name), f"{value} %", f"{low} to {high}", style=style)
-    console.print(table)
-    ingredients = {name: s.value for name, s in scores.items() if name not in ("stage1", *names)}
+    show_scores(scores)
+    ingredients = {name: s.value for name, s in scores.items() if name not in ("stage1", *SOUPS)}
     first = max(ingredients, key=ingredients.__getitem__)
     soup = scores["greedy"].value
     gained = [f"{100 * (soup - other):+.1f}" for other in (ingredients[first], scores["uniform"].value)]
@@ -105,3 +95,22 @@ def _show(scores: "dict[str, Score]", selected: tuple[str, ...], result: "RunRes
     console.print(f"{hub} is what the Hub would hold: open_clip loads it as local-dir:{hub}; {report} is the report")
     soup_directory = result.output / "soup" / "greedy"
     finished("demo", result.output, "soupkit", "push", soup_directory, "ORG/NAME", "--license", "mit", "--dry-run")
+
+
+def show_scores(scores: "Mapping[str, Score]") -> None:
+    """Print a line for each model: its accuracy, with the interval."""
+    from rich.table import Table
+
+    from soupkit.cli.output import plain_console
+
+    best = max(s.value for s in scores.values())
+    n = next(iter(scores.values())).n
+    table = Table(
+        "model", "zero-shot accuracy", "95 % interval", title=f"{n} held-out handwritten digits",
+        title_justify="left", box=None, pad_edge=False,
+    )  # fmt: skip
+    for name, score in scores.items():
+        value, low, high = (f"{100 * share:.1f}" for share in (score.value, score.low, score.high))
+        style = "bold" if score.value == best else ""
+        table.add_row(SOUPS.get(name, name), f"{value} %", f"{low} to {high}", style=style)
+    plain_console().print(table)

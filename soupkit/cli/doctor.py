@@ -161,7 +161,7 @@ def _plugins(problems: list[str]) -> dict[str, str]:
         warnings.simplefilter("ignore", PluginWarning)
         for table in all_tables().values():
             others = sorted({table.package_of(name) for name in table} - {"soupkit"})
-            facts[f"{table.noun}s"] = f"{len(table)}, of {', '.join(['soupkit', *others])}"
+            facts[table.group.partition(".")[2]] = f"{len(table)}, of {', '.join(['soupkit', *others])}"
             problems += map(str, table.broken)
     return facts
 

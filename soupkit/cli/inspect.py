@@ -96,12 +96,16 @@ def _show(checkpoint: "Checkpoint", architecture: "Architecture", list_tensors: 
         ("notes", "; ".join(checkpoint.notes)),
     ]
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, text in rows:
         if text:
             table.add_row(Text(name, style="bold"), text)
     console.print(table)
     if list_tensors:
         listing = Table("tensor", "dtype", "shape", box=None, pad_edge=False)
+        listing.columns[0].overflow = "fold"
+        listing.columns[1].no_wrap = listing.columns[2].no_wrap = True
         for name, spec in specs.items():
             listing.add_row(name, spec.dtype, "x".join(map(str, spec.shape)) or "scalar")
         console.print(listing)

@@ -53,6 +53,7 @@ def _show(table: "Table[Any]") -> None:
 
     console = plain_console()
     listing = Listing(table.noun, "from", "what it is", box=None, pad_edge=False)
+    listing.columns[0].no_wrap = listing.columns[1].no_wrap = True
     for name, row in table.items():
         listing.add_row(name, table.package_of(name), row.summary)
     console.print(listing)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NOTEBOOK_DELAY = 0.5  # seconds before a job in a notebook has a bar
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 5.0, 60.0  # seconds between lines where there is no terminal
+_OF_A_LONG_JOB = 0.05  # of the time that it has taken: a job of days says less often that it is alive
 
 
 class PlainProgress:
@@ -35,13 +36,14 @@ class PlainProgress:
         self._tenth = 0
 
     def advance(self, n: int) -> None:
-        """Count `n` more units; speaks at every tenth of the job, and about every minute of a long one."""
+        """Count `n` more units; speaks at every tenth of the job, and between them at first about every minute."""
         with self._lock:
             self._done += n
             now = time.monotonic()
             tenth = 10 * self._done // self._total if self._total else self._tenth
             quiet = now - self._spoken
-            if quiet < _SHORTEST_INTERVAL or (tenth == self._tenth and quiet < _LONGEST_INTERVAL):
+            longest = max(_LONGEST_INTERVAL, _OF_A_LONG_JOB * (now - self._started))
+            if quiet < _SHORTEST_INTERVAL or (tenth == self._tenth and quiet < longest):
                 return
             self._spoken, self._tenth = now, tenth
             rate = self._done / max(now - self._started, 1e-9)

@@ -81,6 +81,7 @@ def _show(result: "PushResult", sending: list[object]) -> None:
     console = plain_console()
     there = "there" if result.folder else "on the Hub"
     table = Table("file", "size", there, "sha256", box=None, pad_edge=False)
+    table.columns[0].overflow = "fold"
     for file in result.files:
         table.add_row(file.path, count(file.size, "B"), file.status, file.sha256[:16])
     console.print(table)

@@ -163,7 +163,7 @@ def _proxy(document: "SearchDocument") -> list[str]:
 def _cost(document: "SearchDocument") -> list[str]:
     trials = [d for d in document.decisions if d.action != "start"]
     scored, full = document.images_scored or 0, document.images_full or 0
-    said = f"{len(trials)} trials, {sum(d.accepted for d in trials)} accepted"
+    said = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}, {sum(d.accepted for d in trials)} accepted"
     if document.counts != "images":
         return [f"{said}; {scored:,} {document.counts}"]
     return [

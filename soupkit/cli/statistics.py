@@ -53,7 +53,7 @@ def statistics(
     import time
 
     from soupkit.cli.merge import parse_size
-    from soupkit.cli.output import print_json, say
+    from soupkit.cli.output import finished, print_json, say
     from soupkit.cli.progress import terminal_progress
     from soupkit.evaluation.options import EvaluationOptions
     from soupkit.evaluation.statistics import StatisticsOptions, collect_statistics
@@ -73,3 +73,6 @@ def statistics(
         print_json("statistics", {**document, "seconds": time.perf_counter() - started})
         return
     say(f"{output}: {kind} of {result.tensors} tensors on {result.examples} images, {result.fingerprint}")
+    method = {"fisher": "fisher", "gram": "regmean"}[kind]
+    merging = ["merge", ref, "REF", "--method", method, "--statistics", output, "--statistics", "FILE", "-o", "soup"]
+    finished("statistics", output, "soupkit", *merging)

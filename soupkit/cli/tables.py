@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _ANY_WIDTH = 10_000  # columns
 NAME_WIDTHS = (64, 48, 32, 24, 14)
+_NUMBERS = 1  # the width with which names become numbers
 Cell = Text | str
 
 
@@ -36,7 +37,7 @@ def fits(console: "PlainConsole", *tables: Table) -> bool:
 def show_named(console: "PlainConsole", refs: Sequence[str], build: Callable[[dict[str, str]], Table]) -> None:
     """Print the table that `build` makes with the longest names of `refs` that fit, and the legend of numbers."""
     named = fit_names(refs, NAME_WIDTHS[-1])
-    for width in NAME_WIDTHS:
+    for width in (*NAME_WIDTHS, _NUMBERS):
         named = fit_names(refs, width)
         if fits(console, build(named.names)):
             break

@@ -68,7 +68,7 @@ def train(
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.train_cost import cost_lines, recipe_costs
     from soupkit.errors import UsageError
-    from soupkit.training import TrainOptions
+    from soupkit.training import TrainOptions, read_runs
 
     if not dry_run and (world_size is not None or rate is not None):
         raise UsageError("belong to --dry-run", "--world-size and --rate", "torchrun says how many take part")
@@ -91,9 +91,10 @@ def train(
         say(f"{where}: {result.status}, {result.samples:,} samples{loss} {result.fingerprint or ''}".rstrip())
         if result.damaged or result.skipped:
             say(f"  {result.damaged:,} damaged samples were replaced, {result.skipped:,} steps skipped")
-    outputs = [result.output for result in results.values()]
-    if outputs and not dry_run:
-        following = ["merge", *outputs, "-o", output / "soup"] if len(outputs) > 1 else ["inspect", *outputs]
+    begun_from = {found.parent for found in read_runs(recipe, settings or [])}  # no ingredients beside their fine-tunes
+    ends = [result.output for name, result in results.items() if name not in begun_from or name == run]
+    if ends and not dry_run:
+        following = ["merge", *ends, "-o", output / "soup"] if len(ends) > 1 else ["inspect", *ends]
         finished("trained", output, "soupkit", *following)
     for name, cost in costs.items():
         say("\n".join(cost_lines(name, cost)))

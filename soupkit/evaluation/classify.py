@@ -15,7 +15,9 @@ from soupkit.device import choose_device
 from soupkit.errors import ArchitectureError, DataError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model, open_tokenizer, preprocess_of
 from soupkit.evaluation.options import precision_dtype
+from soupkit.evaluation.shard_index import MOST_IMAGE_BYTES
 from soupkit.evaluation.transform import Transform, decode_as_stored, open_transform
+from soupkit.files import read_bytes
 from soupkit.progress import SILENT, Progress
 
 _SCALE = 100.0  # what open_clip's example multiplies cosines by, whatever the model's own logit scale
@@ -84,7 +86,7 @@ def label_images(
 
 def _open_image(path: Path) -> PIL.Image.Image:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_IMAGE_BYTES)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path, "name image files that exist") from error
     try:

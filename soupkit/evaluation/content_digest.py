@@ -12,7 +12,7 @@ from soupkit.errors import DataError
 from soupkit.evaluation.options import EvaluationOptions
 from soupkit.evaluation.task import Task
 from soupkit.evaluation.text_files import unreadable
-from soupkit.files import sealed, unsealed, write_cached
+from soupkit.files import read_text, sealed, unsealed, write_cached
 from soupkit.progress import SILENT, Progress
 
 _READ_BYTES = 4 << 20
@@ -94,7 +94,7 @@ def _states(paths: Sequence[str]) -> bytes:
 
 def _recall(path: Path, keys: tuple[str, ...]) -> dict[str, str] | None:
     try:
-        value = unsealed(path.read_text())
+        value = unsealed(read_text(path))
         return {key: str(value[key]) for key in keys}
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -45,6 +45,14 @@ class Evaluator:
 
     `model` is a live model of the architecture, with weights of no meaning until `load` or the caller fills its
     parameters in place; nothing is rebuilt when they change. Its pixels and tokens are made when it is opened.
+
+    >>> from soupkit.evaluation import open_tasks
+    >>> with soupkit.open_checkpoint("runs/a") as checkpoint:
+    ...     how = soupkit.EvaluationOptions(device="cpu", limit=20)
+    ...     with soupkit.Evaluator(checkpoint.config, open_tasks(["digits"]), how) as evaluator:
+    ...         evaluator.load(checkpoint)
+    ...         [(score.task, score.n) for score in evaluator.score(ref="runs/a")]
+    [('digits', 20)]
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from soupkit.checkpoint.towers import CLASSIFICATION_HEAD, has_head
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import build_model, fill_model
 from soupkit.evaluation.text_files import read_lines
-from soupkit.files import parse_json
+from soupkit.files import parse_json, read_text
 from soupkit.scratch import ScratchDirectory
 
 _BIAS = CLASSIFICATION_HEAD.replace("weight", "bias")
@@ -87,7 +87,7 @@ def _config(checkpoint: Checkpoint, options: HeadOptions) -> Config | None:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        data = parse_json(path.read_text("utf-8"))
+        data = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import DataError
+from soupkit.evaluation.shard_index import MOST_IMAGE_BYTES
 from soupkit.evaluation.task import Sample, evenly
 from soupkit.evaluation.text_files import unreadable
+from soupkit.files import read_bytes, read_text
 
+_MOST_TABLE_BYTES = 1 << 28
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 # What columns are called, without regard to case; open_clip_train's own defaults are filepath and title.
 _COLUMNS = {
@@ -61,7 +64,7 @@ class ImageFiles:
         """Return sample `index`. Raises DataError for a file that cannot be read."""
         path = self.root / self.paths[index]
         try:
-            data = path.read_bytes()
+            data = read_bytes(path, MOST_IMAGE_BYTES)
         except OSError as error:
             raise unreadable(error, path, "get the image again") from error
         if self.captions:
@@ -87,7 +90,7 @@ def image_table(path: Path, split: str, classnames: tuple[str, ...]) -> ImageFil
     line, for anything else.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path, "utf-8-sig", _MOST_TABLE_BYTES)
     except OSError as error:
         raise unreadable(error, path, "get the table, or mend its permissions") from error
     except UnicodeDecodeError as error:

@@ -32,7 +32,7 @@ _SPLITS = ("train", "val", "validation", "training", "valid", "dev", "test", "te
 
 def open_path(name: str, path: Path, split: str, *, named: bool) -> Task:
     """Open a folder or table of one's own; `named` says whether the split was asked for. Raises DataError."""
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix.lower() not in (".csv", ".tsv"):
             raise DataError("is no dataset", path, "a task is a folder, or a CSV of path and label")
         return _open_files(name, split, path.parent, image_table(path, split, read_class_names(path.parent)))

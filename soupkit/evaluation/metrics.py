@@ -42,6 +42,9 @@ class Metric:
     the images that are left cannot change its outcome; over any other it scores every image.
 
     A search may also select by a metric that is `minimized`: any number, the lower the better.
+
+    >>> METRICS["acc1"].kind, METRICS["acc1"].sums_hits, METRICS["acc1"].hub_name
+    ('classification', True, 'accuracy')
     """
 
     name: str

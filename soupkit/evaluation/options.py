@@ -22,6 +22,10 @@ class EvaluationOptions:
     None for a temporary place that goes away; `scores` whether scores may come from the cache; `limit` scores that many
     images of a task, evenly spread; `skip_corrupt` leaves out images that cannot be decoded; `compile` has
     `torch.compile` make one program of the image tower, which pays for large models and many images only.
+
+    >>> how = soupkit.EvaluationOptions(device="cpu", limit=20)
+    >>> soupkit.evaluate("runs/a", "digits", options=how).scores[0].n
+    20
     """
 
     device: str = "auto"

@@ -25,7 +25,7 @@ from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.pixels import Pixels, digest_of_pixels
 from soupkit.evaluation.task import Dataset, Part, Task
 from soupkit.evaluation.transform import Transform, decode
-from soupkit.files import parse_json, sealed, unsealed
+from soupkit.files import MOST_KEPT_BYTES, parse_json, read_text, sealed, unsealed
 from soupkit.progress import SILENT, Progress
 from soupkit.system import reserve, write_at
 
@@ -92,7 +92,7 @@ def _open(task: Task, transform: Transform, target: Path, content: str) -> Pixel
     sweep(target)
     height, width = transform.size
     try:
-        lines = [_block_of(line) for line in (target / _SAMPLES).read_text().splitlines()]
+        lines = [_block_of(line) for line in read_text(target / _SAMPLES, most=MOST_KEPT_BYTES).splitlines()]
         keys = tuple(k for line in lines for k in line["keys"])
         if (target / _PIXELS).stat().st_size != len(keys) * height * width * 3 or not keys:
             raise ValueError("pixels and samples do not fit together")
@@ -180,7 +180,7 @@ def _whole_blocks(pixels: Path, journal: Path, shape: tuple[int, int, int]) -> i
     kept: list[str] = []
     try:
         with pixels.open("rb") as file:
-            for line in journal.read_text().splitlines():
+            for line in read_text(journal, most=MOST_KEPT_BYTES).splitlines():
                 entry = _block_of(line)
                 size = len(entry["keys"]) * int(np.prod(shape))
                 if len(entry["keys"]) != BLOCK or xxhash.xxh3_128_hexdigest(file.read(size)) != entry["digest"]:

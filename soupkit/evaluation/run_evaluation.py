@@ -40,7 +40,12 @@ _MOST_PICTURES = 100  # of each kind, so that a page stays one
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The scores, model by model and task by task; the first model against every other; seconds, in all and by step."""
+    """The scores, model by model and task by task; the first model against every other; seconds, in all and by step.
+
+    >>> found = evaluate(["runs/a", "runs/b"], ["digits"], options=EvaluationOptions(limit=20))
+    >>> [score.ref for score in found.scores], len(found.pairs)
+    (['runs/a', 'runs/b'], 1)
+    """
 
     scores: tuple[Score, ...]
     pairs: tuple[Pair, ...]
@@ -83,6 +88,9 @@ def evaluate(
     Raises UsageError for options or tasks that do not exist; CheckpointError and ArchitectureError for weights that
     cannot be opened or are of no known architecture; DataError for data that are missing or damaged; StorageError
     where there is no room for the pixels.
+
+    >>> evaluate(["runs/a"], ["digits:val"], options=EvaluationOptions(limit=20), calibration=True).scores[0].split
+    'val'
     """
     started = time.perf_counter()
     if not refs:

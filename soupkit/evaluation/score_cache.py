@@ -15,7 +15,7 @@ from soupkit.evaluation.metrics import METRICS, needs, reported_metrics
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype
 from soupkit.evaluation.outcomes import Outcome, class_counts, hits_of
 from soupkit.evaluation.task import Bin, Score, Task
-from soupkit.files import sealed, unsealed, write_cached
+from soupkit.files import MOST_KEPT_BYTES, read_text, sealed, unsealed, write_cached
 
 _VERSION = 2  # of what a score means; raised when the arithmetic of towers changes. Metrics have versions of their own.
 
@@ -81,7 +81,7 @@ class ScoreCache:
         if self._directory is None:
             return None
         try:
-            entry = unsealed((self._directory / f"{key}.json").read_text())
+            entry = unsealed(read_text(self._directory / f"{key}.json", most=MOST_KEPT_BYTES))
             score = Score(**entry["score"])
             hits = None
             if entry["hits"] is not None:
@@ -116,7 +116,9 @@ class ScoreCache:
     def images(self, content: str, settings: ScoreSettings) -> Images:
         """Return the images that scores of this content count; empty where no score of them is kept."""
         try:
-            entry = unsealed(self._images(content, settings).read_text()) if self._directory else {}
+            entry = (
+                unsealed(read_text(self._images(content, settings), most=MOST_KEPT_BYTES)) if self._directory else {}
+            )
             return Images(tuple(entry["keys"]), tuple(entry["hashes"]))
         except (OSError, ValueError, TypeError, KeyError):
             return Images()

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from soupkit.errors import DataError
 from soupkit.evaluation.task import ClassHits, Number, Pair, PairPictures, Reliability, Score
-from soupkit.files import parse_json, write_whole
+from soupkit.files import parse_json, read_text, write_whole
 
 if TYPE_CHECKING:
     from soupkit.evaluation.run_evaluation import Evaluation
@@ -69,7 +69,7 @@ class ScoresDocument:
 def read_scores_document(path: Path) -> ScoresDocument:
     """Read a document of scores. Raises DataError for a file that is none, with the first field that is wrong."""
     try:
-        data = parse_json(path.read_text("utf-8"))
+        data = parse_json(read_text(path))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path, _HINT) from error
     except ValueError as error:  # not UTF-8, no JSON, nested by the thousand

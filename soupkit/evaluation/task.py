@@ -9,7 +9,7 @@ from pydantic import Field
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]  # more is no count, and no number of an array
 # Base64 whose first bytes are a JPEG's: what a document of others holds may be nothing else on a page.
 Jpeg = Annotated[str, Field(pattern=r"^/9j/[A-Za-z0-9+/]*={0,2}$", max_length=64 << 10)]
 MAIN_METRIC = "main_metric.txt"  # beside classnames.txt: the name of the metric that is the value of a folder's score
@@ -98,6 +98,10 @@ class Task:
     `soupkit.evaluation.metrics.METRICS`. `templates` hold `{c}` where the class name goes; retrieval tasks have neither
     class names nor templates. Metrics in `also` are reported beside the main one and those of every task of its kind.
     `notes` say what a person should know about how the task was read.
+
+    >>> from soupkit.evaluation import open_tasks
+    >>> open_tasks(["digits"])[0].classnames[:3]
+    ('zero', 'one', 'two')
     """
 
     name: str
@@ -116,7 +120,11 @@ class Score:
     """What one model reached on one task. Fractions; `low` and `high` bound the 95 % interval of the main metric.
 
     `n` counts images, or games of associations. `metrics` holds all of the task's metrics; one that does not exist
-    (top-5 of four classes) is None.
+    (top-5 of four classes) is None. Raises ValueError for an interval that ends before it begins.
+
+    >>> score = Score("runs/a", None, "pets", "test", "acc1", value=0.75, n=400, low=0.705, high=0.79)
+    >>> score.value * score.n
+    300.0
     """
 
     ref: str
@@ -129,6 +137,10 @@ class Score:
     low: Fraction
     high: Fraction
     metrics: dict[str, Number | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("its interval ends before it begins")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ def open_tasks(texts: Sequence[str], *, data_root: Path | None = None, split: st
 
     Raises UsageError for names that are unknown or given twice, DataError where data are missing or not in a layout
     that soupkit reads.
+
+    >>> (task,) = open_tasks(["digits"], split="val")
+    >>> task.kind, task.split, len(task.dataset), len(task.classnames)
+    ('classification', 'val', 300, 10)
     """
     tasks: list[Task] = []
     for text in texts:

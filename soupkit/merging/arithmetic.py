@@ -39,7 +39,13 @@ class AtHand:
 
 
 class Arithmetic(Masks):
-    """Operations on tensors in an accumulator of fixed dtype, with scratch memory that is used again and again."""
+    """Operations on tensors in an accumulator of fixed dtype, with scratch memory that is used again and again.
+
+    >>> ops = Arithmetic(torch.float64, torch.device("cpu"))
+    >>> ops.begin(AtHand((("weight", 0, 2),)))
+    >>> ops.mean([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])]).tolist()
+    [2.0, 4.0]
+    """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(dtype, device)

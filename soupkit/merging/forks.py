@@ -5,7 +5,6 @@ millisecond. Where waking a waiting thread is slow, as in virtual machines, two 
 eight merges of three ViT-L-14 took two threads 0.97 s in the median where they computed for 0.65 s.
 """
 
-import ctypes
 import gc
 import os
 import pickle
@@ -17,15 +16,14 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
 from soupkit.errors import SoupkitError
+from soupkit.system import can_end_with_parent, end_with_parent
 
 Worker = Callable[[], AbstractContextManager[Callable[[int], Any]]]
-_PR_SET_PDEATHSIG = 1
-_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def can_fork() -> bool:
     """Whether processes can be forked here that end when this one does (Linux)."""
-    return hasattr(os, "fork") and hasattr(os, "memfd_create") and hasattr(_libc, "prctl")
+    return hasattr(os, "fork") and hasattr(os, "memfd_create") and can_end_with_parent()
 
 
 def run_in_forks(count: int, jobs: int, worker: Worker, collect: Callable[[int, Any], None]) -> None:
@@ -129,9 +127,7 @@ def _live(parent: int, send: Connection, queue: _Queue, worker: Worker) -> NoRet
         # Ctrl-C reaches all processes of a terminal; the first one decides, and ends this one.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        end_with_parent(parent)
         gc.freeze()  # what was there stays shared: the collector would write to all of it
         with worker() as do:
             while (job := queue.take()) is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from soupkit.errors import StorageError
-from soupkit.files import sealed, storage_error, unsealed
+from soupkit.files import MOST_KEPT_BYTES, read_bytes, sealed, storage_error, unsealed
 from soupkit.merging.plan import Slab
 
 SlabKey = tuple[tuple[str, int, int], ...]
@@ -31,7 +31,10 @@ def read_journals(directory: Path, plan_key: str) -> dict[SlabKey, SlabResult]:
     """
     done: dict[SlabKey, SlabResult] = {}
     for path in sorted(directory.glob("journal-*.jsonl")):
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        try:
+            lines = read_bytes(path, MOST_KEPT_BYTES).decode("utf-8", "replace").splitlines()
+        except OSError as error:
+            raise StorageError(f"cannot be read: {error.strerror}", path, "start anew with --fresh") from error
         try:
             if lines and unsealed(lines[0])["plan"] != plan_key:
                 raise StorageError(

@@ -13,6 +13,7 @@ from soupkit.checkpoint.clip_forms import in_form
 from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download, without_shared
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
+from soupkit.checkpoint.opening import check_configs
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
@@ -100,6 +101,7 @@ def prepare(
         _check_target(output, opens)
     agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
     side_files, side_notes = side_files_of(opens[: len(soup.ingredients)], agreement)
+    config_notes = check_configs(opens, agreement.architecture)
     tokenizer_files = next((c.tokenizer_files for c in opens if c.tokenizer_files), ())
     if as_written:
         opens = [in_form(checkpoint, agreement.family.name) for checkpoint in opens]
@@ -127,6 +129,7 @@ def prepare(
         *said,
         *distinct.notes,
         *agreement.notes,
+        *config_notes,
         *side_notes,
         *_relation(ingredients, base, soup),
         *_dtype_notes(tensors, len(ingredients), soup),

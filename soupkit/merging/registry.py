@@ -227,6 +227,13 @@ def merge_method(
     where the type is float, int, bool, a Literal of texts, Sequence[float] (one per ingredient; `each(default)`), or
     Sequence[str] with StatisticsFiles(kind).
     Raises UsageError for a name that is taken, TypeError for a parameter that is not declared so.
+
+    >>> @merge_method(paper=Paper(("A. Author",), "A midpoint", 2026, "https://example.org"), ingredients=(2, 2))
+    ... def midpoint_of_two(ops, ingredients, base, *, share: Annotated[float, Bounds(0, 1), "of the first"] = 0.5):
+    ...     "The mean of two, by share."
+    ...     return ops.mean(ingredients)
+    >>> METHODS["midpoint_of_two"].parameters["share"].default
+    0.5
     """
 
     def register(function: MergeFunction) -> MergeFunction:

@@ -32,6 +32,9 @@ class RunOptions:
     """How a merge is carried out; none of it changes a byte of the result.
 
     `device` is "auto", "cpu", "cuda" or "cuda:N"; `threads` None chooses; `slab_bytes` is the output of one slab.
+
+    >>> soupkit.merge(["runs/a", "runs/b"], "soups/two", options=soupkit.RunOptions(threads=1, dry_run=True)).status
+    'planned'
     """
 
     device: str = "auto"
@@ -47,6 +50,11 @@ class MergeResult:
     """What came of a merge. `status` is "written", "unchanged" (it was there already) or "planned" (a dry run).
 
     `memory_bytes` is what the workers of this process hold at most of weights, known before the start.
+
+    >>> from soupkit.merging import merge
+    >>> merged = merge(["runs/a", "runs/b"], "soups/mean")
+    >>> merged.status, merged.method, merged.dtype, merged.bytes_written > 0
+    ('written', 'uniform', 'float32', True)
     """
 
     status: str
@@ -119,6 +127,10 @@ def merge(
     Raises UsageError for a call that cannot work, CheckpointError and ArchitectureError for ingredients that cannot be
     read or averaged, StorageError for an output that cannot be written. The arithmetic is that of the README's
     "Numerics".
+
+    >>> from soupkit.merging import merge
+    >>> merge(["runs/a", "runs/b"], "soups/mean", method="linear", weights=[3, 1]).status
+    'written'
     """
     started = time.perf_counter()
     options = options or RunOptions()

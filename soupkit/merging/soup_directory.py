@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from soupkit.checkpoint.fingerprint import Fingerprint
-from soupkit.files import parse_json
+from soupkit.files import parse_json, read_text
 from soupkit.version import __version__
 
 SOUP_NAME = "soup.json"
@@ -150,7 +150,7 @@ def read_soup_json(directory: Path) -> dict[str, Any] | None:
 
 def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        document = parse_json(path.read_text("utf-8"))
+        document = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from soupkit.checkpoint.partial import partial_path
-from soupkit.files import write_whole
+from soupkit.files import read_bytes, write_whole
 from soupkit.progress import Progress
 from soupkit.recipe.inputs import Stamps
 from soupkit.recipe.steps import Making, MergeStep, Resources, SearchStep, Step, TrainStep
@@ -40,7 +40,7 @@ class RunState(BaseModel):
 def read_state(root: Path) -> RunState:
     """Return what is remembered in `root`: nothing where there is no file, or none that can be read."""
     try:
-        return RunState.model_validate_json((root / _STATE).read_bytes())
+        return RunState.model_validate_json(read_bytes(root / _STATE))
     except (OSError, ValidationError):
         return RunState(steps={})
 

@@ -171,7 +171,14 @@ class Gradient(Protocol):
 
 class Trials(Protocol):
     """What a strategy may ask for. Draws are seeded by `seed`; `proxy` is there where the options ask for it,
-    `gradient` where the strategy's row does."""
+    `gradient` where the strategy's row does.
+
+    A strategy that tries the mean of all after the best one:
+
+    >>> def all_or_best(trials, order):
+    ...     best = trials.start(uniform(order[:1]))
+    ...     return trials.trial(best, uniform(order), "all", None) or best
+    """
 
     inputs: SearchInputs
     seed: int

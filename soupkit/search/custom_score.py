@@ -13,7 +13,7 @@ import xxhash
 
 from soupkit.errors import SoupkitError, UsageError
 from soupkit.evaluation.outcomes import Hits
-from soupkit.files import parse_json
+from soupkit.files import parse_json, read_text
 
 MODEL, SEED = "{model}", "{seed}"  # what stands in a command for a soup's directory, and for the search's seed
 _SHOWN = 120  # characters of an answer that an error shows
@@ -231,6 +231,6 @@ def _cut(text: str) -> str:
 def read_kept(path: Path) -> Answer | None:
     """Return the answer that was kept at `path`; None where there is none."""
     try:
-        return answer_of(parse_json(path.read_text("utf-8")), str(path))
+        return answer_of(parse_json(read_text(path)), str(path))
     except (OSError, ValueError, ScoreError):
         return None

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from soupkit.errors import DataError
-from soupkit.files import parse_json, write_whole
+from soupkit.evaluation.task import Count
+from soupkit.files import parse_json, read_text, write_whole
 
 SEARCH_NAME = "search.json"
 UNIFORM = "uniform"  # what the uniform soup of all ingredients is called among scores
@@ -31,7 +32,7 @@ class SearchScore(_Part):
     split: str = ""
     metric: str = ""
     value: FiniteFloat
-    n: int | None = None
+    n: Count | None = None
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
     metrics: dict[str, FiniteFloat | None] = Field(default_factory=dict)
@@ -60,7 +61,7 @@ class Decision(_Part):
     soup that is no weighted mean.
     """
 
-    n: int
+    n: Count
     action: str = ""
     ref: str | None = None
     soup: tuple[str, ...] = ()
@@ -68,9 +69,9 @@ class Decision(_Part):
     value: FiniteFloat | None = None
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    hits: int | None = None
-    images_scored: int | None = None
-    images: int | None = None
+    hits: Count | None = None
+    images_scored: Count | None = None
+    images: Count | None = None
     decision: Literal["accepted", "rejected"]
     method: str | None = None
     parameters: dict[str, Any] | None = None
@@ -97,8 +98,8 @@ class Paired(_Part):
     """The soup and the best ingredient on the images that select: how many each alone gets right, and the p-value of
     McNemar's exact test, which is optimistic because these images chose the soup."""
 
-    only_soup: int
-    only_best_ingredient: int
+    only_soup: Count
+    only_best_ingredient: Count
     p: FiniteFloat
 
 
@@ -108,7 +109,7 @@ class TriedMethod(_Part):
     method: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     value: FiniteFloat
-    trials: int
+    trials: Count
 
 
 class ProxyAgreement(_Part):
@@ -117,9 +118,9 @@ class ProxyAgreement(_Part):
     `pruned` soups were turned away on guesses alone."""
 
     share: float
-    images: int
-    soups: int
-    pruned: int = 0
+    images: Count
+    soups: Count
+    pruned: Count = 0
     rank_correlation: FiniteFloat | None = None
     bias: FiniteFloat | None = None
     largest: FiniteFloat | None = None
@@ -143,8 +144,8 @@ class ShapleyShares(_Part):
     """The members' shares; `scored` of the `subsets` of members have a score of their own."""
 
     shares: list[ShapleyShare]
-    subsets: int
-    scored: int
+    subsets: Count
+    scored: Count
 
 
 class SearchDocument(_Part):
@@ -153,6 +154,10 @@ class SearchDocument(_Part):
     `weights` are one per member, or those of each block of tensors. `images_full` are the images that a search with
     full passes takes; of a score of the user's own both count `answers`, as `counts` says. `minimized` is whether a low
     value is good. `facts` are what the strategy has to say beyond that, by name.
+
+    >>> found = soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", limit=20)
+    >>> found.document.score.value >= found.document.best_ingredient.value
+    True
     """
 
     schema_version: int = Field(1, alias="schema")
@@ -171,8 +176,8 @@ class SearchDocument(_Part):
     best_ingredient: SearchScore
     uniform: SearchScore | None = None
     counts: str = "images"
-    images_scored: int | None = None
-    images_full: int | None = None
+    images_scored: Count | None = None
+    images_full: Count | None = None
     paired: Paired | None = None
     optimistic: bool = False
     why: str | None = None
@@ -244,7 +249,7 @@ def read_search(directory: Path) -> SearchDocument | None:
     """Return the document in `directory`; None where there is none. Raises DataError for one that is damaged."""
     path = directory / SEARCH_NAME
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

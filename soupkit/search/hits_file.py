@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 from soupkit.errors import StorageError
-from soupkit.files import storage_error
+from soupkit.files import MOST_KEPT_BYTES, read_bytes, storage_error
 from soupkit.system import CLOEXEC
 
 _HEAD = struct.Struct("<IQ")  # how many records follow, and xxh3-64 of them
@@ -50,7 +50,7 @@ class HitsFile:
         self.flags = np.zeros(n, dtype=np.uint8)
         self._writes, self._unsynced = writes, False
         try:
-            data = path.read_bytes()
+            data = read_bytes(path, MOST_KEPT_BYTES)
         except FileNotFoundError:
             data = b""
         except OSError as error:

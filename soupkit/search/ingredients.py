@@ -13,7 +13,9 @@ from soupkit.checkpoint.fingerprint import Fingerprint, fingerprint
 from soupkit.checkpoint.finite import all_finite
 from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from soupkit.evaluation.content_digest import remembered
-from soupkit.evaluation.heads import HeadOptions, head_config
+from soupkit.evaluation.head_labels import map_labels
+from soupkit.evaluation.heads import HeadOptions, head_config, is_head
+from soupkit.evaluation.task import Task
 from soupkit.merging.entry import SoupEntry
 from soupkit.merging.preparation import Prepared, prepare
 from soupkit.merging.tensor_runs import Reader, runs
@@ -180,3 +182,12 @@ def _is_finite(checkpoint: Checkpoint, name: str, reader: Reader) -> bool:
         all_finite(reader.read(0, checkpoint, name, run).view(torch.uint8).numpy(), spec.dtype)
         for run in runs([checkpoint], name, reader.device, together=1)
     )
+
+
+def said_of_tasks(config: Config | None, tasks: Sequence[Task], ref: str) -> list[str]:
+    """Return what was taken for granted of `tasks`, for models of `config`, of which `ref` is one: how each was read,
+    and how the outputs of classifiers with a head are brought together with its classes."""
+    said = [note for task in tasks for note in task.notes]
+    if config is not None and is_head(config):
+        said += [f"{task.name}: outputs are classes {map_labels(config, task, ref).how}" for task in tasks]
+    return list(dict.fromkeys(said))

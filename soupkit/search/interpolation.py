@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from soupkit.checkpoint.architecture import Config
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.content_digest import content_of
@@ -27,14 +28,19 @@ from soupkit.merging.tensor_runs import Reader
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks, joined_ranks
 from soupkit.scratch import ScratchDirectory
-from soupkit.search.ingredients import config_of, look_at_finite
+from soupkit.search.ingredients import config_of, look_at_finite, said_of_tasks
 from soupkit.search.interpolation_document import InterpolationDocument, Point
 from soupkit.search.measured import shown
 
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
-    """The curve: `document` is what `interpolation.json` holds."""
+    """The curve: `document` is what `interpolation.json` holds.
+
+    >>> curve = interpolate("runs/base", ["runs/a"], tasks=["digits"], points=2, evaluation=EvaluationOptions(limit=20))
+    >>> curve.document.best_alpha in (0.0, 1.0)
+    True
+    """
 
     document: InterpolationDocument
     seconds: float
@@ -62,6 +68,10 @@ def interpolate(
 
     Raises UsageError for a call that cannot work, what `merge` raises for weights that do not fit together,
     CheckpointError for weights that are not finite, DataError for data that are missing or damaged.
+
+    >>> curve = interpolate("runs/base", ["runs/a"], tasks=["digits"], points=2, evaluation=EvaluationOptions(limit=20))
+    >>> [point.alpha for point in curve.document.points]
+    [0.0, 1.0]
     """
     started = time.perf_counter()
     if points < 2:
@@ -79,7 +89,14 @@ def interpolate(
         prepared = ranks.together(_prepared, base, refs, temporary, model, preprocess, stack)
         choosing = ranks.together(open_tasks, tasks, data_root=data_root, split="val")
         reporting = ranks.together(open_tasks, report_tasks, data_root=data_root)
-        curve = _score_curve(prepared, [*choosing, *reporting], points, evaluation, ranks, progress)
+        head = HeadOptions(prepared.soup.model, None, prepared.soup.preprocess)
+        config = config_of(prepared, len(prepared.sources), head)
+        if config is None:
+            ref = prepared.sources[-1].ref
+            raise ArchitectureError("is no model that open_clip builds", ref, "say which it is with --model NAME")
+        tasks_of_both = [*choosing, *reporting]
+        notes = [*prepared.notes, *said_of_tasks(config, tasks_of_both, prepared.sources[-1].ref)]
+        curve = _score_curve(prepared, config, tasks_of_both, points, evaluation, ranks, progress)
     means = [sum(s.value for s in point.scores[: len(choosing)]) / len(choosing) for point in curve]
     names = [f"{t.name}:{t.split}" for t in choosing]
     document = InterpolationDocument(
@@ -88,8 +105,9 @@ def interpolate(
         points=tuple(curve),
         best_alpha=curve[means.index(max(means))].alpha,
         task=names[0] if len(names) == 1 else f"mean of {', '.join(names)}",
+        notes=tuple(notes),
     )
-    return Interpolation(document, time.perf_counter() - started, prepared.notes)
+    return Interpolation(document, time.perf_counter() - started, tuple(notes))
 
 
 def _prepared(
@@ -113,6 +131,7 @@ def _prepared(
 
 def _score_curve(
     prepared: Prepared,
+    config: Config,
     tasks: Sequence[Task],
     points: int,
     evaluation: EvaluationOptions,
@@ -121,11 +140,6 @@ def _score_curve(
 ) -> list[Point]:
     """Score the models at `points` values of alpha on `tasks`; what the cache knows is not scored again."""
     base = prepared.sources[-1]
-    config = config_of(
-        prepared, len(prepared.sources), HeadOptions(prepared.soup.model, None, prepared.soup.preprocess)
-    )
-    if config is None:
-        raise ArchitectureError("is no model that open_clip builds", base.ref, "say which it is with --model NAME")
     assert evaluation.cache is not None
     weights = evaluation.cache / "weights"
     fingerprints = ranks.together(_fingerprints, prepared.sources, weights, progress)

@@ -21,13 +21,15 @@ class Point(_Part):
 
 
 class InterpolationDocument(_Part):
-    """The curve from `base` to the mean of `refs`, and the alpha that is best on `task`."""
+    """The curve from `base` to the mean of `refs`, and the alpha that is best on `task`. `notes` say what was taken for
+    granted."""
 
     base: str
     refs: tuple[str, ...] = ()
     points: Annotated[tuple[Point, ...], Field(min_length=1)]
     best_alpha: FiniteFloat | None = None
     task: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document as JSON holds it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.errors import StorageError
-from soupkit.files import parse_json, storage_error
+from soupkit.files import MOST_KEPT_BYTES, parse_json, read_bytes, storage_error
 from soupkit.search.measured import Unit
 from soupkit.search.narration import in_words
 from soupkit.search.subject import different_parts
@@ -52,7 +52,7 @@ class Journal:
     def _read(self) -> list[dict[str, Any]]:
         """Return the whole lines; a line that was being written when its process died is cut off."""
         try:
-            data = self.path.read_bytes()
+            data = read_bytes(self.path, MOST_KEPT_BYTES)
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -15,7 +15,7 @@ import xxhash
 
 from soupkit.evaluation.loss_gradient import Weighted
 from soupkit.evaluation.metrics import METRICS
-from soupkit.files import parse_json, write_cached
+from soupkit.files import parse_json, read_text, write_cached
 from soupkit.search.candidate import ShareGradient, Soup
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.names import GRADIENTS
@@ -94,7 +94,7 @@ class MixingGradient:
 def _read(path: Path, shape: tuple[int, ...]) -> ShareGradient | None:
     """Return the gradient in a file; None where it holds none of this shape."""
     try:
-        loss, by_factor, by_shares = parse_json(path.read_text("utf-8"))
+        loss, by_factor, by_shares = parse_json(read_text(path))
         values = np.array(by_shares, dtype=np.float64)
         return ShareGradient(float(loss), float(by_factor), values) if values.shape == shape else None
     except (OSError, ValueError, TypeError):

@@ -23,6 +23,13 @@ class SearchOptions:
     `seed` is that of random orders and draws. `keep_going` leaves ingredients out that are not finite; `least_cosine`
     those whose task vector's median cosine with the others' is smaller. `own` are the options of the strategy's own
     that were given, by name (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
+
+    >>> how = soupkit.SearchOptions("swap", seed=3)
+    >>> found = soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", options=how, limit=20, dry_run=True)
+    >>> found.plan.strategy
+    'swap'
+    >>> soupkit.SearchOptions("greedy", orders=3).settled["orders"]
+    3
     """
 
     strategy: str

@@ -8,7 +8,7 @@ from soupkit.evaluation.adapter import logit_scale
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.outcomes import score_of
 from soupkit.evaluation.task import Score
-from soupkit.files import parse_json, write_cached
+from soupkit.files import parse_json, read_text, write_cached
 from soupkit.search.candidate import Soup, uniform
 from soupkit.search.document import SearchScore
 from soupkit.search.live_soups import LiveSoups
@@ -79,7 +79,7 @@ def _by_metric(score: SearchScore, name: str) -> SearchScore:
 def read_scores(path: Path, n: int) -> tuple[Score, ...] | None:
     """Return the `n` scores in a file of them; None where it does not hold so many."""
     try:
-        scores = tuple(Score(**entry) for entry in parse_json(path.read_text()))
+        scores = tuple(Score(**entry) for entry in parse_json(read_text(path)))
     except (OSError, ValueError, TypeError):
         return None
     return scores if len(scores) == n else None

@@ -14,10 +14,8 @@ from soupkit.checkpoint.reference import open_checkpoint
 from soupkit.errors import ArchitectureError, SoupkitError, UsageError
 from soupkit.evaluation.content_digest import content_of
 from soupkit.evaluation.evaluator import Evaluator
-from soupkit.evaluation.head_labels import map_labels
-from soupkit.evaluation.heads import HeadOptions, is_head
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.evaluation.options import EvaluationOptions, default_cache
-from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks
 from soupkit.merging.run_merge import RunOptions, merge
 from soupkit.progress import SILENT, Progress
@@ -27,7 +25,7 @@ from soupkit.search.candidate import ScoredSoup
 from soupkit.search.chosen_metric import select_by
 from soupkit.search.custom_score import CustomScore
 from soupkit.search.document import SearchDocument
-from soupkit.search.ingredients import Ingredients, open_ingredients
+from soupkit.search.ingredients import open_ingredients, said_of_tasks
 from soupkit.search.journal import Journal
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.merge_command import so_far
@@ -116,6 +114,11 @@ def search(
 
     Raises UsageError for a call that cannot work; what `merge` raises for ingredients that cannot be averaged, before
     any scoring; DataError for data that are missing or damaged; StorageError for an output or a journal in the way.
+
+    >>> from soupkit.search.run_search import search
+    >>> found = search(["runs/a", "runs/b"], "soups/small", score=lambda directory: float(directory.is_dir()))
+    >>> found.document.score.value
+    1.0
     """
     how = SearchOptions(
         strategy,
@@ -150,17 +153,15 @@ def greedy_search(
     preprocess: Path | None = None,
     **arguments: Any,
 ) -> SearchResult:
-    """Call `search` with its options as one value: the greedy strategy unless `search` names another."""
+    """Call `search` with its options as one value: the greedy strategy unless `search` names another.
+
+    >>> how = soupkit.EvaluationOptions(limit=20)
+    >>> found = soupkit.greedy_search(["runs/a", "runs/b"], "soups/greedy", tasks=["digits"], evaluation=how)
+    >>> found.document.strategy, len(found.document.ingredients)
+    ('greedy', 2)
+    """
     head = HeadOptions(model, None, preprocess)
     return run_search(refs, output, tasks=tasks, options=search or SearchOptions(), head=head, **arguments)
-
-
-def _heads(ingredients: Ingredients, tasks: Sequence[Task]) -> list[str]:
-    """Say how the outputs of classifiers with a head are brought together with each task's classes."""
-    if ingredients.config is None or not is_head(ingredients.config):
-        return []
-    config, ref = ingredients.config, ingredients.refs[0]
-    return [f"on {task.name}, outputs are classes {map_labels(config, task, ref).how}" for task in tasks]
 
 
 def _path(path: str | Path | None) -> Path | None:
@@ -212,8 +213,8 @@ def run_search(
         selecting = select_by(ranks.together(open_tasks, tasks, data_root=data_root, split="val"), options.metric)
         reporting = ranks.together(open_tasks, report_tasks, data_root=data_root)
         tasks_of_both = [*selecting, *reporting]
-        notes = [*ingredients.notes, *_heads(ingredients, tasks_of_both)]
-        notes += [note for task in tasks_of_both for note in task.notes]
+        said = said_of_tasks(ingredients.config, tasks_of_both, ingredients.refs[0])
+        notes = [*ingredients.notes, *said]
         contents = [ranks.together(content_of, task, evaluation, progress) for task in tasks_of_both]
         prepared = PreparedSearch(
             ingredients, selecting, reporting, contents, options, evaluation, ranks, progress, target, head, score,
@@ -230,7 +231,7 @@ def run_search(
             seconds = time.perf_counter() - started
             return SearchResult("planned", target, seconds, tuple(notes), plan=prepared.planned())
         try:
-            document, more = _search(prepared, stack, fresh=fresh, picture=picture, started=started)
+            document, more = _search(prepared, stack, notes, fresh=fresh, picture=picture, started=started)
         except torch.OutOfMemoryError as error:
             raise SoupkitError(
                 "has no room left beside the model and the sum of a soup",
@@ -241,9 +242,10 @@ def run_search(
 
 
 def _search(
-    prepared: PreparedSearch, stack: ExitStack, *, fresh: bool, picture: Picture | None, started: float
-) -> tuple[SearchDocument, list[str]]:
-    """Search, write the soup, check it and describe what was found."""
+    prepared: PreparedSearch, stack: ExitStack, said: Sequence[str], *, fresh: bool, picture: Picture | None,
+    started: float,
+) -> tuple[SearchDocument, list[str]]:  # fmt: skip
+    """Search, write the soup, check it and describe what was found; `said` are notes on what is searched."""
     ranks, progress = prepared.ranks, prepared.progress
     partial = PartialDirectory(prepared.target, "search", recognises=is_a_search)
     shower = ranks.together(open_shower, prepared, partial.path)
@@ -274,7 +276,8 @@ def _search(
         trials, live, order, chosen, prepared.target, written.fingerprint,
         directory=partial.path, settings=prepared.subject(), ranks=ranks,
     )  # fmt: skip
-    document = document.model_copy(update={"seconds": time.perf_counter() - started})
+    own = {"seconds": time.perf_counter() - started, "notes": (*said, *document.notes)}
+    document = document.model_copy(update=own)
     for note in notes:
         narration.say(note)
     ranks.lead(publish, partial, document, picture, fresh=fresh)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from soupkit.errors import UsageError
-from soupkit.files import parse_json, storage_error, write_whole
+from soupkit.files import MOST_KEPT_BYTES, parse_json, read_bytes, storage_error, write_whole
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -43,7 +43,8 @@ class Curves:
         self._scored = -1
         kept = []
         try:
-            for line in self._path.read_text("utf-8", "replace").splitlines() if self._path.is_file() else ():
+            written = read_bytes(self._path, MOST_KEPT_BYTES) if self._path.is_file() else b""
+            for line in written.decode("utf-8", "replace").splitlines():
                 try:
                     entry = parse_json(line)
                     past = entry["samples"] > samples

@@ -91,6 +91,10 @@ class TrainEntry(Entry):
     The loss `cross_entropy` trains the image tower of `init` with a classification head on the classes of its data. The
     head is that of `init`, or begun anew: from the zero-shot classifier, or from a linear probe. `keep_text` keeps the
     text tower beside them, as it was.
+
+    >>> entry = TrainEntry(model="tiny", data={"shards": "digits:train"}, batch_size=256, samples="10e3", lr=1e-3)
+    >>> entry.samples, entry.steps, entry.schedule
+    (10000, 40, 'cosine')
     """
 
     model: str | dict[str, Any] | None = None

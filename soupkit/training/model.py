@@ -15,7 +15,7 @@ from soupkit.checkpoint.run_record import record_of
 from soupkit.checkpoint.towers import has_head
 from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.adapter import Tokenizer, build_model, fill_model, fitted, open_tokenizer
-from soupkit.files import parse_json
+from soupkit.files import parse_json, read_text
 from soupkit.progress import SILENT, Progress
 from soupkit.training.class_names import with_classes
 from soupkit.training.entry import TrainEntry
@@ -103,7 +103,7 @@ def _own_config(entry: TrainEntry) -> dict[str, Any]:
     model: Any = entry.model
     if isinstance(model, str) and model.endswith(".json"):
         try:
-            model = parse_json(Path(model).read_text("utf-8"))
+            model = parse_json(read_text(Path(model)))
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot be read: {error}", entry.model, "name a JSON file with a model_cfg") from error
     elif isinstance(model, str):

@@ -14,6 +14,10 @@ class TrainOptions:
     torch's on the CPU; where they are None, both are chosen so that this machine's ranks share its cores, or those
     `cores` that are this run's. `cache` is where indexes of shards and pixels of evaluations are kept, None for
     nowhere.
+
+    >>> how = soupkit.TrainOptions(device="cpu", workers=0, dry_run=True)
+    >>> soupkit.train("recipe.yaml", "trained", run="stage1", options=how)["stage1"].status
+    'planned'
     """
 
     device: str = "auto"

@@ -60,6 +60,9 @@ def read_runs(path: Path, settings: Sequence[str] = ()) -> list[Run]:
     What a run that starts from another (`init: ${train.x}`) does not say, it takes from that run. An entry with a
     `sweep` is several runs, called NAME-01 or NAME-VARIANT. `settings` are `key=value` or `NAME.key=value`, NAME being
     a run or a sweep, and count before the file. Raises UsageError, with the line.
+
+    >>> [(run.name, run.parent) for run in read_runs(Path("recipe.yaml"), ["a.lr=1e-4"])]
+    [('stage1', None), ('a', 'stage1'), ('b', 'stage1'), ('c', 'stage1')]
     """
     return runs_of(Document(path), settings)
 

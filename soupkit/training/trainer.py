@@ -29,7 +29,11 @@ from soupkit.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What became of a run: "trained", "kept" (it was there already) or "planned". `loss` is the last step's."""
+    """What became of a run: "trained", "kept" (it was there already) or "planned". `loss` is the last step's.
+
+    >>> TrainResult(Path("runs/a"), "trained", 640, None, 0.5, skipped=0, damaged=0, seconds=1.5).samples
+    640
+    """
 
     output: Path
     status: str
@@ -54,6 +58,11 @@ def train(
     and raise KeyboardInterrupt. Raises UsageError for a run that makes no sense, CheckpointError and ArchitectureError
     for the weights to start from, DataError for the data, StorageError when something else is in the way or it cannot
     be written, NotFiniteError when the loss is not finite and the run is to stop then.
+
+    >>> entry = {"init": "runs/a", "data": {"shards": "digits:train"}, "batch_size": 8, "samples": 16, "lr": 1e-4}
+    >>> trained = train(entry, "trained", options=TrainOptions(device="cpu", workers=0))
+    >>> trained.status, trained.samples
+    ('trained', 16)
     """
     options = options or TrainOptions()
     entry = entry if isinstance(entry, TrainEntry) else _checked(entry)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import soupkit
-from soupkit import EvaluationOptions, PushOptions, RunOptions, SoupkitError, TrainOptions
+from soupkit import EvaluationOptions, PushOptions, RunOptions, SearchOptions, SoupkitError, TrainOptions
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -42,16 +42,23 @@ page = soupkit.report(["scores.json"], "report.html")
 repository = soupkit.publish("soups/best", "me/soup", options=PushOptions(license="mit", folder=Path("hub")))
 done = soupkit.run_recipe("recipe.yaml", until="soup.best")
 
+keywords = soupkit.merge(runs, "soups/mean", device="cpu", slab_bytes=1 << 20, sha256=True, rank=8)
+decided = soupkit.search(runs, "soups/best", tasks="digits", orders=3, stopping="none", blocks=["visual.*"], fresh=True)
+passed = soupkit.search(runs, "soups/best", tasks="digits", options=SearchOptions("greedy", orders=3))
+line = soupkit.interpolate("runs/base", runs, tasks="digits", limit=20, precision="fp32")
+short = soupkit.train("recipe.yaml", "out", cores=1, cache=Path("cache"))
+public = soupkit.publish("soups/best", "me/soup", license="mit", folder="hub", scores="scores.json")
+
 names: list[str] = [ingredient["ref"] for ingredient in merged.ingredients]
 value: float = scores.scores[0].value
 best_alpha: float | None = curve.best_alpha
 gain: float = found.document.score.value - found.document.best_ingredient.value
 loss: float | None = trained["a"].loss
 share: float = labelled.probabilities[0][0]
-outputs: list[Path] = [planned.output, own.output, page.output]
-statuses: list[str] = [repository.status, *(step.status for step in done.steps)]
+outputs: list[Path] = [planned.output, own.output, page.output, keywords.output, decided.output, passed.output]
+statuses: list[str] = [repository.status, public.status, short["a"].status, *(step.status for step in done.steps)]
 print(scores.to_frame().sort_values("value"), live.to_dict(), alike.mergeable, names, value, best_alpha, gain, loss)
-print(share, outputs, statuses, sorted(state))
+print(share, outputs, statuses, sorted(state), line.best_alpha)
 try:
     soupkit.merge(runs, "soups/mean", method="unheard of")
 except SoupkitError as error:

@@ -3,9 +3,12 @@
 The long version is `python scripts/fuzz.py`.
 """
 
+import os
 import random
+import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,6 +37,23 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reader], Path]:
         return directory
 
     return make
+
+
+@contextmanager
+def bounded(memory: int) -> Iterator[None]:
+    """Within, MemoryError is raised where more than `memory` bytes are asked for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + memory, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _gigabytes(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 3 << 30)
 
 
 def answered(reader: Reader, directory: Path) -> str:
@@ -68,6 +88,22 @@ def test_an_edited_input_is_answered(name: str, good: Callable[[Reader], Path]) 
             answered(reader, directory)
 
     check()
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_file_is_answered(name: str, good: Callable[[Reader], Path], tmp_path: Path) -> None:
+    """A pipe would be waited for, a device never ends, and a file of gigabytes fills the memory."""
+    reader, whole = READERS[name], good(READERS[name])
+    kinds = {str(Path(target).with_name(f"*{Path(target).suffix}")): target for target in reader.targets(whole)}
+    for target in kinds.values():
+        for number, replace in enumerate((os.mkfifo, lambda path: path.symlink_to("/dev/zero"), _gigabytes)):
+            directory = shutil.copytree(whole, tmp_path / f"input-{number}", symlinks=True)
+            (directory / target).unlink()
+            replace(directory / target)
+            with bounded(1 << 30):
+                answered(reader, directory)
+            shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")

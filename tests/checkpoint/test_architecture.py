@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from soupkit.checkpoint.architecture import (
 )
 from soupkit.checkpoint.compatibility import agree
 from soupkit.checkpoint.config_differences import config_differences
-from soupkit.errors import ArchitectureError, UsageError
+from soupkit.errors import ArchitectureError, CheckpointError, UsageError
 from tests.conftest import CONFIG, random_state, save
 
 
@@ -154,3 +155,21 @@ def test_bare_weights_among_others_take_their_config(tiny_clips: list[Path], tmp
         with open_checkpoint(save(tmp_path / "x", state)) as other:
             found = agree([other, first])
     assert found.config == CONFIG and any("no config" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_cfg": [1]}, "has no model_cfg with vision_cfg and text_cfg"),
+        ({"model_cfg": {"vision_cfg": {}}}, "has no model_cfg with vision_cfg and text_cfg"),
+        ({"preprocess_cfg": [1]}, "has a preprocess_cfg that is no object"),
+        ({"preprocess_cfg": None}, "has a preprocess_cfg that is no object"),
+    ],
+)
+def test_the_section_of_a_config_that_is_wrong_is_the_one_that_is_named(
+    change: dict[str, object], said: str, tiny_clips: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_clips[0], tmp_path / "a")
+    (tmp_path / "a" / "open_clip_config.json").write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(tmp_path / "a")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tests.conftest import CONFIG, random_state, save
+from tests.conftest import random_state, save
 from tests.hub.server import HubServer
 from tests.hub.user import Run, files_of
 from tests.processes import Started
@@ -20,7 +20,7 @@ def test_a_download_whose_process_is_killed_goes_on_where_it_stopped(
 ) -> None:
     # The client keeps what came in pieces of 10 MB.
     a, b = (
-        save(tmp_path / n, {**random_state(i), "visual.long": torch.linspace(0, 1, 4_000_000)}, CONFIG)
+        save(tmp_path / n, {**random_state(i), "visual.long": torch.linspace(0, 1, 4_000_000)})
         for i, n in enumerate("ab")
     )
     hub.put("org/a", files_of(a))

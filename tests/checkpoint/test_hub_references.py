@@ -59,7 +59,7 @@ def test_a_header_longer_than_the_first_range_is_read_whole(hub: HubServer, as_u
 def test_a_merge_from_the_hub_is_that_of_the_files_and_works_offline(
     hub: HubServer, as_user: Run, tmp_path: Path
 ) -> None:
-    a, b = (save(tmp_path / n, large_state(i), CONFIG) for i, n in enumerate("ab"))
+    a, b = (save(tmp_path / n, large_state(i)) for i, n in enumerate("ab"))
     first = hub.put("org/a", files_of(a))
     hub.put("org/a", {"README.md": b"moved on"}, revision="main")
     hub.put("org/a", files_of(a), revision="v2")
@@ -137,7 +137,7 @@ def test_safetensors_go_before_pickles_and_pickles_are_read_too(hub: HubServer, 
 def test_a_file_or_a_folder_of_a_repository_is_named_after_a_colon(
     offline: bool, hub: HubServer, as_user: Run, tmp_path: Path
 ) -> None:
-    a, b = (save(tmp_path / n, large_state(i), CONFIG) for i, n in enumerate("ab"))
+    a, b = (save(tmp_path / n, large_state(i)) for i, n in enumerate("ab"))
     torch.save({"epoch": 1, "state_dict": large_state(1)}, tmp_path / "epoch_1.pt")
     files = {f"runs/a/{name}": data for name, data in files_of(a).items()}
     files |= {f"shards/{name}": data for name, data in sharded(tmp_path / "s", large_state(1)).items()}

@@ -85,7 +85,8 @@ def test_a_place_that_cannot_be_written_is_an_error_about_it(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError) as caught:
         PartialDirectory(tmp_path / "file" / "out", "merge").__enter__()
-    assert "out.partial" in caught.value.where
+    assert caught.value.where == str(tmp_path / "file" / "out")
+    assert caught.value.what == f"cannot be written: {tmp_path / 'file'} is no directory"
 
 
 @pytest.mark.parametrize("owner", ["train", "search"])

@@ -1,5 +1,6 @@
 """Documents that tables are made of."""
 
-from tests.publishing.conftest import search
+from tests.api.conftest import here
+from tests.publishing.conftest import interpolation, search
 
-__all__ = ["search"]
+__all__ = ["here", "interpolation", "search"]

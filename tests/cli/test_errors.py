@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import soupkit as soupkit_api
 from soupkit.cli.errors import report
 from soupkit.cli.output import check_file
 from soupkit.errors import CheckpointError, SoupkitError, UsageError
@@ -78,3 +79,44 @@ def test_a_link_that_leads_back_to_itself_is_no_file_to_write(tmp_path: Path) ->
         check_file(tmp_path / "a")
     (tmp_path / "b").symlink_to(tmp_path / "not there yet")
     check_file(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("loop", "is a link that leads back to itself"),
+        ("dangling", "is a link to what is not there"),
+        ("file", "is no directory"),
+    ],
+)
+def test_what_is_in_the_way_of_an_output_is_named_and_stays(
+    kind: str, said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    way = here / kind
+    way.write_text("mine") if kind == "file" else way.symlink_to(way if kind == "loop" else here / "not there")
+    was = way.lstat()
+    soupkit_api.merge(["runs/a", "runs/b"], "soup")
+    calls = [
+        lambda: soupkit_api.merge(["runs/a", "runs/b"], way / "x"),
+        lambda: soupkit_api.search(["runs/a", "runs/b"], way / "x", score=lambda directory: 1.0),
+        lambda: soupkit_api.train("recipe.yaml", way / "x", run="stage1"),
+        lambda: soupkit_api.run_recipe("recipe.yaml", way / "x"),
+        lambda: soupkit_api.publish("soup", "me/x", license="mit", folder=way / "x"),
+        lambda: soupkit_api.report("scores.json", way / "x.html"),
+        lambda: soupkit_api.report("scores.json", "y.html", png=way / "x"),
+    ]
+    for call in calls:
+        with pytest.raises(SoupkitError, match=f"{kind} {said}|{kind}: {said}"):
+            call()
+    assert way.lstat().st_ino == was.st_ino and not (here / "y.html").exists()
+
+
+def test_a_report_is_written_through_a_link_and_over_no_loop(here: Path) -> None:
+    (here / "page.html").symlink_to(here / "kept" / "page.html")
+    (here / "kept").mkdir()
+    soupkit_api.report("scores.json", "page.html")
+    assert (here / "page.html").is_symlink() and (here / "kept" / "page.html").is_file()
+    (here / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match="leads back to itself"):
+        soupkit_api.report("scores.json", "loop")
+    assert (here / "loop").is_symlink()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from soupkit import schema
+from soupkit import files, schema
 from soupkit.checkpoint.formats import dcp, fields, safetensors_header, torch_archive
 from soupkit.evaluation import npy, shard_index, shard_list, text_files, transform
 from soupkit.publishing import json_input
@@ -22,7 +22,9 @@ LIMITS = {
     "recipe": f"{schema.LIMIT:,} bytes",
     "values of a recipe, aliases expanded": f"{schema.NODES:,}",
     "nesting of a recipe": f"{schema.DEPTH:,} levels",
-    "nesting of a document that is published": f"{json_input._DEEPEST:,} levels",
+    "nesting of a JSON document": f"{files.DEEPEST:,} levels",
+    "numbers in a document that is published": f"{json_input._LARGEST:,}",
+    "config, index, record": f"{files.MOST_BYTES:,} bytes",
     "runs of one sweep": f"{sweep.MOST_RUNS:,}",
     "names of one pattern with braces": f"{braces.MOST:,}",
     "image": f"{transform.MOST_PIXELS:,} pixels",

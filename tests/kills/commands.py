@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,59 @@ def _search(strategy: str) -> Callable[[Path], Words]:
             options += ["--budget", 4]
         if strategy == "experts":
             options += ["--task", "digits:train"]
-        return ["greedy-search", *clips(root), "-o", "out", *options]
+        names = clips(root)
+        if strategy == "methods":
+            options += [
+                "--base",
+                names.pop(0),
+                "--option",
+                "methods=uniform",
+                "--option",
+                "methods=task_arithmetic",
+                "--budget",
+                4,
+            ]
+        if strategy == "learned":
+            options += ["--option", "epochs=2"]
+        return ["search", *names, "-o", "out", *options]
 
     return lay_out
+
+
+_SCORE = """
+import sys
+import safetensors
+with safetensors.safe_open(f"{sys.argv[1]}/open_clip_model.safetensors", "np") as weights:
+    print("asked about", sys.argv[1])
+    print(-abs(float(weights.get_tensor("text_projection").mean()) - 0.03))
+"""
+
+
+def _search_by_score(root: Path) -> Words:
+    for i in range(3):
+        save(root / f"in{i}", random_state(i))
+    (root / "score.py").write_text(_SCORE)
+    command = f"{sys.executable} score.py {{model}}"
+    return ["search", "in0", "in1", "in2", "--score", command, "--score-file", "score.py", "-o", "out"]
+
+
+def _merge_in_passes(root: Path) -> Words:
+    for i in range(3):
+        save(root / f"in{i}", random_state(i))
+    words: Words = ["merge", "in1", "in2", "--base", "in0", "--method", "ties", "--max-shard-size", "420000"]
+    return [*words, "-o", "out", "--device", "cpu", "--threads", 1, "--slab-size", "64KiB"]
+
+
+def _interpolate(root: Path) -> Words:
+    words: Words = ["interpolate", *clips(root, 2), "--task", "digits:val", "--limit", 20, "--device", "cpu"]
+    return [*words, "--points", 3, "-o", "curve.json", "--plot", "curve.svg"]
+
+
+def _statistics(root: Path) -> Words:
+    return [
+        "statistics", *clips(root, 1), "--kind", "fisher", "--task", "digits", "--examples", 8, "--device", "cpu",
+        "-o", "a.safetensors",
+    ]  # fmt: skip
 
 
 def _train(root: Path) -> Words:
@@ -136,12 +187,18 @@ RANKS = {"train on two ranks": 2}
 COMMANDS: dict[str, Callable[[Path], Words]] = {
     "merge": _merge,
     "merge --fresh": _merge_fresh,
+    "merge in passes": _merge_in_passes,
     "evaluate": _evaluate,
     "search greedy": _search("greedy"),
     "search backward": _search("backward"),
     "search swap": _search("swap"),
     "search weights": _search("weights"),
     "search experts": _search("experts"),
+    "search learned": _search("learned"),
+    "search methods": _search("methods"),
+    "search by a score": _search_by_score,
+    "interpolate": _interpolate,
+    "statistics": _statistics,
     "train": _train,
     "train on two ranks": _train_on_two_ranks,
     "train --fresh": _train_fresh,

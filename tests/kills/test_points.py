@@ -18,4 +18,4 @@ def test_a_command_that_was_killed_ends_as_if_it_had_not_been(name: str, tmp_pat
     root.mkdir()
     tried, failures = check(COMMANDS[name](root), Place(root, RANKS.get(name, 1)), FEW.get(name, 6))
     assert not failures, "\n".join(failures)
-    assert tried > 2
+    assert tried > (0 if name == "statistics" else 2)  # it writes one file, and keeps nothing before

@@ -136,7 +136,7 @@ def test_checks_are_those_of_files(states: list[dict[str, Tensor]], tmp_path: Pa
     with pytest.raises(CheckpointError, match="non-finite"):
         merge([states[0], spoilt])
     assert merge([states[0], spoilt], allow_nonfinite=True)["text_projection"].isnan().all()
-    with pytest.raises(ArchitectureError, match="1 tensors missing"):
+    with pytest.raises(ArchitectureError, match="1 tensor missing"):
         merge([states[0], {n: t for n, t in states[1].items() if n != "logit_scale"}])
     counted = [{**state, "ids": torch.arange(3) + i} for i, state in enumerate(states[:2])]
     with pytest.raises(ArchitectureError, match="other integers"):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from soupkit.checkpoint.formats.diffusers_loading import loading
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
 from soupkit.checkpoint.formats.json_configs import Differences, json_differences
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
@@ -77,6 +78,8 @@ DIFFUSERS = Family(
     ),
     configs=_SIDE_FILES,
     config_differences=config_differences,
+    library="diffusers",
+    loading=loading,
 )  # fmt: skip
 DIFFUSERS_PIPELINE = Family(
     name="diffusers_pipeline",

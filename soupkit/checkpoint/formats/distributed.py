@@ -20,6 +20,7 @@ from soupkit.checkpoint.formats.table import FileFormat, Tensors
 from soupkit.checkpoint.formats.torch_archive import TorchArchive
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 from soupkit.errors import CheckpointError
+from soupkit.files import open_file
 
 METADATA = ".metadata"
 _AGAIN = "the checkpoint is damaged or was not written to its end; get it again"
@@ -136,7 +137,7 @@ class _Document:
         path = self.folder / stored.file
         if stored.file not in files:
             try:
-                files[stored.file] = opened.enter_context(path.open("rb"))
+                files[stored.file] = opened.enter_context(open_file(path))
             except OSError as error:
                 raise CheckpointError(f"cannot be read: {error.strerror}", path, _AGAIN) from error
         archive = TorchArchive(path, files[stored.file], stored.begin, stored.begin + stored.length)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from soupkit.errors import CheckpointError
-from soupkit.files import parse_json, what_to_do
+from soupkit.files import parse_json, read_bytes, what_to_do
 
 
 class Folder(Protocol):
@@ -46,7 +46,7 @@ class LocalFolder:
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
         try:
-            return (self.path / name).read_bytes()
+            return read_bytes(self.path / name)
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}", self.path / name, what_to_do(error)) from error
 

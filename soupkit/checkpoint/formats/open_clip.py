@@ -3,6 +3,7 @@
 from typing import Any
 
 from soupkit.checkpoint.formats.folder import Folder, matching, read_object
+from soupkit.checkpoint.formats.open_clip_loading import loading
 from soupkit.checkpoint.formats.repairs import repaired
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
 from soupkit.checkpoint.formats.transformers_clip import under_open_clip_names
@@ -33,9 +34,11 @@ def check_config(config: dict[str, Any], where: str) -> None:
     sections = (
         [model_cfg, *(model_cfg.get(k) for k in ("vision_cfg", "text_cfg"))] if isinstance(model_cfg, dict) else []
     )
-    preprocess = config.get("preprocess_cfg", {})
-    if not sections or not all(isinstance(s, dict) for s in (*sections, preprocess)):
+    if not sections or not all(isinstance(s, dict) for s in sections):
         raise CheckpointError("has no model_cfg with vision_cfg and text_cfg", where, "open_clip writes it so")
+    if not isinstance(config.get("preprocess_cfg", {}), dict):
+        hint = 'open_clip writes {"size": 224, "mean": [...], "std": [...], ...} there'
+        raise CheckpointError("has a preprocess_cfg that is no object", where, hint)
 
 
 def tokenizer_files(folder: Folder, config: dict[str, Any] | None) -> tuple[str, ...]:
@@ -51,4 +54,6 @@ OPEN_CLIP = Family(
     recognises=is_open_clip,
     describe=describe,
     companions=COMPANIONS,
+    library="open_clip",
+    loading=loading,
 )

@@ -13,7 +13,7 @@ from soupkit.checkpoint.formats.table import FileFormat, Tensors
 from soupkit.checkpoint.formats.torch_archive import TorchArchive, conversion, is_tensor
 from soupkit.checkpoint.formats.torchscript import state_of_module
 from soupkit.errors import CheckpointError
-from soupkit.files import what_to_do
+from soupkit.files import open_file, what_to_do
 
 # Under one of these keys a checkpoint holds its weights beside other things; Lightning, open_clip and timm use the
 # first, DeepSpeed and FSDP's examples the last two.
@@ -30,7 +30,7 @@ def read_pickle(path: Path, part: str | None = None) -> tuple[Tensors, dict[str,
     or one with anything but tensors; for archives that are damaged.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             magic = file.read(2)
             if magic != b"PK":
                 raise CheckpointError("is not a zip-format pickle", path, conversion(path))

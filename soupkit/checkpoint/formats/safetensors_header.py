@@ -17,7 +17,7 @@ from soupkit.checkpoint.formats.table import FileFormat, ReadRange
 from soupkit.checkpoint.formats.weight_files import SAFETENSORS
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 from soupkit.errors import CheckpointError
-from soupkit.files import what_to_do
+from soupkit.files import open_file, what_to_do
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -32,7 +32,7 @@ def read_header(path: Path) -> tuple[dict[str, TensorSpec], dict[str, str]]:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             prefix = file.read(8)
             if len(prefix) < 8:
                 _refuse(path, f"has {size} bytes; a safetensors file begins with the 8-byte length of its header")

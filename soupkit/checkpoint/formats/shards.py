@@ -8,7 +8,7 @@ from soupkit.checkpoint.formats.safetensors_header import refuse_duplicates
 from soupkit.checkpoint.formats.table import FileFormat, ReadRange, Tensors, format_of
 from soupkit.checkpoint.formats.weight_files import INDEX, SAFETENSORS
 from soupkit.errors import CheckpointError
-from soupkit.files import what_to_do
+from soupkit.files import read_text, what_to_do
 
 _AGAIN = "the index and the shards are of different versions, or one was cut short; get them again"
 
@@ -46,7 +46,7 @@ def shard_names(index: Path) -> tuple[str, ...]:
 def weight_map(index: Path) -> dict[str, str]:
     """Return which shard holds each tensor. Raises CheckpointError for an index that is not one."""
     try:
-        text = index.read_text("utf-8")
+        text = read_text(index)
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", index, what_to_do(error)) from error
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.formats.folder import Folder, matching
+from soupkit.checkpoint.formats.loading import Loading, Shapes
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, WEIGHT_NAMES, OutputFiles
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
@@ -38,6 +39,9 @@ class FileFormat(Format):
     (`read_range(start, stop)` returns bytes of it); None where `read` needs the whole file. `parts(path)` returns the
     names of the files beside it that hold the tensors, for a file that only says where they are. `read_part(path,
     part)` reads what a reference calls PATH@PART; it raises CheckpointError where the file holds no such part.
+
+    >>> format_of("model.safetensors").name, FORMATS["safetensors"].recognises("weights.pt")
+    ('safetensors', False)
     """
 
     suffixes: tuple[str, ...]
@@ -85,6 +89,12 @@ class Family(Format):
     side files that do not change what the model computes: where ingredients differ in them, the first one's is taken.
     `configs` are the names of JSON files that say what the model is, which ingredients must agree in:
     `config_differences(a, b)` returns the keys in which two of them differ in effect, with both values.
+    `loading(config, tensors)` returns what the family's `library` (the module's name) finds when it opens tensors of
+    such names, dtypes and shapes with the first of `configs`, or a line that says why it cannot be asked; it runs in a
+    process apart (see `apart`).
+
+    >>> family_named("transformers").configs[0]
+    'config.json'
     """
 
     recognises: Callable[[Folder], bool]
@@ -98,6 +108,8 @@ class Family(Format):
     indifferent: tuple[str, ...] = ()
     configs: tuple[str, ...] = ()
     config_differences: Callable[[dict[str, Any], dict[str, Any]], dict[str, tuple[Any, Any]]] | None = None
+    library: str | None = None
+    loading: Callable[[dict[str, Any], Shapes], Loading | str] | None = None
 
 
 FORMATS: Table[Format] = Table(

@@ -5,6 +5,7 @@ from typing import Any
 from soupkit.checkpoint.formats.folder import Folder, read_object
 from soupkit.checkpoint.formats.json_configs import Differences, json_differences
 from soupkit.checkpoint.formats.table import Description, Family, Tensors
+from soupkit.checkpoint.formats.timm_loading import loading
 from soupkit.checkpoint.formats.weight_files import CONFIG, MODEL_OUTPUT
 
 # Keys that say where weights are from; the rest of `pretrained_cfg` says how images are prepared and classified.
@@ -40,4 +41,6 @@ TIMM = Family(
     output=MODEL_OUTPUT,
     configs=(CONFIG,),
     config_differences=config_differences,
+    library="timm",
+    loading=loading,
 )

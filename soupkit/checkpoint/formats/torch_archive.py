@@ -17,6 +17,7 @@ from soupkit.checkpoint.dtypes import BY_TORCH_NAME, DTYPES
 from soupkit.checkpoint.formats.pickle_reader import Call, Name, Persistent, PickleError, read_data
 from soupkit.checkpoint.tensors import Extent, TensorSpec
 from soupkit.errors import CheckpointError
+from soupkit.files import open_file
 
 _MOST_PICKLE_BYTES = 1 << 28
 _MOST_TEXT_BYTES = 1 << 24
@@ -118,7 +119,7 @@ class TorchArchive:
         import torch
 
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 reader: Any = torch._C.PyTorchFileReader(file)
                 reader.get_all_records()
                 reader.serialization_id()

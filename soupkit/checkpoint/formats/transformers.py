@@ -21,6 +21,7 @@ from soupkit.checkpoint.formats.transformers_clip import (
     open_clip_name,
 )
 from soupkit.checkpoint.formats.transformers_clip_config import convert_config, to_preprocess
+from soupkit.checkpoint.formats.transformers_loading import loading
 from soupkit.checkpoint.formats.transformers_siglip import is_transformers_siglip
 from soupkit.checkpoint.formats.weight_files import (
     CONFIG,
@@ -134,4 +135,6 @@ TRANSFORMERS = Family(
     indifferent=_INDIFFERENT,
     configs=(CONFIG, *_PROCESSORS),
     config_differences=config_differences,
+    library="transformers",
+    loading=loading,
 )

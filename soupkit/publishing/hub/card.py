@@ -231,6 +231,7 @@ def _limits(facts: CardFacts) -> str:
     if not facts.scores.soup:
         lines.append("- Nothing measured travels with this soup: measure it before you rely on it.")
     lines += [f"- Of its scores: {_plain(note)}" for note in facts.scores.notes]
+    lines += [f"- The search that chose it says: {_plain(note)}" for note in facts.scores.warnings]
     if facts.scores.why:
         lines.append(f"- The search that chose it says: {_plain(facts.scores.why)}")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_WEIGHTS
 from soupkit.checkpoint.partial import PartialDirectory, partial_path
 from soupkit.checkpoint.sha256 import sha256_of
 from soupkit.errors import CheckpointError, StorageError
-from soupkit.files import parse_json, storage_error
+from soupkit.files import in_the_way, parse_json, read_bytes, read_text, storage_error
 from soupkit.merging.soup_directory import SOUP_NAME
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.hub.planned_files import Contents, PlannedFile, plan
@@ -46,6 +46,8 @@ def check_folder(folder: Path) -> None:
         raise StorageError("is a link to nothing", folder, "name another folder")
     if folder.exists() and not folder.is_dir():
         raise StorageError("is no folder", folder, "name another")
+    if (found := in_the_way(folder.parent)) is not None:
+        raise StorageError(f"cannot be written: {found[0]} {found[1]}", folder, "choose another place")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / SOUP_NAME).is_file():
         raise StorageError("is there already and is not a soup's repository", folder, "choose another folder")
 
@@ -175,9 +177,9 @@ def _made_files(folder: Path) -> dict[str, set[str]]:
 
 def _records(folder: Path) -> Iterator[dict[str, str]]:
     with suppress(OSError):
-        yield sealed_files((folder / SOUP_NAME).read_bytes())
+        yield sealed_files(read_bytes(folder / SOUP_NAME))
     with suppress(OSError, ValueError):
-        record = parse_json((partial_path(folder) / _RECORD).read_text("utf-8"))
+        record = parse_json(read_text(partial_path(folder) / _RECORD))
         if isinstance(record, dict) and all(isinstance(digest, str) for digest in record.values()):
             yield record
 

@@ -97,7 +97,6 @@ def publish(
     remote = branch or main  # a new branch begins where main is
     contents = repository_files(soup, repo, options, _readme_of(api, repo, remote, soup))
     files = plan(contents, remote.files if remote is not None else {}, known=reached)
-    progress.note(f"{repo}, {revision}: " + ", ".join(f"{f.path} ({f.size:,} bytes, {f.status})" for f in files))
 
     def result(status: str, commit: str | None, pull: str | None = None) -> PushResult:
         url = f"{api.endpoint}/{repo}" + (f"/tree/{revision}" if revision != "main" else "")
@@ -113,6 +112,7 @@ def publish(
         return result("unchanged", branch.commit)
     if options.create_pr and (there := _pull_request_with(api, repo, contents)) is not None:
         return result("unchanged", there[1], f"{api.endpoint}/{repo}/discussions/{there[0].rsplit('/', 1)[-1]}")
+    progress.note(f"{repo}, {revision}: " + ", ".join(f"{f.path} ({f.size:,} bytes, {f.status})" for f in files))
     _prepare_repository(api, repo, revision, options, main, branch)
     commit, pull, place = _commit(api, repo, revision, contents, files, options, remote, progress)
     _compare(api, repo, place, files, soup)

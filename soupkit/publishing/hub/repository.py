@@ -44,6 +44,10 @@ class PushOptions:
 
     `scores` is a file of `evaluate`'s, `figures` a directory of further PNGs. With `folder` the repository is laid out
     there and nothing is sent.
+
+    >>> how = soupkit.PushOptions(license="mit", folder=Path("hub"))
+    >>> soupkit.publish("soups/uniform", "me/soup", options=how).status
+    'written'
     """
 
     private: bool = False

@@ -7,6 +7,7 @@ from typing import Any
 from soupkit.errors import DataError, UsageError
 from soupkit.evaluation.scores_document import SCORES, parse_scores_document
 from soupkit.evaluation.task import Score
+from soupkit.files import read_text
 from soupkit.merging.soup_directory import SoupDocument
 from soupkit.publishing.json_input import decode
 from soupkit.search.document import SEARCH_NAME, SearchScore, parse_search
@@ -15,8 +16,9 @@ from soupkit.search.document import SEARCH_NAME, SearchScore, parse_search
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores of a soup and of its ingredients; `selected` are the (task, split) on which a search chose the soup,
-    `search` says which search that was, and `why` what it says about them. `notes` are what the evaluation said of the
-    soup's tasks: what it took for granted, and what it left out."""
+    `search` says which search that was, and `why` what it says about them. `notes` are what was said of the soup and of
+    its tasks where it was scored, and `warnings` what the search said of itself: what was taken for granted, and what
+    left out."""
 
     soup: tuple[Score, ...] = ()
     others: tuple[Score, ...] = ()
@@ -24,6 +26,7 @@ class Scores:
     why: str | None = None
     search: str | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | None = None) -> Scores:
@@ -34,19 +37,19 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
     none of this soup.
     """
     measured: list[Score] = []
-    said: tuple[str, ...] = ()
+    said: list[str] = []
     if SCORES in documents:
         evaluated = parse_scores_document(documents[SCORES], given or SCORES)
         measured += evaluated.scores
-        said = evaluated.notes
+        said += evaluated.notes
     selected: set[tuple[str, str]] = set()
-    why, how = None, None
+    why, how, searched = None, None, []
     if SEARCH_NAME in documents:
         search = parse_search(documents[SEARCH_NAME])
         chosen = [*search.ingredients, search.score]
         measured += [score for row in [*chosen, *search.report] if (score := _measured(row)) is not None]
         selected = {(s.task, s.split) for s in chosen}
-        why = search.why
+        why, searched = search.why, list(search.notes)
         tasks = ", ".join(sorted({s.task_and_split for s in chosen}))
         how = f"{search.strategy} among {len(search.ingredients)} ingredients, on {tasks}"
     names = {i.fingerprint: i.ref for i in record.ingredients}
@@ -55,9 +58,12 @@ def read_scores(record: SoupDocument, documents: dict[str, Any], given: Path | N
     if given is not None and not soup:
         raise UsageError("holds no score of this soup", given, "its fingerprint is in soup.json; evaluate it again")
     others = [replace(s, ref=names[s.fingerprint]) for s in unique.values() if s.fingerprint in names]
-    of_tasks = tuple(f"{task}: " for task in {s.task for s in soup})
-    notes = tuple(note for note in said if note.startswith(of_tasks))
-    return Scores(tuple(soup), tuple(others), frozenset(selected), why, how, notes)
+    tasks_of_soup, refs = {s.task for s in soup}, {s.ref for s in soup}
+    heads = (*tasks_of_soup, *refs, *(f"{ref} on {task}" for ref in refs for task in tasks_of_soup))
+    about = tuple(f"{head}: " for head in heads)
+    notes = dict.fromkeys(note for note in (*said, *searched) if note.startswith(about))
+    warnings = tuple(note for note in dict.fromkeys(searched) if note not in notes)
+    return Scores(tuple(soup), tuple(others), frozenset(selected), why, how, tuple(notes), warnings)
 
 
 def _measured(row: SearchScore) -> Score | None:
@@ -73,7 +79,7 @@ def _measured(row: SearchScore) -> Score | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file, with control characters as escapes. Raises DataError."""
     try:
-        document = decode(path.read_text("utf-8"), path)
+        document = decode(read_text(path), path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path, "make it again, or take it away") from error
     if not isinstance(document, dict):

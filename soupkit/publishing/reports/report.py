@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soupkit.errors import StorageError, UsageError
-from soupkit.files import write_whole
+from soupkit.files import in_the_way, real_path, write_whole
 from soupkit.progress import SILENT, Progress
 from soupkit.publishing.reports.by_class import class_figures
 from soupkit.publishing.reports.figures import report_figures
@@ -49,6 +49,11 @@ def make_report(
     """
     if len(difference) not in (0, 2):
         raise UsageError("takes two models", "--difference", "as in --difference ViT-bigG-14 ViT-H-14")
+    if real_path(output).is_symlink():
+        raise UsageError("is a link that leads back to itself", output, "name another file")
+    for place in (output.parent, *([png] if png is not None else [])):
+        if (found := in_the_way(place)) is not None:
+            raise StorageError(f"cannot be written: {found[0]} {found[1]}", place, "choose another place")
     results = gather(inputs)
     keep_only(results, only)
     figures = [*report_figures(results, held_out, difference), *class_figures(results), *calibration_figures(results)]
@@ -88,5 +93,5 @@ def _write(files: dict[Path, bytes], fresh: bool) -> tuple[Path, ...]:
             raise StorageError("is something else", path, "name another with -o, or replace it with --fresh")
         changed[path] = data
     for path, data in changed.items():
-        write_whole(path, data)
+        write_whole(real_path(path), data)  # a link to a file stays one
     return tuple(changed)

@@ -3,8 +3,10 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,10 @@ class Results:
         named = [w for w in ("greedy", "uniform") if w in words]
         words.append(Path(ref).parent.name.lower())  # soups/a, as soups are kept
         return named[0] if named else "soup" if {"soup", "soups"} & set(words) else "ingredient"
+
+    def add_notes(self, notes: Iterable[str]) -> None:
+        """Add what is to be known of the inputs, each thing once."""
+        self.notes += (note for note in dict.fromkeys(notes) if note not in self.notes)
 
     def add_scores(self, scores: Iterable[SearchScore], source: object) -> None:
         """Add scores; of two that differ about one model and task the later counts, and that is noted."""
@@ -109,7 +115,7 @@ def read_results(path: Path) -> list[SearchScore]:
 
 
 def _csv_scores(path: Path) -> list[SearchScore]:
-    reader = csv.DictReader(_text(path).splitlines(), strict=True)
+    reader = csv.DictReader(StringIO(visible(_text(path), keep="\r\n\t"), newline=""), strict=True)
     scores = []
     try:
         header = reader.fieldnames or []
@@ -117,6 +123,8 @@ def _csv_scores(path: Path) -> list[SearchScore]:
             raise DataError(
                 "has no column `name`", f"{path}, line 1", "open_clip's openclip_results.csv shows the form"
             )
+        if twice := [column for column, times in Counter(header).items() if times > 1]:
+            raise DataError(f"names the column {twice[0]!r} twice", f"{path}, line 1", "give each task one column")
         tasks = [c for c in header if c.lower() not in _ABOUT_A_MODEL]
         for row in reader:
             where = f"{path}, line {reader.line_num}"
@@ -133,7 +141,7 @@ def _csv_scores(path: Path) -> list[SearchScore]:
 
 def _line_scores(path: Path) -> list[SearchScore]:
     scores = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):  # not at what else ends a line within a text
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -149,7 +157,7 @@ def _scores_of(ref: str, cells: Mapping[str, Any], where: str) -> list[SearchSco
     scores = []
     for task, cell in cells.items():
         try:
-            value = float(cell)
+            value = math.nan if isinstance(cell, bool) else float(cell)
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
@@ -171,8 +179,11 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
         if search.uniform is not None:
             results.roles[search.uniform.ref] = "uniform"
         results.add_scores(search.scores, path)
+        results.add_notes(search.notes)
     elif "points" in data:
-        results.interpolations.append((ref, parse_interpolation(data, where)))
+        curve = parse_interpolation(data, where)
+        results.interpolations.append((ref, curve))
+        results.add_notes(curve.notes)
     elif "scores" in data:
         document = parse_scores_document(data, where)
         results.add_scores(map(row_of, document.scores), path)
@@ -180,7 +191,7 @@ def _read_json(path: Path, results: Results, ref: str) -> None:
         results.classes += document.classes
         results.differing += document.differing
         results.reliability += document.reliability
-        results.notes += (note for note in document.notes if note not in results.notes)
+        results.add_notes(document.notes)
     elif "method" in data and "ingredients" in data:
         soup = SoupDocument.of(data)
         if soup is None or not soup.ingredients:
@@ -202,4 +213,4 @@ def _text(path: Path) -> str:
         raise DataError(f"cannot be read: {error}", path, "check the path and who may read it") from error
     if not text.strip():
         raise DataError("is empty", path, _DOCUMENTS)
-    return visible(text, keep="\r\n\t")
+    return text

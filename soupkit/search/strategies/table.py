@@ -101,6 +101,10 @@ class Strategy:
     trial of each of its actions does, with `{ref}` for the ingredient and `{n}` for the number of members. `check`
     refuses, before anything is scored, what cannot be searched: it is given the inputs and the options. One that
     `needs_gradient` differentiates the loss (`trials.gradient`), which tasks of classification alone have.
+
+    >>> row = STRATEGIES["greedy"]
+    >>> row.settle({"orders": "3"})["orders"], row.most_trials(8, orders=1).trials
+    (3, 7)
     """
 
     name: str

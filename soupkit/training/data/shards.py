@@ -22,7 +22,7 @@ import xxhash
 from torch.utils.data import DataLoader, Dataset
 
 from soupkit.errors import DataError
-from soupkit.files import parse_json, write_cached
+from soupkit.files import check_regular, parse_json, read_text, write_cached
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.system import CLOEXEC, bytes_at
@@ -137,7 +137,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 def _sizes(folder: str) -> dict[str, int]:
     try:
-        told = parse_json((Path(folder) / "sizes.json").read_text("utf-8"))
+        told = parse_json(read_text(Path(folder) / "sizes.json"))
         counts = {str(name): int(count) for name, count in told.items()}
         return {name: count for name, count in counts.items() if 0 <= count < _MOST_SAMPLES}
     except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -262,6 +262,7 @@ class _Opened:
 
     def __init__(self, path: str, extents: np.ndarray) -> None:
         self._descriptor = -1
+        check_regular(Path(path))
         self._descriptor = os.open(path, os.O_RDONLY | CLOEXEC)
         self.extents = extents
 

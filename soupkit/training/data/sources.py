@@ -7,10 +7,11 @@ the seed and the count of samples alone and a run may go on with another number 
 import csv
 import hashlib
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache as once
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -18,12 +19,15 @@ from soupkit.errors import DataError
 from soupkit.evaluation.prompts import fill_templates
 from soupkit.evaluation.task import Task
 from soupkit.evaluation.tasks import open_tasks, split_name
+from soupkit.files import check_regular
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
 from soupkit.training.data.labelled_shards import is_shards, open_labelled_shards, shard_paths
 from soupkit.training.data.shards import IMAGE_BYTES, Keys, ShardReader, Table, open_table
 from soupkit.training.entry import DataEntry, TrainEntry
 from soupkit.training.signals import Stop
+
+_MOST_LINE = 1 << 20  # characters of a table's line; a field of csv has 131,072
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +164,23 @@ def _from_task(task: Task) -> Source:
     return Source(dataset.place, sizes, read, files, labels, task, read_label)
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a table. Raises ValueError for one that fills the memory."""
+    while line := file.readline(_MOST_LINE):
+        if len(line) == _MOST_LINE:
+            raise ValueError(f"a line has more than {_MOST_LINE:,} characters")
+        yield line
+
+
 def _table(entry: DataEntry) -> Source:
     path = entry.csv
     assert path is not None
     try:
+        check_regular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
-            tabs = "\t" in file.readline()  # open_clip's own tables have them, whatever they are called
+            tabs = "\t" in file.readline(_MOST_LINE)  # open_clip's own tables have them, whatever they are called
             file.seek(0)
-            table = csv.DictReader(file, delimiter="\t" if tabs else ",")
+            table = csv.DictReader(_lines(file), delimiter="\t" if tabs else ",")
             columns = list(table.fieldnames or ())
             complete = entry.csv_image in columns and entry.csv_caption in columns
             rows = [(row[entry.csv_image] or "", row[entry.csv_caption] or "") for row in table] if complete else []

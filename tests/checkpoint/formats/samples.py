@@ -9,9 +9,11 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
-from tests.conftest import CONFIG, save
+from tests.conftest import CONFIG, TINY_MODEL, save
 
 State = dict[str, torch.Tensor]
+# A text tower that nobody but its owner has: which tensors it has is in no config.
+STRANGERS = {**CONFIG, "model_cfg": {**TINY_MODEL, "text_cfg": {"hf_model_name": "strangers/own"}}}
 
 
 def safetensors(directory: Path, state: State) -> Path:
@@ -42,7 +44,7 @@ def pickle_shards(directory: Path, state: State) -> Path:
 
 
 def open_clip(directory: Path, state: State) -> Path:
-    return save(directory / "open_clip", state, CONFIG)
+    return save(directory / "open_clip", state, STRANGERS)
 
 
 def run(directory: Path, state: State) -> Path:
@@ -92,7 +94,7 @@ def configured(path: Path, state: State, config: dict[str, Any], weights: str = 
 
 
 def transformers(directory: Path, state: State) -> Path:
-    return configured(directory / "transformers", state, {"model_type": "vit", "architectures": ["ViTModel"]})
+    return configured(directory / "transformers", state, {"model_type": "strangers", "architectures": ["Own"]})
 
 
 def timm(directory: Path, state: State) -> Path:

@@ -78,10 +78,9 @@ def test_a_soup_of_transformers_is_opened_by_transformers(kind: str, sharded: bo
 
 
 def test_the_same_merge_again_finds_its_soup(tmp_path: Path) -> None:
-    for i, name in enumerate("ab"):
-        configured(tmp_path / name, random_state(i), {"model_type": "vit"})
-    assert soupkit.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "soup").status == "written"
-    assert soupkit.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "soup").status == "unchanged"
+    refs = vit_folders(tmp_path, {})
+    assert soupkit.merge(refs, tmp_path / "soup").status == "written"
+    assert soupkit.merge(refs, tmp_path / "soup").status == "unchanged"
 
 
 def test_tied_weights_that_one_ingredient_writes_twice_are_written_once(tmp_path: Path) -> None:
@@ -121,10 +120,13 @@ def test_a_model_of_a_pipeline_is_named_after_a_colon(tmp_path: Path) -> None:
 
 
 def vit_folders(tmp_path: Path, change: dict[str, Any]) -> list[Path]:
-    config = {"model_type": "vit", "hidden_size": 16, "transformers_version": "5.0"}
+    """Two folders of a ViTModel; the config of the second has a change."""
+    torch.manual_seed(0)
+    state = transformers.ViTModel(CONFIGS["vit"]()).state_dict()
+    config = {"model_type": "vit", "architectures": ["ViTModel"], **VIT, "transformers_version": "5.0"}
     return [
-        configured(tmp_path / "a", random_state(0), config),
-        configured(tmp_path / "b", random_state(1), {**config, **change}),
+        configured(tmp_path / "a", state, config),
+        configured(tmp_path / "b", {n: t + 0.01 for n, t in state.items()}, {**config, **change}),
     ]
 
 

@@ -190,6 +190,17 @@ BAD = {
     "quote.csv": ('name,t\n"a"b,0.5\n', "is not valid CSV"),
     "tasks.csv": ("name,pretrained\na,x\n", "holds no scores"),
     "notes.txt": ("hello", "is no input of a report"),
+    "newline.csv": ('name,t\n"a\nb",0.5\nc,bad\n', "line 4: t: 'bad' is no finite number"),
+    "carriage.jsonl": ('{"model_name": "a", "t": 0.5}\r\n{"model_name": "b"; "t": 1}\r\n', "line 2: is not valid JSON"),
+    "two.json": ('{"scores": []}{"scores": []}', "line 1: is not valid JSON: Extra data"),
+    "text.json": ("soup: a\n", "is not valid JSON"),
+    "null.json": ("null", "no document of soupkit"),
+    "curve.json": ('{"points": [{"alpha": "half", "scores": []}]}', "base: field required"),
+    "selected.json": ('{"decisions": 3, "strategy": 4}', "strategy: input should be"),
+    "lists.jsonl": ('{"model_name": "a", "t": [0.5]}', "line 1: t: [0.5] is no finite number"),
+    "true.jsonl": ('{"model_name": "a", "t": true}', "line 1: t: True is no finite number"),
+    "twice.csv": ("name,t,t\na,0.5,0.6\n", "line 1: names the column 't' twice"),
+    "percent.csv": ("name,t\na,79.4\n", "fraction"),
     "absent.json": (None, "cannot be read"),
     "absent": (None, "does not exist"),
 }
@@ -210,6 +221,20 @@ def test_a_pipe_is_no_input_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "scores.json")
     with pytest.raises(DataError, match="is no regular file"):
         make_report([tmp_path / "scores.json"], tmp_path / "out.html")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\xad", "\U000e0041"])
+@pytest.mark.parametrize("kind", ["json", "csv", "jsonl"])
+def test_what_ends_a_line_elsewhere_ends_none_within_a_text(kind: str, mark: str, tmp_path: Path) -> None:
+    name = f"a{mark}b"
+    lines = {
+        "json": json.dumps({"scores": [score(name, 0.5)]}, ensure_ascii=False),
+        "csv": f"name,t\n{name},0.5\nc,0.6\n",
+        "jsonl": json.dumps({"model_name": name, "t": 0.5}, ensure_ascii=False) + '\n{"model_name": "c", "t": 0.6}',
+    }
+    (tmp_path / f"x.{kind}").write_text(lines[kind], "utf-8")
+    shown = mark.encode("unicode_escape").decode()
+    assert make_report([tmp_path / f"x.{kind}"], tmp_path / "out.html").models[0] == f"a{shown}b"
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "jsonl"])
