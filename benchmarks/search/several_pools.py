@@ -26,20 +26,20 @@ _BASE_SAMPLES = 12_000  # so few that fine-tuning still gains
 
 
 def add_pool_arguments(parser: argparse.ArgumentParser, ingredients: int) -> None:
-    """Add how many pools there are, of how many ingredients each, and where their images are."""
-    parser.add_argument("--pools", type=int, default=5)
+    """Add which pools there are, of how many ingredients each, and where their images are."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="of the sweep that a pool is")
     parser.add_argument("--ingredients", type=int, default=ingredients)
     parser.add_argument("--data", type=Path, default=FASHION_MNIST, help="folder with Fashion-MNIST's four files")
 
 
-def make_pools(arguments: argparse.Namespace) -> tuple[Path, list[list[Path]]]:
-    """Return the task, and the ingredients of each pool; what is there already is kept."""
+def make_pools(arguments: argparse.Namespace) -> tuple[Path, dict[int, list[Path]]]:
+    """Return the task, and the ingredients of each pool by its seed; what is there already is kept."""
     task = write_task(arguments.data, arguments.work / "three-splits", SPLITS)
     base = make_base(task, arguments.work / "base-of-pools", samples=_BASE_SAMPLES, warmup=_BASE_SAMPLES // 10)
-    pools = []
-    for number in range(1, arguments.pools + 1):
-        pools.append(sweep(task, base, arguments.work / f"pool-{number}", arguments.ingredients, seed=number))
-        print(f"  pool {number}: {arguments.ingredients} ingredients", file=sys.stderr)
+    pools = {}
+    for seed in arguments.seeds:
+        pools[seed] = sweep(task, base, arguments.work / f"pool-{seed}", arguments.ingredients, seed=seed)
+        print(f"  pool {seed}: {arguments.ingredients} ingredients", file=sys.stderr)
     return task, pools
 
 
