@@ -19,7 +19,7 @@ from benchmarks.tools.machine import machine
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pool_arguments(parser, 32)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.1], help="of the images that guess")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05], help="of the images that guess")
 
 
 def proxy(arguments: argparse.Namespace) -> list[str]:
