@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from soupkit.errors import CheckpointError
 MOST_PIXELS = 1 << 27
 # Everything Pillow reads but formats that run other programs (EPS), are no pictures, or nobody keeps data sets in.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+# Pillow warns at two thirds of MOST_PIXELS, of images that are taken, and again with every process.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
