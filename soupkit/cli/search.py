@@ -31,6 +31,7 @@ the one that a full search finds, for a fraction of the images.
 
     exact       a trial ends when no outcome of the images left could make it accepted
     sequential  also on strong evidence: a candidate as good as the soup is turned away with a chance of --error-rate
+    likely      also when those left are unlikely to make up for what was lost where the soup is least sure
     none        every trial sees every image
 
 [bold]A score of your own[/bold]: a command gets the soup's directory, and the last line that it prints is a number, or
@@ -149,10 +150,16 @@ def search(
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the strategy, also of another package's."),
     ] = None,
     stopping: Annotated[
-        str, typer.Option("--stopping", metavar="exact|sequential|none", help="When a trial ends.")
-    ] = "exact",
+        str | None,
+        typer.Option(
+            "--stopping",
+            metavar="exact|sequential|likely|none",
+            help="When a trial ends: exact, and likely with --proxy, unless it is said.",
+            show_default=False,
+        ),
+    ] = None,
     error_rate: Annotated[
-        float, typer.Option("--error-rate", metavar="E", help="Chance of a wrong rejection, per trial.")
+        float, typer.Option("--error-rate", metavar="E", help="Of sequential: chance of a wrong rejection, per trial.")
     ] = 0.05,
     accept: Annotated[
         str, typer.Option("--accept", metavar="ge|gt", help="Keep what does not lower, or only what raises the score.")
