@@ -216,4 +216,7 @@ def foreign_file(directory: Path, prepared: Prepared) -> str | None:
     weights = (*(f.name for f in layout.files), OPEN_CLIP_WEIGHTS, "*-of-*.safetensors", layout.index_name)
     beside = (*(file.name for file in prepared.side_files), OPEN_CLIP_CONFIG, *TOKENIZER_PATTERNS)
     patterns = (*weights, *beside, "lock", "journal-*.jsonl", SOUP_NAME)
-    return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)
+    unfinished = tuple(f"{pattern}.partial" for pattern in patterns)  # what `write_whole` leaves when it is killed
+    return next(
+        (p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in (*patterns, *unfinished))), None
+    )
