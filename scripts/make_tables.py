@@ -11,7 +11,7 @@ from pathlib import Path
 
 from soupkit.checkpoint.formats.table import FORMATS, FileFormat
 from soupkit.files import write_whole
-from soupkit.merging.registry import as_markdown as methods
+from soupkit.merging.method_tables import as_markdown as methods
 from soupkit.search.strategies.table import as_markdown as strategies
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,6 +57,19 @@ def write_whole(path: Path, content: Content) -> None:
         raise storage_error(error, path, 0) from error
 
 
+def write_all(paths: Sequence[Path], content: Callable[[list[BinaryIO]], object]) -> None:
+    """Write several files whole, as `write_whole` writes one: `content` writes into all of them, open, and then each
+    gets its name. Raises StorageError."""
+
+    def write(opened: list[BinaryIO]) -> None:
+        if len(opened) == len(paths):
+            content(opened)
+        else:
+            write_whole(paths[len(opened)], lambda file: write([*opened, file]))
+
+    write([])
+
+
 def _locked(path: Path) -> BinaryIO:
     """Return `path`, empty, opened for writing, and locked for as long as it is open. Raises OSError."""
     while True:
@@ -82,8 +95,19 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def written_out(path: Path) -> Path | None:
+    """Return what a shell makes of a path that begins with ~, where no such directory is there; None for any other."""
+    first = path.parts[0] if path.parts else ""
+    if not first.startswith("~") or Path(first).exists():
+        return None
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - Path's own raises for a user that there is not
+    return Path(expanded) if expanded != str(path) else None
+
+
 def in_the_way(path: Path) -> tuple[Path, str] | None:
     """Return what keeps `path` from being a directory, it or what is above it, and what that is; None for nothing."""
+    if (home := written_out(path)) is not None:
+        return Path(path.parts[0]), f"stands for a home to a shell alone: write {home}"
     for place in (*reversed(path.parents), path):
         with suppress(OSError):  # what may not be looked at is not known to be in the way
             if place.is_symlink() and not place.exists():

@@ -21,6 +21,15 @@ def visible(text: str, keep: str = "") -> str:
     return _CONTROLS.sub(lambda m: m[0] if m[0] in keep else m[0].encode("unicode_escape").decode(), text)
 
 
+def counted(n: int, noun: str) -> str:
+    """Return `n` with the noun that it counts, in its plural where there are several.
+
+    >>> counted(1, "task"), counted(2982, "image")
+    ('1 task', '2,982 images')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def visible_in(value: Any) -> Any:
     """Return a JSON value whose texts, keys included, are `visible`."""
     if isinstance(value, str):

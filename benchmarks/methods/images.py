@@ -97,11 +97,9 @@ def _folders(name: str, data: Path | None) -> Splits:
 
 def _emoji(style: str, data: Path | None) -> Splits:
     """Emoji that all styles have, each in the same split in all of them."""
-    archive = f"emoji-datasource-{style}-16.0.0.tgz"
-    url = f"https://registry.npmjs.org/emoji-datasource-{style}/-/{archive}"
-    root = _found(
-        data, f"emoji/{style}/package", f"mkdir -p DIR/emoji/{style} && curl -sL {url} | tar xz -C DIR/emoji/{style}"
-    )
+    pack = f"npm pack emoji-datasource-{style}@16.0.0"
+    unpack = f"mkdir -p DIR/emoji/{style} && tar xzf emoji-datasource-{style}-16.0.0.tgz -C DIR/emoji/{style}"
+    root = _found(data, f"emoji/{style}/package", f"{pack} && {unpack}")
     rows = [row for row in json.loads((root / "emoji.json").read_text()) if row["category"] != _EXTRA]
     rows = [row for row in rows if all(row[f"has_img_{s}"] for s in STYLES)]
     categories = sorted({row["category"] for row in rows})

@@ -6,8 +6,9 @@ each under heads that stay the base's, as zero-shot heads do (Ilharco et al. 202
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +18,8 @@ from benchmarks.methods.images import Labelled, Task
 from benchmarks.methods.tower import Recipe, State, Tower, probabilities, train
 
 INGREDIENTS = 5  # of a pool of one task
-STAGE1 = {"digits": 10_000, "fashion": 8_000}  # images that the base of a pool of one task is trained on
-FINE_TUNING = {"digits": 4_000, "fashion": 3_000}
-JOINTLY, ALONE = 16_000, 2_400  # images that the base of many tasks sees of all, and a fine-tune of its own
+STAGE1, FINE_TUNING = 20_000, 10_000  # images that a base and a fine-tune of one task are trained on
+JOINTLY, ALONE = 40_000, 8_000  # images that the base of many tasks sees of all, and a fine-tune of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,13 @@ def _of(task: Task, split: str) -> Labelled:
 def one_task(task: Task, seed: int) -> Pool:
     """Train a pool of one task."""
     tower = Tower([task.classes], seed)
-    train(tower, {0: task.train}, Recipe(STAGE1[task.name], 2e-3), seed)
+    train(tower, {0: task.train}, Recipe(STAGE1, 2e-3), seed)
     base = _state(tower)
     generator = np.random.default_rng(seed)
     made = []
     for i in range(INGREDIENTS):
-        rate, decay = 10 ** generator.uniform(-3.3, -2.4), 10 ** generator.uniform(-4, -1)
-        recipe = Recipe(FINE_TUNING[task.name], rate, decay, generator.choice([0.0, 0.1]))
+        rate, decay = 10 ** generator.uniform(-4, -2.7), 10 ** generator.uniform(-4, -1)
+        recipe = Recipe(FINE_TUNING, rate, decay, generator.choice([0.0, 0.1]))
         one = copy.deepcopy(tower)
         train(one, {0: task.train}, recipe, 1000 * seed + i)
         made.append(_state(one))
@@ -83,6 +83,20 @@ def many_tasks(tasks: Sequence[Task], seed: int) -> Pool:
         train(one, {i: task.train}, Recipe(ALONE, 1e-3), 1000 * seed + i, heads=False)
         made.append(_state(one, heads=False))
     return Pool(tuple(tasks), _state(tower, heads=False), tuple(made), tower)
+
+
+def kept(path: Path, tasks: Sequence[Task], make: Callable[[], Pool]) -> Pool:
+    """Return the pool of these tasks that `path` holds; one that is not there yet is made and kept."""
+    if not path.is_file():
+        made = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {"base": made.base, "ingredients": list(made.ingredients), "tower": made.tower.state_dict()}
+        torch.save(state, path.with_suffix(".partial"))
+        path.with_suffix(".partial").replace(path)
+    state = torch.load(path, weights_only=True)
+    tower = Tower([task.classes for task in tasks], 0).eval()
+    tower.load_state_dict(state["tower"])
+    return Pool(tuple(tasks), state["base"], tuple(state["ingredients"]), tower)
 
 
 def _state(tower: Tower, *, heads: bool = True) -> State:

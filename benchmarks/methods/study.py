@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.methods.contest import TRIALS, contest
 from benchmarks.methods.images import TASKS, read_task
-from benchmarks.methods.pools import Pool, many_tasks, one_task
+from benchmarks.methods.pools import Pool, kept, many_tasks, one_task
 from benchmarks.methods.tables import table
 from benchmarks.tools.commands import Subject
 from benchmarks.tools.machine import machine
@@ -48,9 +48,13 @@ def run(name: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def _pool(name: str, seed: int, arguments: argparse.Namespace) -> Pool:
+    """Return a pool; its models are kept, so that another contest of them need not train."""
+    path = arguments.work / "pools" / f"{name}-{seed}.pt"
     if name == "tasks":
-        return many_tasks([read_task(task, arguments.data, arguments.work).first(OF_EACH) for task in TASKS], seed)
-    return one_task(read_task(name, arguments.data, arguments.work), seed)
+        tasks = [read_task(task, arguments.data, arguments.work).first(OF_EACH) for task in TASKS]
+        return kept(path, tasks, lambda: many_tasks(tasks, seed))
+    task = read_task(name, arguments.data, arguments.work)
+    return kept(path, [task], lambda: one_task(task, seed))
 
 
 SUBJECTS = tuple(

@@ -77,6 +77,29 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
+def plain(value: Any) -> Any:
+    """Return a number or an array of numpy's or torch's as Python's own; torch's dtypes and devices by name."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value).removeprefix("torch.") if type(value).__module__ == "torch" else value
+
+
+def checked(value: Any, kind: Any, name: str) -> Any:
+    """Return `value`, the argument `name`, as the `kind` that it is annotated with. Raises UsageError for another."""
+    from pydantic import TypeAdapter, ValidationError
+
+    value = plain(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # which a field of floats takes too
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"]
+        raise UsageError(f"is {value!r:.60}: {said[:1].lower()}{said[1:]}", name, "correct its value") from error
+
+
 def path(value: "str | os.PathLike[str] | None") -> Path | None:
     """Return a path, None for None."""
     return None if value is None else Path(value)

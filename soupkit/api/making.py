@@ -1,21 +1,24 @@
 """Functions that make weights: merge, search, train, run_recipe, and the curve between a base and its fine-tunes."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_type_hints, overload
 
 from soupkit.api.arguments import (
     Checkpoints,
     Ref,
     Refs,
     Weights,
+    checked,
     checkpoint_list,
     checkpoints,
     optional_references,
     path,
+    plain,
     reference,
     watched,
 )
@@ -91,9 +94,10 @@ def merge(
     from soupkit.merging import merge as run_merge
 
     result = run_merge(
-        checkpoint_list(ingredients, "ingredients"), output, method=method, weights=weights,
+        checkpoint_list(ingredients, "ingredients"), output, method=method, weights=plain(weights),
         base=None if base is None else checkpoint_list(base, "base")[0],
-        parameters=parameters, dtype=dtype, model=model, preprocess=preprocess, to=to, rank=rank,
+        parameters=None if parameters is None else {name: plain(value) for name, value in parameters.items()},
+        dtype=plain(dtype), model=model, preprocess=preprocess, to=to, rank=rank,
         max_shard_bytes=max_shard_bytes, allow_nonfinite=allow_nonfinite,
         options=options_of(RunOptions, options, run), progress=watched(progress),
     )  # fmt: skip
@@ -133,7 +137,7 @@ def search(
 
     shared = {field.name for field in fields(EvaluationOptions)}
     scoring: dict[str, Any] = {name: value for name, value in others.items() if name in shared}
-    rest: dict[str, Any] = {name: value for name, value in others.items() if name not in shared}
+    rest: dict[str, Any] = {name: plain(value) for name, value in others.items() if name not in shared}
     if options is not None:
         rest = {**_deciding(options, strategy, rest), **rest}
     else:
@@ -146,6 +150,17 @@ def search(
             **{"picture": plot_search, "progress": watched(progress), **rest},
         )  # fmt: skip
     return shown_as(SearchResult, result)
+
+
+def _shown_by_the_package() -> None:
+    """Give the package `soupkit.search`, which is called as this function, its signature: notebooks complete it."""
+    package = type(sys.modules["soupkit.search"])
+    shown = signature(search)
+    own = Parameter("self", Parameter.POSITIONAL_ONLY)
+    package.__call__.__signature__ = shown.replace(parameters=[own, *shown.parameters.values()])  # type: ignore[attr-defined]
+
+
+_shown_by_the_package()
 
 
 def _deciding(options: SearchOptions, strategy: str, beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,7 +204,8 @@ def interpolate(
     with checkpoints([base], "base") as (start,), checkpoints(fine_tuned, "fine_tuned") as refs:
         result = run(
             start, refs, tasks=optional_references(tasks, "tasks"),
-            report_tasks=optional_references(report_tasks, "report_tasks"), points=points, data_root=path(data_root),
+            report_tasks=optional_references(report_tasks, "report_tasks"), points=checked(points, int, "points"),
+            data_root=path(data_root),
             model=model, preprocess=path(preprocess), evaluation=evaluation_options(evaluation, options),
             progress=watched(progress),
         )  # fmt: skip
@@ -268,7 +284,8 @@ def options_of(kind: type[Any], options: Any, given: Mapping[str, Any]) -> Any:
         near = get_close_matches(unknown[0], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the fields of {kind.__name__} are {', '.join(names)}"
         raise UsageError("is no option", ", ".join(unknown), hint)
-    return options if options is not None else kind(**given)
+    hints = get_type_hints(kind)
+    return options if options is not None else kind(**{n: checked(v, hints[n], n) for n, v in given.items()})
 
 
 def evaluation_options(options: EvaluationOptions | None, given: Mapping[str, Any]) -> EvaluationOptions:

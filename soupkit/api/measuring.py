@@ -10,6 +10,7 @@ from soupkit.api.arguments import (
     Ref,
     Refs,
     Weights,
+    checked,
     checkpoint_list,
     checkpoints,
     path,
@@ -117,7 +118,7 @@ def evaluate(
         result = run(
             refs, _tasks(tasks), data_root=path(data_root), model=model,
             preprocess=None if callable(preprocess) else path(preprocess), builder=builder, label_map=path(label_map),
-            calibration=calibration, per_class=per_class, pictures=pictures,
+            calibration=calibration, per_class=per_class, pictures=checked(pictures, int, "pictures"),
             probe=None if probe is None else parse_probe(str(probe)), options=evaluation_options(options, how),
             progress=watched(progress),
         )  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soupkit.api.arguments import Refs, path, reference, references, watched
+from soupkit.api.arguments import Ref, Refs, path, reference, references, watched
 from soupkit.api.keywords import PushKeywords, takes
 from soupkit.api.making import options_of
 from soupkit.api.results import PublishResult, ReportResult
@@ -46,7 +46,7 @@ def report(
 
 @takes(PushKeywords)
 def publish(
-    directory: str | Path,
+    directory: Ref,
     repo: str,
     *,
     options: PushOptions | None = None,

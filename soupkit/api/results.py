@@ -15,12 +15,14 @@ from soupkit.publishing.hub import push
 from soupkit.publishing.reports import report
 from soupkit.recipe import run as recipes
 from soupkit.search import interpolation, run_search
+from soupkit.text import counted
 from soupkit.training import trainer
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MergeResult(Shown, run_merge.MergeResult):
-    """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient.
+    """A soup: `output` is its directory, `ingredients` say what it is made of; a row is an ingredient. It is taken
+    wherever a path is.
 
     >>> print(soupkit.merge(["runs/a", "runs/b"], "soups/mean"))
     soups/mean: written, uniform soup of 2 in float32
@@ -28,6 +30,9 @@ class MergeResult(Shown, run_merge.MergeResult):
     runs/a  0.5     xxh3:...
     runs/b  0.5     xxh3:...
     """
+
+    def __fspath__(self) -> str:
+        return str(self.output)
 
     def headline(self) -> str:
         """Return the soup's directory, its method and its dtype."""
@@ -45,12 +50,14 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
     >>> scores = soupkit.evaluate(["runs/a", "runs/b"], "digits", limit=20)
     >>> scores.headline(), list(scores.to_frame()["ref"])
     ('scores of 2 models on 1 task', ['runs/a', 'runs/b'])
+    >>> soupkit.report(scores.write("digits.json"), "digits.html").models
+    ('runs/a', 'runs/b')
     """
 
     def headline(self) -> str:
         """Return how many models were scored on how many tasks."""
         models, tasks = ({key(s) for s in self.scores} for key in (lambda s: s.ref, lambda s: (s.task, s.split)))
-        return f"scores of {_counted(len(models), 'model')} on {_counted(len(tasks), 'task')}"
+        return f"scores of {counted(len(models), 'model')} on {counted(len(tasks), 'task')}"
 
     def rows(self) -> list[Row]:
         """Return a row per score."""
@@ -60,6 +67,14 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
     def to_dict(self) -> dict[str, Any]:
         """Return what `soupkit evaluate --json` prints."""
         return ScoresDocument.of(self, None).fields()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the scores to a file that `report` and `publish` take, as `soupkit evaluate -o` does; return its path.
+
+        Raises StorageError.
+        """
+        ScoresDocument.of(self, None).write(Path(path))
+        return Path(path)
 
     def tables(self) -> Iterable[str]:
         """Return the report's table of models and tasks."""
@@ -83,12 +98,16 @@ class EvaluationResult(Shown, run_evaluation.Evaluation):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SearchResult(Shown, run_search.SearchResult):
-    """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial.
+    """A search: `document` is what `search.json` holds, `output` the directory of the soup; a row is a trial. It is
+    taken wherever a path is.
 
     >>> found = soupkit.search(["runs/a", "runs/b"], "soups/best", tasks="digits", limit=20)
     >>> found.output.name, found.document.strategy, found.rows()[0]["action"]
     ('best', 'greedy', 'start')
     """
+
+    def __fspath__(self) -> str:
+        return str(self.output)
 
     def headline(self) -> str:
         """Return what the soup reaches, and what the best ingredient does."""
@@ -200,7 +219,7 @@ class ClassificationResult(Shown, labelling.Labelled):
 
     def headline(self) -> str:
         """Return what the probabilities are of."""
-        return f"{self.kind} over {_counted(len(self.labels), 'label')}"
+        return f"{self.kind} over {counted(len(self.labels), 'label')}"
 
     def rows(self) -> list[Row]:
         """Return a row per image, with a column per label."""
@@ -233,7 +252,7 @@ class TrainingResult(Shown, Mapping[str, trainer.TrainResult]):
 
     def headline(self) -> str:
         """Return how many runs there are, and where."""
-        return f"{self.output}: {_counted(len(self.runs), 'run')}"
+        return f"{self.output}: {counted(len(self.runs), 'run')}"
 
     def rows(self) -> list[Row]:
         """Return a row per run."""
@@ -252,7 +271,7 @@ class ReportResult(Shown, report.Report):
 
     def headline(self) -> str:
         """Return the page, and what it shows."""
-        return f"{self.output}: {_counted(len(self.models), 'model')} on {_counted(len(self.tasks), 'task')}"
+        return f"{self.output}: {counted(len(self.models), 'model')} on {counted(len(self.tasks), 'task')}"
 
     def rows(self) -> list[Row]:
         """Return a row per file."""
@@ -288,7 +307,7 @@ class RecipeResult(Shown, recipes.RunResult):
 
     def headline(self) -> str:
         """Return the recipe's name, and where its results are."""
-        return f"{self.name}: {_counted(len(self.steps), 'step')} in {self.output}"
+        return f"{self.name}: {counted(len(self.steps), 'step')} in {self.output}"
 
     def rows(self) -> list[Row]:
         """Return a row per step."""
@@ -297,10 +316,6 @@ class RecipeResult(Shown, recipes.RunResult):
     def to_dict(self) -> dict[str, Any]:
         """Return what `soupkit run --json` prints."""
         return self.document()
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _value(score: Any) -> str:

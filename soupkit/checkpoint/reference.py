@@ -32,6 +32,7 @@ from soupkit.checkpoint.in_memory import HeldWeights, held_as
 from soupkit.checkpoint.sources import Source, SourceFile
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
+from soupkit.files import written_out
 from soupkit.progress import SILENT, Progress
 from soupkit.scratch import ScratchDirectory
 
@@ -167,7 +168,8 @@ def _with_adapter(ref: str, adapter: Adapter, base: _Weights) -> _Weights:
 
 def _find(ref: str | Path, path: Path, part: str | None) -> _Weights:
     if not path.exists():
-        raise CheckpointError("does not exist", path, "check the path")
+        home = written_out(path)
+        raise CheckpointError("does not exist", path, "check the path" if home is None else f"write {home}")
     folder = LocalFolder.list(path if path.is_dir() else path.parent)
     if not path.is_dir():
         format_of(path)  # before the folder around a file that is none is looked at

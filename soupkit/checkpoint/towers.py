@@ -58,9 +58,14 @@ def is_in_block(name: str) -> bool:
 
 def block_patterns(names: Sequence[str]) -> tuple[str, ...]:
     """Return a pattern for the tensors of each block of each tower, in the order of `names`, and `*` for the others."""
-    dotted = {name: _LAYER.search(f".{name}") for name in names}
-    found = [f"{name[: match.end() - 1]}*" for name, match in dotted.items() if match]
-    return (*dict.fromkeys(found), *(["*"] if None in dotted.values() else []))
+    found = [block_of(name) for name in names]
+    return (*(f"{block}*" for block in dict.fromkeys(found) if block is not None), *(["*"] if None in found else []))
+
+
+def block_of(name: str) -> str | None:
+    """Return what the names of all tensors of a tensor's block begin with; None for one that is in no block."""
+    match = _LAYER.search(f".{name}")
+    return name[: match.end() - 1] if match else None
 
 
 def blocks(names: Sequence[str]) -> int:

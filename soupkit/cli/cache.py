@@ -10,6 +10,7 @@ import typer
 
 from soupkit.cli.options import AsJson, Cache
 from soupkit.errors import UsageError
+from soupkit.text import counted
 
 HELP = """\
 Say how large the cache is, or remove what has not been used for a while.
@@ -71,7 +72,7 @@ def cache(
         return
     if action == "prune":
         words = "would be removed" if dry_run else "removed"
-        print_line(f"{words}: {len(removed):,} files, {count(sum(removed), 'B')}")
+        print_line(f"{words}: {counted(len(removed), 'file')}, {count(sum(removed), 'B')}")
     _show(directory, folders)
 
 

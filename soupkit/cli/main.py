@@ -15,7 +15,7 @@ from soupkit.cli import commands
 from soupkit.cli.errors import report, wrong_call
 from soupkit.cli.help import HelpGroup
 from soupkit.cli.manner import Debug, Quiet, Verbose, choose
-from soupkit.cli.output import first_rank, warn
+from soupkit.cli.output import first_rank, warn, write_anywhere
 from soupkit.version import __version__
 
 app = typer.Typer(
@@ -67,6 +67,7 @@ def _show_warning(others: Callable[..., None], message: Warning | str, category:
 def run() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted."""
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
+    write_anywhere()
     commands.register(app)
     try:
         sys.exit(app(prog_name="soupkit", standalone_mode=False))

@@ -49,7 +49,7 @@ Interrupted at any moment, the same command resumes. The ingredients are only re
 
 def full_help() -> str:
     """Return the help with the table of methods, which only a call for help loads."""
-    from soupkit.merging.registry import as_help
+    from soupkit.merging.method_tables import as_help
 
     return HELP.replace("{methods}", as_help().replace("[", "\\["))
 

@@ -1,10 +1,12 @@
 """What every command shares on the terminal: the JSON document, messages for people, amounts with their units."""
 
+import codecs
 import json
 import math
 import os
 import shlex
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from soupkit.cli.console import PlainConsole
 
 _PIPE_WIDTH = 500  # columns
+_PLAINER = {"±": "+-", "…": "...", "–": "-", "━": "-", "╸": "-", "╺": "-", "×": "x", "’": "'"} | {
+    bar: str(height) for height, bar in enumerate("▁▂▃▄▅▆▇█")
+}
 
 
 def print_json(command: str, fields: dict[str, Any]) -> None:
@@ -30,6 +35,20 @@ def print_json(command: str, fields: dict[str, Any]) -> None:
     except BrokenPipeError:
         stop_output()
         sys.exit(1)
+
+
+def write_anywhere() -> None:
+    """Let streams that cannot hold all characters (ASCII, Latin 1) have others in their place, and never fail."""
+    codecs.register_error("soupkit", _in_its_place)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="soupkit")
+
+
+def _in_its_place(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    wrong = error.object[error.start : error.end]
+    return "".join(_PLAINER.get(c, c.encode("unicode_escape").decode()) for c in wrong), error.end
 
 
 def stop_output() -> None:

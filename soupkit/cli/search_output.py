@@ -4,6 +4,8 @@ from dataclasses import asdict
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from soupkit.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -118,7 +120,9 @@ def _methods(document: "SearchDocument") -> list[str]:
     for m in reversed(best_last):
         parameters = ", ".join(f"{name}={value}" for name, value in m.parameters.items())
         value = in_words(m.value, document.score.unit)
-        lines.append(f"  {m.method}: {value}{f' with {parameters}' if parameters else ''}, {m.trials} trials")
+        lines.append(
+            f"  {m.method}: {value}{f' with {parameters}' if parameters else ''}, {counted(m.trials, 'trial')}"
+        )
     return ["methods, each at its best:", *lines] if lines else []
 
 
@@ -163,7 +167,7 @@ def _proxy(document: "SearchDocument") -> list[str]:
 def _cost(document: "SearchDocument") -> list[str]:
     trials = [d for d in document.decisions if d.action != "start"]
     scored, full = document.images_scored or 0, document.images_full or 0
-    said = f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}, {sum(d.accepted for d in trials)} accepted"
+    said = f"{counted(len(trials), 'trial')}, {sum(d.accepted for d in trials)} accepted"
     if document.counts != "images":
         return [f"{said}; {scored:,} {document.counts}"]
     return [

@@ -10,8 +10,10 @@ from soupkit.cli.options import AsJson, Device, NoCache, Rate, Threads, Workers,
 from soupkit.cli.scoring import cache_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soupkit.progress import Progress
-    from soupkit.training import TrainOptions, TrainResult
+    from soupkit.training import Run, TrainOptions, TrainResult
 
 HELP = """\
 Train the runs of a recipe: contrastive training of any open_clip model, and fine-tuning, also as a classifier.
@@ -68,7 +70,7 @@ def train(
     from soupkit.cli.progress import terminal_progress
     from soupkit.cli.train_cost import cost_lines, recipe_costs
     from soupkit.errors import UsageError
-    from soupkit.training import TrainOptions, read_runs
+    from soupkit.training import TrainOptions, read_runs, select_runs
 
     if not dry_run and (world_size is not None or rate is not None):
         raise UsageError("belong to --dry-run", "--world-size and --rate", "torchrun says how many take part")
@@ -76,7 +78,8 @@ def train(
         device=device, workers=workers, threads=threads, cache=cache_directory(None, no_cache), fresh=fresh,
         dry_run=dry_run,
     )  # fmt: skip
-    results = train_runs(recipe, output, run, settings or [], options, terminal_progress())
+    selected = select_runs(read_runs(recipe, settings or []), run)
+    results = train_each(selected, output, run, options, terminal_progress())
     if not first_rank():
         return
     costs = recipe_costs(recipe, run, settings or [], world=world_size or 1, rate=rate) if dry_run else {}
@@ -91,7 +94,7 @@ def train(
         say(f"{where}: {result.status}, {result.samples:,} samples{loss} {result.fingerprint or ''}".rstrip())
         if result.damaged or result.skipped:
             say(f"  {result.damaged:,} damaged samples were replaced, {result.skipped:,} steps skipped")
-    begun_from = {found.parent for found in read_runs(recipe, settings or [])}  # no ingredients beside their fine-tunes
+    begun_from = {one.parent for one in selected}  # no ingredients beside their fine-tunes
     ends = [result.output for name, result in results.items() if name not in begun_from or name == run]
     if ends and not dry_run:
         following = ["merge", *ends, "-o", output / "soup"] if len(ends) > 1 else ["inspect", *ends]
@@ -111,15 +114,24 @@ def train_runs(
 
     With `fresh` and a name, only what has that name is started anew. Raises UsageError as reading the recipe does.
     """
+    from soupkit.training import read_runs, select_runs
+
+    return train_each(select_runs(read_runs(recipe, settings), name), output, name, options, progress)
+
+
+def train_each(
+    runs: "Sequence[Run]", output: Path, name: str | None, options: "TrainOptions", progress: "Progress"
+) -> "dict[str, TrainResult]":
+    """Train `runs`, those that `name` selected, as `train_runs` does."""
     from dataclasses import replace
 
     from soupkit.ranks import joined_ranks
-    from soupkit.training import parent_reference, read_runs, select_runs
+    from soupkit.training import parent_reference
     from soupkit.training import train as train_one
 
     results = {}
     with joined_ranks():  # one group for all runs: under `torchrun` a second one would meet what the first has left
-        for run in select_runs(read_runs(recipe, settings), name):
+        for run in runs:
             one, entry = run.name, run.entry
             if run.parent is not None:
                 entry = entry.model_copy(update={"init": parent_reference(run, output)})

@@ -18,6 +18,7 @@ from soupkit.evaluation.score_cache import Images, ScoreCache
 from soupkit.evaluation.task import Bin, Score, Task
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.text import counted
 
 Cell = tuple[int, int]  # the number of a candidate, and that of a task
 
@@ -74,7 +75,11 @@ class Group:
             self._note_images(evaluator, results)
             began = results.spent("open", began)
             passes = sum(len(results.images[t].keys) for tower in towers for t in self.tasks if self._asked(tower, t))
-            self.progress.start(f"scoring {len(self.candidates)} models on {len(self.tasks)} tasks", passes, "images")
+            self.progress.start(
+                f"scoring {counted(len(self.candidates), 'model')} on {counted(len(self.tasks), 'task')}",
+                passes,
+                "images",
+            )
             sides: dict[tuple[str, int], Tensor] = {}
             scales: dict[int, float] = {}
             for i, tower in enumerate(towers):

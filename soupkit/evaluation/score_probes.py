@@ -22,6 +22,7 @@ from soupkit.evaluation.score_group import Cell, Results, images_of
 from soupkit.evaluation.task import Task
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.text import counted
 
 _VERSION = 1  # of how a probe is fitted; raised when that changes
 
@@ -112,7 +113,7 @@ class Probing:
         ) as evaluator:  # fmt: skip
             began = results.spent("open", began)
             images = sum(len(pixels.rows) for pixels in evaluator.pixels)
-            self.progress.start(f"probes on {len(wanted)} tasks", images * len(towers), "images")
+            self.progress.start(f"probes on {counted(len(wanted), 'task')}", images * len(towers), "images")
             for tower in towers:
                 evaluator.load(group[tower[0]].checkpoint)
                 for i, t in enumerate(wanted):

@@ -3,7 +3,8 @@
 "fisher": the diagonal of the Fisher information (Matena and Raffel 2022, section 3), the mean over images of the
 squared gradient of log p(y | image), with labels y drawn from the model's own predictions, or the images' own. "gram":
 the mean of x x' over the inputs x of a linear layer (Jin et al. 2023, section 3): of nn.Linear, of attention's joined
-in-projection and its out-projection, of matrices that features are multiplied with.
+in-projection and its out-projection, of matrices that features are multiplied with. "merged_gram": the same of inputs
+that come through a merge of all models: `merged_statistics`.
 
 Both are of the image tower, or of a classifier with its head; prompts stay as they are. What does not fit into `memory`
 together takes further passes over the images.
@@ -37,10 +38,12 @@ _MEMORY = 1 << 30  # bytes of statistics that are summed together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsOptions:
-    """What is collected: `kind` "fisher" or "gram", on `examples` images of the split, evenly spread.
+    """What is collected: `kind` "fisher", "gram" or "merged_gram", on `examples` images of the split, evenly spread.
 
     `labels`, of "fisher", are "sampled" from the model's predictions with `seed`, or "true", the images' own (the
-    empirical Fisher information). `memory` bounds the bytes of what is summed together.
+    empirical Fisher information). `alpha` and `ridge`, of "merged_gram", are those that the blocks are merged with:
+    what Grams' entries off the diagonal are multiplied by, and the part of the mean diagonal that is added to each.
+    `memory` bounds the bytes of what is summed together.
     """
 
     kind: str
@@ -48,6 +51,8 @@ class StatisticsOptions:
     labels: str = "sampled"
     seed: int = 0
     memory: int = _MEMORY
+    alpha: float = 0.95
+    ridge: float = 1e-6
 
     def check(self) -> None:
         """Raise UsageError for what cannot be collected."""
@@ -57,6 +62,9 @@ class StatisticsOptions:
             raise UsageError("is no kind of labels", f"--labels {self.labels}", f"choose one of {', '.join(LABELS)}")
         if self.examples < 1:
             raise UsageError("asks for no image", f"--examples {self.examples}", "256 is usual")
+        for option, value in (("--alpha", self.alpha), ("--ridge", self.ridge)):
+            if not 0 <= value <= 1:
+                raise UsageError("is not between 0 and 1", f"{option} {value:g}", "0.95 and 1e-6 are usual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +103,14 @@ def collect_statistics(
     evaluating does.
     """
     options.check()
-    evaluation = evaluation or EvaluationOptions()
-    evaluation = replace(evaluation, limit=options.examples, precision=evaluation.precision or "fp32", compile=False)
-    opened = open_tasks([task], data_root=data_root, split="train")[0] if isinstance(task, str) else task
-    if opened.kind != "classification":
-        raise DataError(f"is a task of {opened.kind}", opened.name, "name a task of classification")
+    if options.kind == "merged_gram":
+        raise UsageError("is of all ingredients together", "--kind merged_gram", "name them all: merged_statistics")
+    evaluation = evaluation_for(options, evaluation)
+    opened = opened_task(task, data_root)
     candidate = open_candidate(ref, HeadOptions(model, builder, preprocess), evaluation, progress)
     with candidate.checkpoint as checkpoint:
-        said = _said(candidate, opened, options)
-        if not fresh and (found := _existing(output, said)) is not None:
+        said = said_of(candidate, opened, options)
+        if not fresh and (found := existing(output, said)) is not None:
             progress.note(f"{output} is there already, of the same weights and task")
             return found
         with Evaluator(
@@ -119,12 +126,26 @@ def collect_statistics(
             if not shapes:
                 raise ArchitectureError("has no linear layer in its image tower", ref, "use --kind fisher")
             metadata = {**said, TRANSPOSED: json.dumps(sorted(sums.transposed))}
-            write_whole(output, partial(_write, sums, shapes, metadata, options.memory))
+            write_whole(output, partial(_write, sums, shapes, metadata, options.memory, subject))
     elements = sum(checkpoint.tensors[name].numel for name in shapes)
     return Collected("written", output, options.kind, len(shapes), elements, len(subject.rows), said[OF])
 
 
-def _said(candidate: Candidate, task: Task, options: StatisticsOptions) -> dict[str, str]:
+def evaluation_for(options: StatisticsOptions, given: EvaluationOptions | None) -> EvaluationOptions:
+    """Return how images are read and go through the model."""
+    given = given or EvaluationOptions()
+    return replace(given, limit=options.examples, precision=given.precision or "fp32", compile=False)
+
+
+def opened_task(task: str | Task, data_root: Path | None) -> Task:
+    """Return a task of classification, the split `train` unless one is named. Raises DataError for another kind."""
+    opened = open_tasks([task], data_root=data_root, split="train")[0] if isinstance(task, str) else task
+    if opened.kind != "classification":
+        raise DataError(f"is a task of {opened.kind}", opened.name, "name a task of classification")
+    return opened
+
+
+def said_of(candidate: Candidate, task: Task, options: StatisticsOptions) -> dict[str, str]:
     """Return what names the statistics: the weights, the images, and how they are collected."""
     labels = {"labels": options.labels, "seed": str(options.seed)} if options.kind == "fisher" else {}
     return {
@@ -133,7 +154,7 @@ def _said(candidate: Candidate, task: Task, options: StatisticsOptions) -> dict[
     }  # fmt: skip
 
 
-def _existing(output: Path, said: Mapping[str, str]) -> Collected | None:
+def existing(output: Path, said: Mapping[str, str]) -> Collected | None:
     """Return the file that is at `output`; None where nothing is. Raises UsageError for something else."""
     if not output.exists():
         return None
@@ -155,13 +176,12 @@ def _existing(output: Path, said: Mapping[str, str]) -> Collected | None:
 
 def _write(
     sums: "FisherSums | GramSums", shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str], memory: int,
-    file: BinaryIO,
+    subject: Subject, file: BinaryIO,
 ) -> None:  # fmt: skip
     """Write all statistics into a safetensors file, as many at a time as fit into `memory`."""
     layout = lay_out({name: ("F32", shape) for name, shape in shapes.items()}, metadata, None).files[0]
     file.write(layout.header)
-    subject = sums.subject
-    groups = list(_groups(shapes, memory))
+    groups = list(groups_within(shapes, memory))
     subject.progress.start("statistics", len(groups) * len(subject.rows), "images")
     for names in groups:
         for name, values in sums.of(names).items():
@@ -170,12 +190,12 @@ def _write(
     subject.progress.finish()
 
 
-def _groups(shapes: Mapping[str, tuple[int, ...]], memory: int) -> Iterator[list[str]]:
-    """Yield names whose sums, in float64, fit into `memory`; one at least."""
+def groups_within(shapes: Mapping[str, tuple[int, ...]], memory: int, each: int = 1) -> Iterator[list[str]]:
+    """Yield names whose sums, `each` in float64, fit into `memory`; one at least."""
     group: list[str] = []
     filled = 0
     for name, shape in shapes.items():
-        nbytes = 8 * prod(shape)
+        nbytes = 8 * prod(shape) * each
         if group and filled + nbytes > memory:
             yield group
             group, filled = [], 0

@@ -1,7 +1,10 @@
 """The sums that statistics are made of: squared gradients of a likelihood, and products of what goes into layers."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,8 +23,8 @@ from soupkit.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is loaded, and the images that it is shown; `labels`, "sampled" with `seed` or "true", are whose
-    likelihood counts."""
+    """A model that is loaded, and the images of its evaluator's task number `task`, which it is shown; `labels`,
+    "sampled" with `seed` or "true", are whose likelihood counts."""
 
     evaluator: Evaluator
     checkpoint: Checkpoint
@@ -29,11 +32,12 @@ class Subject:
     labels: str
     seed: int
     progress: Progress
+    task: int = 0
 
     @property
     def rows(self) -> np.ndarray:
         """The images, int64 [n]."""
-        return self.evaluator.pixels[0].rows
+        return self.evaluator.pixels[self.task].rows
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +62,7 @@ class Subject:
 
     def batches(self, size: int | None = None) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield which of the images a batch holds, and their pixels [n, 3, height, width], normalised."""
-        pixels, how = self.evaluator.pixels[0], self.evaluator.how
+        pixels, how = self.evaluator.pixels[self.task], self.evaluator.how
         _, height, width, channels = pixels.images.shape
         scale, shift = scale_and_shift(how, width)
         for start in range(0, len(self.rows), size or how.batch):
@@ -68,6 +72,24 @@ class Subject:
             normalise(x, stored.to(how.device), scale, shift)
             yield part, x.view(len(part), height, width, channels).permute(0, 3, 1, 2).to(how.dtype)
             self.progress.advance(len(part))
+
+    def blank(self) -> Tensor:
+        """Return one image without content, [1, 3, height, width]."""
+        size = (1, *self.evaluator.pixels[self.task].images.shape[1:])
+        return torch.zeros(size, device=self.device, dtype=self.evaluator.how.dtype).permute(0, 3, 1, 2)
+
+
+class Shown(Protocol):
+    """What Grams are collected of: a live model and images, as `Subject` has them."""
+
+    @property
+    def rows(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    def encode(self, images: Tensor) -> Tensor: ...  # noqa: D102
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...  # noqa: D102
+    def batches(self) -> Iterator[tuple[np.ndarray, Tensor]]: ...  # noqa: D102
+    def blank(self) -> Tensor: ...  # noqa: D102
 
 
 class FisherSums:
@@ -122,43 +144,55 @@ class FisherSums:
         return log_softmax(logits, dim=-1)[0]
 
 
+class _AllSeen(Exception):
+    """Ends a pass through a model behind the last layer that is asked for."""
+
+
 class GramSums:
     """Mean x x' of each linear layer's inputs x."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Shown) -> None:
         self.subject = subject
         self._names = {(p.data_ptr(), p.shape): name for name, p in subject.parameters().items() if p.ndim == 2}
-        self._widths: dict[str, int] = {}
+        self._widths: dict[str, int] = {}  # in the order in which the model comes to the layers
+        self._uses: Counter[str] = Counter()  # by one pass: a weight may serve several layers
         self.transposed: set[str] = set()
 
         def look(name: str, inputs: Tensor, transposed: bool) -> None:
             self._widths[name] = inputs.shape[-1]
+            self._uses[name] += 1
             if transposed:
                 self.transposed.add(name)
 
-        size = (1, *subject.evaluator.pixels[0].images.shape[1:])
-        blank = torch.zeros(size, device=subject.device, dtype=subject.evaluator.how.dtype).permute(0, 3, 1, 2)
         with torch.inference_mode(), LayerInputs(self._names, look):
-            subject.encode(blank)
+            subject.encode(subject.blank())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of what is collected, by the names of weights."""
+        """Return the shapes of what is collected, by the names of weights, in the order of their layers."""
         return {name: (width, width) for name, width in self._widths.items()}
 
-    def of(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the Grams of these layers, float64 [in, in]."""
+    def of(self, names: Sequence[str], *, no_further: bool = False) -> dict[str, Tensor]:
+        """Return the Grams of these layers, float64 [in, in]; with `no_further` what comes behind them is not
+        computed."""
         device = self.subject.device
         sums = {n: torch.zeros(*self.shapes()[n], dtype=torch.float64, device=device) for n in names}
         counts = dict.fromkeys(names, 0)
+        asked = sum(self._uses[name] for name in names)
+        seen = 0
 
         def add(name: str, inputs: Tensor, _: bool) -> None:
+            nonlocal seen
             if name in sums:
                 rows = inputs.reshape(-1, inputs.shape[-1]).double()
                 sums[name].addmm_(rows.T, rows)
                 counts[name] += len(rows)
+                seen += 1
+                if no_further and seen == asked:
+                    raise _AllSeen
 
         with torch.inference_mode():
             for _, images in self.subject.batches():
-                with LayerInputs(self._names, add):
+                seen = 0
+                with suppress(_AllSeen), LayerInputs(self._names, add):
                     self.subject.encode(images)
         return {name: total / max(1, counts[name]) for name, total in sums.items()}

@@ -28,6 +28,7 @@ from soupkit.merging.soup_directory import SOUP_NAME
 from soupkit.merging.survey import SharedPass, Survey, of_the_model
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.text import counted
 
 
 class Execution:
@@ -151,7 +152,7 @@ class Execution:
         journal.open()
         mine = self.slabs[self.ranks.rank :: self.ranks.size]
         total = sum((s.stop - s.start) * s.tensor.itemsize for slab in mine for s in slab.segments)
-        self.progress.start(f"merging {len(prepared.soup.ingredients)} checkpoints", total, "B")
+        self.progress.start(f"merging {counted(len(prepared.soup.ingredients), 'checkpoint')}", total, "B")
 
         def make_worker(writers: Executor) -> SlabWorker:
             return SlabWorker(
@@ -215,4 +216,7 @@ def foreign_file(directory: Path, prepared: Prepared) -> str | None:
     weights = (*(f.name for f in layout.files), OPEN_CLIP_WEIGHTS, "*-of-*.safetensors", layout.index_name)
     beside = (*(file.name for file in prepared.side_files), OPEN_CLIP_CONFIG, *TOKENIZER_PATTERNS)
     patterns = (*weights, *beside, "lock", "journal-*.jsonl", SOUP_NAME)
-    return next((p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in patterns)), None)
+    unfinished = tuple(f"{pattern}.partial" for pattern in patterns)  # what `write_whole` leaves when it is killed
+    return next(
+        (p.name for p in directory.iterdir() if not any(fnmatch(p.name, o) for o in (*patterns, *unfinished))), None
+    )

@@ -91,8 +91,8 @@ class _File:
             ("tokenizer_source", self.data.get("tokenizer_source")),
             ("tokenizer", self.data.get("tokenizer")),
         ):
-            source = value.get("source") if isinstance(value, dict) and set(value) == {"source"} else value
-            if source not in (None, "base"):
+            source = value.get("source") if isinstance(value, dict) and set(value) <= {"source"} else value
+            if source not in (None, "base", self.data.get("base_model")):
                 self.refuse(
                     f"{key} {value} puts tokenizers together, which soupkit does not do", (key,), "write `base`"
                 )

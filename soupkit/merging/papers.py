@@ -1,6 +1,32 @@
 """The papers that the merge methods come from."""
 
-from soupkit.merging.registry import Paper
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a method is published, by which a card cites it. `authors` have their full names, in order."""
+
+    authors: tuple[str, ...]
+    title: str
+    year: int
+    url: str
+
+    @property
+    def citation(self) -> str:
+        """The work in a few words, such as "Wortsman et al. 2022"."""
+        last = [author.split()[-1] for author in self.authors]
+        names = f"{last[0]} et al." if len(last) > 2 else " and ".join(last)
+        return f"{names} {self.year}"
+
+    @property
+    def bibtex(self) -> str:
+        """The work as an entry of a BibTeX file."""
+        key = self.authors[0].split()[-1].lower() + str(self.year) + self.title.split()[0].strip(":,").lower()
+        lines = {"title": f"{{{self.title}}}", "author": " and ".join(self.authors), "year": self.year, "url": self.url}
+        fields = "".join(f"  {name} = {{{value}}},\n" for name, value in lines.items())
+        return f"@misc{{{key},\n{fields}}}\n"
+
 
 SOUPS = Paper(
     (
@@ -193,4 +219,10 @@ REGMEAN = Paper(
     "Dataless knowledge fusion by merging weights of language models",
     2022,
     "https://arxiv.org/abs/2212.09849",
+)
+REGMEAN_PLUSPLUS = Paper(
+    ("The-Hai Nguyen", "Dang Huu-Tien", "Takeshi Suzuki", "Le-Minh Nguyen"),
+    "RegMean++: Enhancing effectiveness and generalization of regression mean for model merging",
+    2025,
+    "https://arxiv.org/abs/2508.03121",
 )

@@ -15,7 +15,9 @@ from typing import Any
 
 from soupkit.checkpoint.towers import depths, is_in_block
 from soupkit.errors import UsageError
-from soupkit.merging.registry import MergeMethod, Parameter, Value
+from soupkit.merging.declarations import Parameter, Value
+from soupkit.merging.registry import MergeMethod
+from soupkit.text import counted
 
 # What one tensor gets: a value, one number or file per ingredient, or None for what is optional and not given.
 Resolved = dict[str, Value | tuple[Any, ...] | None]
@@ -117,7 +119,7 @@ def _files(given: Any, where: str, n: int) -> tuple[str, ...]:
     if not all(isinstance(path, str | PurePath) for path in paths):
         raise UsageError("names something else than files", where, "give a file for each ingredient, in their order")
     if len(paths) != n:
-        what = f"has {len(paths)} files for {n} ingredients"
+        what = f"has {counted(len(paths), 'file')} for {n} ingredients"
         raise UsageError(what, where, "give one for each ingredient, in their order")
     return tuple(str(path) for path in paths)
 

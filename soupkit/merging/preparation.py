@@ -15,6 +15,7 @@ from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
 from soupkit.checkpoint.opening import check_configs
 from soupkit.checkpoint.side_files import SideFile, side_files_of
+from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.checkpoint.writer import OutputLayout, lay_out
 from soupkit.errors import UsageError
 from soupkit.files import real_path
@@ -108,7 +109,7 @@ def prepare(
     ingredients = opens[: len(soup.ingredients)]
     base = opens[-1] if soup.base is not None else None
     resolved = _resolve(method, given, opens[0], len(ingredients))
-    written = recorded(given, method.files, ingredients) if method.files else given
+    written, without_statistics = recorded(given, method.files, ingredients)
     tensors = plan_tensors(method, ingredients, base, resolved, soup.dtype)
     layout = lay_out(output_specs(tensors), {"format": "pt"}, max_shard_bytes, agreement.family.output)
     dtypes = {t.dtype for t in tensors if t.accumulator is not None}
@@ -133,6 +134,7 @@ def prepare(
         *side_notes,
         *_relation(ingredients, base, soup),
         *_dtype_notes(tensors, len(ingredients), soup),
+        *_statistics_notes(without_statistics, len(tensors)),
     ]
     if any(t.name.endswith("running_mean") for t in tensors):
         notes.append(_NORMALISATION)
@@ -248,6 +250,15 @@ def _relation(ingredients: Sequence[Checkpoint], base: Checkpoint | None, soup: 
     if related:
         return []
     return [f"warning: {lineage} (judged by a sample; `soupkit compare --weights` reads all)"]
+
+
+def _statistics_notes(without: Sequence[str], n: int) -> list[str]:
+    """Say what is averaged because no statistics are of it, such as text towers and norms."""
+    if not without:
+        return []
+    texts = sum(map(is_text, without)) if any(map(is_image, without)) else 0
+    tower = f", {texts} of them of the text tower" if texts else ""
+    return [f"{len(without)} of {n} tensors have no statistics and are averaged{tower}"]
 
 
 def _dtype_notes(tensors: Sequence[TensorPlan], n: int, soup: SoupEntry) -> list[str]:

@@ -7,16 +7,30 @@ what it needs. Reading the table imports no torch.
         return ops.mean(ingredients).sub_(base).mul_(alpha).add_(base)
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal
 
 from soupkit.extensions import Table
+from soupkit.merging.declarations import Bounds, OfTheModel, Parameter, StatisticsFiles, Value, declared_by, each
+from soupkit.merging.papers import Paper
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# What a method is declared with, all in one place.
+__all__ = [
+    "LAYER_RULE",
+    "METHODS",
+    "Bounds",
+    "MergeMethod",
+    "OfTheModel",
+    "Paper",
+    "StatisticsFiles",
+    "each",
+    "merge_method",
+]
 
 # The modules of soupkit.merging.methods, in the table's order.
 FAMILIES = ("averages", "spheres", "task_vectors", "trimmed", "dropped", "matrices", "with_data")
@@ -24,104 +38,6 @@ FAMILIES = ("averages", "spheres", "task_vectors", "trimmed", "dropped", "matric
 Scope = Literal["elementwise", "tensor"]
 Base = Literal["none", "optional", "needed"]
 MergeFunction = Callable[..., "Tensor"]
-Value = float | int | bool | str
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The least and the largest value of a number; with `above` the least itself is none."""
-
-    low: float
-    high: float
-    above: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
-
-    def __str__(self) -> str:
-        if self.above:
-            return f"above {self.low:g} and at most {self.high:g}"
-        return f"between {self.low:g} and {self.high:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Each:
-    """The default of a parameter with one number per ingredient."""
-
-    value: float
-
-
-def each(value: float) -> Any:
-    """Return the default `value` for each ingredient: `scale: Annotated[Sequence[float], Bounds(0, 1)] = each(0.4)`."""
-    return Each(value)
-
-
-@dataclass(frozen=True, slots=True)
-class StatisticsFiles:
-    """Marks a parameter, Sequence[str], that names a file of statistics of this `kind` for each ingredient."""
-
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class OfTheModel:
-    """Marks an argument that is known of the whole model before its tensors are merged.
-
-    `survey(model)` makes it; `model` is a `soupkit.merging.survey.Survey`, which offers passes over all tensors.
-    """
-
-    survey: Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A parameter of a method.
-
-    `kind` is float, int, bool or str; `default` None says that it must be given, unless it is `optional`; `bounds` are
-    a number's, `choices` those of a str; with `per_ingredient` the method gets a tuple of floats, one for each
-    ingredient. `files` is the kind of statistics in files that are named, one for each ingredient, "" where none are.
-    """
-
-    kind: type[Value]
-    default: Value | None
-    help: str
-    bounds: Bounds | None = None
-    choices: tuple[str, ...] = ()
-    per_ingredient: bool = False
-    optional: bool = False
-    files: str = ""
-
-    @property
-    def shown_default(self) -> str:
-        """The default as a person writes it; empty where there is none."""
-        if self.default is None:
-            return ""
-        return str(self.default).lower() if self.kind is bool else f"{self.default}"
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """Where a method is published, by which a card cites it. `authors` have their full names, in order."""
-
-    authors: tuple[str, ...]
-    title: str
-    year: int
-    url: str
-
-    @property
-    def citation(self) -> str:
-        """The work in a few words, such as "Wortsman et al. 2022"."""
-        last = [author.split()[-1] for author in self.authors]
-        names = f"{last[0]} et al." if len(last) > 2 else " and ".join(last)
-        return f"{names} {self.year}"
-
-    @property
-    def bibtex(self) -> str:
-        """The work as an entry of a BibTeX file."""
-        key = self.authors[0].split()[-1].lower() + str(self.year) + self.title.split()[0].strip(":,").lower()
-        lines = {"title": f"{{{self.title}}}", "author": " and ".join(self.authors), "year": self.year, "url": self.url}
-        fields = "".join(f"  {name} = {{{value}}},\n" for name, value in lines.items())
-        return f"@misc{{{key},\n{fields}}}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,70 +176,3 @@ def merge_method(
         return function
 
     return register
-
-
-def declared_by(function: MergeFunction) -> tuple[dict[str, Parameter], dict[str, Callable[..., Any]]]:
-    """Return the parameters that `function`'s signature declares, and the surveys of what is known of the model."""
-    parameters: dict[str, Parameter] = {}
-    surveys: dict[str, Callable[..., Any]] = {}
-    for declared in inspect.signature(function).parameters.values():
-        if declared.kind is not declared.KEYWORD_ONLY:
-            continue
-        annotation: Any = declared.annotation
-        if isinstance(annotation, str):  # the module's annotations are texts: `from __future__ import annotations`
-            annotation = eval(annotation, getattr(function, "__globals__", {}))
-        kind, *extras = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-        if survey := next((e for e in extras if isinstance(e, OfTheModel)), None):
-            surveys[declared.name] = survey.survey
-        else:
-            parameters[declared.name] = _parameter(function, declared, kind, extras)
-    return parameters, surveys
-
-
-def _parameter(function: MergeFunction, declared: inspect.Parameter, kind: Any, extras: Sequence[Any]) -> Parameter:
-    bounds = next((e for e in extras if isinstance(e, Bounds)), None)
-    text = next((e for e in extras if isinstance(e, str)), "")
-    default = None if declared.default is declared.empty else declared.default
-    if get_origin(kind) is Literal:
-        return Parameter(str, default, text, choices=get_args(kind))
-    if get_origin(kind) is Sequence and get_args(kind) == (float,):
-        value = default.value if isinstance(default, Each) else default
-        return Parameter(float, value, text, bounds, per_ingredient=True)
-    if files := next((e for e in extras if isinstance(e, StatisticsFiles)), None):
-        return Parameter(str, default, text, per_ingredient=True, files=files.kind)
-    if kind is bool or (kind in (int, float) and bounds is not None):
-        return Parameter(kind, default, text, bounds)
-    raise TypeError(
-        f"parameter {declared.name} of {function.__name__} is no Annotated[float, Bounds(low, high), ...], "
-        "nor int, bool, Literal, Sequence[float] or files"
-    )
-
-
-def as_markdown() -> str:
-    """Return the table of methods for the docs: what each does, where it is published, its parameters' defaults."""
-    lines = ["| method | soup | needs | parameters |", "|---|---|---|---|"]
-    for method in METHODS.values():
-        own = {name: p for name, p in method.parameters.items() if name not in LAYER_RULE}
-        parameters = ", ".join(f"`{name}={p.shown_default}`" for name, p in own.items())
-        needs = {"needed": "base", "optional": "base, or none", "none": ""}[method.base]
-        source = f"[{method.citation}]({method.paper.url})"
-        lines.append(f"| `{method.name}` | {method.summary} ({source}) | {needs} | {parameters} |")
-    return "\n".join(lines) + "\n"
-
-
-def as_help() -> str:
-    """Return the methods and their parameters for a command's help."""
-    width = max(map(len, METHODS))
-    lines = []
-    for method in METHODS.values():
-        base = {"needed": "; needs --base", "optional": "; takes --base", "none": ""}[method.base]
-        lines.append(f"    {method.name:<{width}}  {method.summary}{base}")
-        for name, p in method.parameters.items():
-            if name in LAYER_RULE:
-                continue
-            default = f"={p.shown_default}" if p.default is not None else ""
-            choices = f" ({', '.join(p.choices)})" if p.choices else ""
-            lines.append(f"    {'':<{width}}    {name}{default}{choices}  {p.help}")
-    lines += ["", "Every method with a base also takes"]
-    lines += [f"    {name:<{width}}  {p.help}" for name, p in LAYER_RULE.items()]
-    return "\n".join(lines)

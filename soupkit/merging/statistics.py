@@ -1,8 +1,10 @@
 """Statistics of ingredients on data, which some methods weigh weights by: a safetensors file for each ingredient.
 
 `soupkit statistics` makes them. A file holds float32 tensors under the names of weights: of kind "fisher" the diagonal
-of the Fisher information, in the weight's shape; of kind "gram" the sum of x x' over a linear layer's inputs x, [in,
-in]. Its metadata say the kind, the fingerprint of the weights, and which Grams are of weights [in, out] (`transposed`).
+of the Fisher information, in the weight's shape; of kind "gram" the mean of x x' over a linear layer's inputs x, [in,
+in]; of kind "merged_gram" the same over the inputs that its block gets from the merged blocks before it. Its metadata
+say the kind, the fingerprint of the weights, which Grams are of weights [in, out] (`transposed`), and of merged Grams
+how and with what was merged (`behind`).
 """
 
 import json
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 
     from soupkit.merging.survey import Survey
 
-KINDS = ("fisher", "gram")
-KIND, OF, TRANSPOSED = "soupkit.statistics", "soupkit.weights", "soupkit.transposed"  # keys of the metadata
+KINDS = ("fisher", "gram", "merged_gram")
+# Keys of the metadata.
+KIND, OF, TRANSPOSED, BEHIND = "soupkit.statistics", "soupkit.weights", "soupkit.transposed", "soupkit.behind"
 _HINT = "make it with soupkit statistics REF --task TASK --kind {kind} -o FILE"
 
 
@@ -44,6 +47,11 @@ class Statistics:
                 what = f"differs from {paths[0]} in tensor {name!r}"
                 raise CheckpointError(what, path, "collect all statistics on models of one architecture")
         self._transposed = frozenset(json.loads(self.files[0].metadata.get(TRANSPOSED, "[]")))
+        self.behind: dict[str, Any] = json.loads(self.files[0].metadata.get(BEHIND, "{}"))
+        for file in self.files[1:]:
+            if json.loads(file.metadata.get(BEHIND, "{}")) != self.behind:
+                what = f"was collected behind another merge than {self.files[0].ref}"
+                raise CheckpointError(what, file.ref, "collect the statistics of all ingredients with one command")
 
     def __contains__(self, name: str) -> bool:
         return name in self.files[0].tensors
@@ -79,6 +87,10 @@ class Statistics:
             if file.metadata[OF] != fingerprint(source).value:
                 what = f"is of other weights than those of {source.ref}"
                 raise CheckpointError(what, file.ref, "give the files in the ingredients' order, or make it anew")
+        merged = self.behind.get("weights", [])
+        if merged and sorted(merged) != sorted(file.metadata[OF] for file in self.files):
+            what = f"was collected behind a merge of {len(merged)} models, and not of these {len(self.files)} alone"
+            raise CheckpointError(what, self.files[0].ref, "collect the statistics of these ingredients together")
 
 
 def _opened(path: str, kind: str) -> Checkpoint:
@@ -94,18 +106,22 @@ def _opened(path: str, kind: str) -> Checkpoint:
     return file
 
 
-def recorded(given: Mapping[str, Any], files: Mapping[str, str], sources: Sequence[Checkpoint]) -> dict[str, Any]:
-    """Return `given` parameters as a soup's document says them: of those that name `files`, by their kind, the content.
+def recorded(
+    given: Mapping[str, Any], files: Mapping[str, str], sources: Sequence[Checkpoint]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return `given` parameters as a soup's document says them: of those that name `files`, by their kind, the content;
+    and the tensors that the files hold nothing of.
 
     Raises as opening them does, and where they do not fit the `sources`.
     """
-    said = dict(given)
+    said, without = dict(given), []
     for name in files.keys() & given.keys():
         paths = given[name] if isinstance(given[name], list | tuple) else [given[name]]
         statistics = Statistics([str(path) for path in paths], files[name])
         statistics.check_names(sources)
         said[name] = [fingerprint(file).value for file in statistics.files]
-    return said
+        without = [name for name in sources[0].tensors if name not in statistics]
+    return said, without
 
 
 def statistics_of(model: "Survey", kind: str) -> Statistics:

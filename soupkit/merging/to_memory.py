@@ -17,6 +17,7 @@ from soupkit.merging.slab_worker import SlabWorker
 from soupkit.merging.survey import SharedPass, Survey, of_the_model
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.text import counted
 
 
 class MemoryWriter:
@@ -64,7 +65,7 @@ def merge_to_memory(
         )  # fmt: skip
 
     total = sum(tensor.nbytes for tensor in output.tensors.values())
-    progress.start(f"merging {len(prepared.soup.ingredients)} checkpoints", total, "B")
+    progress.start(f"merging {counted(len(prepared.soup.ingredients), 'checkpoint')}", total, "B")
     Engine(make_worker, progress).run(slabs, workers)
     progress.finish()
     for source in prepared.sources:

@@ -31,6 +31,7 @@ from soupkit.scratch import ScratchDirectory
 from soupkit.search.ingredients import config_of, look_at_finite, said_of_tasks
 from soupkit.search.interpolation_document import InterpolationDocument, Point
 from soupkit.search.measured import shown
+from soupkit.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _score_curve(
         contents = [content_of(task, evaluation) for task in tasks]
         settings = ScoreSettings.of(evaluation, evaluator.device)
         images = sum(len(pixels.rows) for pixels in evaluator.pixels)
-        progress.start(f"{points} points on {len(tasks)} tasks", points * images, "images")
+        progress.start(f"{points} points on {counted(len(tasks), 'task')}", points * images, "images")
         reader, live = Reader(evaluator.device), evaluator.tensors(base)
         curve: list[Point] = []
         for i in range(points):

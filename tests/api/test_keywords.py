@@ -57,6 +57,7 @@ def test_help_and_notebooks_see_the_keywords(name: str, keywords: type) -> None:
     parameters = inspect.signature(soupkit.__getattr__(name)).parameters  # type: ignore[arg-type]
     assert get_type_hints(keywords).keys() <= parameters.keys()
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    assert inspect.signature(getattr(soupkit, name)) == inspect.signature(soupkit.__getattr__(name)), "a package, too"  # type: ignore[arg-type]
 
 
 def test_the_options_of_a_search_are_keywords_or_one_value(here: Path) -> None:

@@ -61,6 +61,19 @@ def test_no_color_is_minded_and_force_color_too() -> None:
     assert "\x1b[1;31m" in coloured.stderr and "\x1b[1;31m" not in plain.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_stream_that_cannot_hold_all_characters_is_written_to_all_the_same(
+    encoding: str, tiny_clips: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "Модель 模型").symlink_to(tiny_clips[0])
+    env = {**environment(), "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "XDG_CACHE_HOME": str(tmp_path)}
+    words = ("evaluate", str(tmp_path / "Модель 模型"), str(tiny_clips[1]), "--task", "digits", "--limit", "20")
+    done = subprocess.run([sys.executable, "-m", "soupkit", *words], capture_output=True, env=env)
+    out = done.stdout.decode(encoding)
+    assert done.returncode == 0 and "\\u041c\\u043e" in out, done.stderr
+    assert ("+-" if encoding == "ascii" else "±") in out
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands_and_options(shell: str) -> None:
     env = {

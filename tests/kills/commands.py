@@ -100,6 +100,20 @@ def _merge_in_passes(root: Path) -> Words:
     return [*words, "-o", "out", "--device", "cpu", "--threads", 1, "--slab-size", "64KiB"]
 
 
+def _merge_adapters(root: Path) -> Words:
+    from safetensors.torch import save_file
+
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"], "base_model_name_or_path": "base"}
+    for i in range(2):
+        (root / f"in{i}").mkdir()
+        (root / f"in{i}" / "adapter_config.json").write_text(json.dumps(config))
+        state = random_state(i)["text_projection"]
+        factors = {"lora_A": state[:2], "lora_B": state[:6, :2]}
+        named = {f"base_model.model.q.{name}.weight": value.contiguous() for name, value in factors.items()}
+        save_file(named, root / f"in{i}" / "adapter_model.safetensors")
+    return ["merge", "in0", "in1", "-o", "out", "--rank", 2, "--device", "cpu"]
+
+
 def _interpolate(root: Path) -> Words:
     words: Words = ["interpolate", *clips(root, 2), "--task", "digits:val", "--limit", 20, "--device", "cpu"]
     return [*words, "--points", 3, "-o", "curve.json", "--plot", "curve.svg"]
@@ -188,6 +202,7 @@ COMMANDS: dict[str, Callable[[Path], Words]] = {
     "merge": _merge,
     "merge --fresh": _merge_fresh,
     "merge in passes": _merge_in_passes,
+    "merge of adapters": _merge_adapters,
     "evaluate": _evaluate,
     "search greedy": _search("greedy"),
     "search backward": _search("backward"),

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.stats import ks_2samp
 
 from soupkit.checkpoint import open_checkpoint
 from soupkit.merging import merge, read_mergekit
@@ -53,6 +55,7 @@ PAIRS: list[tuple[str, dict[str, Any], dict[str, Any], int, bool]] = [
     ("model_stock", {"floor": 1e-6}, {}, 3, True),
     ("model_stock", {"floor": 1e-6, "over": "rows"}, {"filter_wise": True}, 3, True),
 ]
+SEEDS = 200  # of methods at random
 SHAPES = {"visual.proj": (12, 5), "visual.conv1.weight": (6, 3, 2, 2), "visual.ln_pre.bias": (57,), "logit_scale": ()}
 
 
@@ -173,3 +176,23 @@ def test_a_whole_file_gives_what_mergekit_writes(name: str) -> None:
         for tensor in ours:
             if ours[tensor].is_floating_point():
                 torch.testing.assert_close(ours[tensor], theirs[tensor], rtol=1e-5, atol=1e-6, msg=tensor)
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "della", "della_linear"])
+def test_a_random_method_agrees_in_distribution_from_end_to_end(method: str) -> None:
+    """Entry by entry, over seeds of both, which are fixed, by Kolmogorov and Smirnov's test."""
+    *ingredients, base = ({"visual.proj": x["visual.proj"]} for x in states(2, 12, 0.3, torch.float32))
+    given: dict[str, Any] = {"density": 0.4, **({"epsilon": 0.25} if method.startswith("della") else {})}
+    normalize = method == "della"
+    ours, others = [], []
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        words = {**given, "weight": [1.0, 0.5], "normalize": normalize}
+        others.append(theirs(method, words, ingredients, base)["visual.proj"].numpy())
+        own = {**given, "weight": [1.0, 0.5], "normalize": normalize, "rescale": "l1", "seed": seed}
+        ours.append(merged(Case(method, added, own, base=True), ingredients, base)["visual.proj"].numpy())
+    one, other = (np.stack(x).reshape(SEEDS, -1).round(5) for x in (ours, others))
+    p = [ks_2samp(one[:, i], other[:, i]).pvalue for i in range(one.shape[1])]
+    assert min(p) > 1e-3 / len(p)  # Bonferroni
+    spread = np.sqrt((one.var(axis=0) + other.var(axis=0)) / SEEDS)
+    assert (np.abs(one.mean(axis=0) - other.mean(axis=0)) < 4.5 * spread + 1e-6).all()

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from soupkit.errors import UsageError
-from soupkit.merging import read_mergekit
+from soupkit.merging import merge, read_mergekit
+from soupkit.merging.registry import METHODS
 from tests.processes import soupkit
 
 NAMES = [
@@ -153,3 +154,215 @@ def test_what_soupkit_does_not_do_is_named_with_its_line(text: str, line: int, w
     with pytest.raises(UsageError, match=words) as caught:
         read_mergekit(write(text))
     assert caught.value.where == f"merge.yml, line {line}" and caught.value.hint
+
+
+# Files of public model cards, with the models' names shortened, and filters named as a CLIP's tensors are.
+FOUND = {
+    "dare_ties with the base among the models": """\
+models:
+  - model: base
+    # No parameters necessary for base model
+  - model: a
+    parameters:
+      density: 0.53
+      weight: 0.4
+  - model: b
+    parameters:
+      density: 0.53
+      weight: 0.3
+merge_method: dare_ties
+base_model: base
+parameters:
+  int8_mask: true
+dtype: bfloat16
+""",
+    "slerp of slices by filters": """\
+slices:
+  - sources:
+      - model: a
+        layer_range: [0, 3]
+      - model: b
+        layer_range: [0, 3]
+merge_method: slerp
+base_model: a
+parameters:
+  t:
+    - filter: attn
+      value: [0, 0.5, 0.3, 0.7, 1]
+    - filter: mlp
+      value: [1, 0.5, 0.7, 0.3, 0]
+    - value: 0.5
+dtype: bfloat16
+""",
+    "ties by gradients and filters": """\
+models:
+- model: a
+  parameters:
+    density: [1, 0.7, 0.1] # density gradient
+    weight: 1.0
+- model: b
+  parameters:
+    density: 0.33
+    weight:
+    - filter: mlp
+      value: 0.5
+    - value: 0
+merge_method: ties
+base_model: base
+parameters:
+  normalize: true
+  int8_mask: true
+dtype: float16
+""",
+    "the base's tokenizer by its name": """\
+base_model: base
+models:
+  - model: base
+  - model: a
+    parameters:
+      density: 0.5
+      weight: 0.5
+  - model: b
+    parameters:
+      density: 0.5
+      weight: 0.5
+merge_method: dare_ties
+parameters:
+  int8_mask: true
+dtype: bfloat16
+tokenizer_source: base
+tokenizer:
+  source: base
+""",
+    "task_arithmetic, normalized": """\
+models:
+  - model: a
+    parameters:
+      weight: 1
+  - model: b
+    parameters:
+      weight: .5
+merge_method: task_arithmetic
+base_model: base
+parameters:
+  normalize: true
+  int8_mask: true
+dtype: float16
+""",
+    "della_linear by gradients": """\
+models:
+  - model: a
+    parameters:
+      weight: [0.2, 0.5, 0.9, 1.0, 0.95, 0.8, 0.4, 0.2]
+      density: 0.55
+      epsilon: 0.4
+  - model: b
+    parameters:
+      weight: [0.8, 1.0, 0.9, 0.7, 0.5, 0.4, 0.2, 0.0]
+      density: 0.5
+      epsilon: 0.4
+merge_method: della_linear
+base_model: base
+parameters:
+  lambda: 0.94
+  normalize: 1.0
+dtype: bfloat16
+tokenizer: {}
+""",
+    "karcher": """\
+models:
+  - model: a
+  - model: b
+merge_method: karcher
+dtype: bfloat16
+parameters:
+  tol: 1e-10
+  max_iter: 1200
+""",
+    "nuslerp by gradients": """\
+models:
+  - model: a
+    parameters:
+      weight: [0.1, 0.3, 0.1]
+  - model: b # a comment
+    parameters:
+      weight: [0.9, 0.7, 0.9]
+
+merge_method: nuslerp
+
+dtype: float32
+out_dtype: bfloat16 # Or float16, float32
+""",
+    "breadcrumbs_ties": """\
+models:
+  - model: a
+    parameters:
+      gamma: 0.01
+      density: 0.9
+      weight: [0.0825, 0.0825, 0.0825, 0.33, 0.0825]
+  - model: b
+    parameters:
+      gamma: 0.01
+      density: 0.9
+      weight: [0.33, 0.0825, 0.0825, 0.0825, 0.0825]
+merge_method: breadcrumbs_ties
+base_model: base
+parameters:
+  normalize: false
+  int8_mask: true
+dtype: bfloat16
+""",
+    "slerp from a base that is no model": """\
+merge_method: slerp
+dtype: bfloat16
+base_model: b
+models:
+  - model: a
+parameters:
+  t: 0.45
+
+""",
+    "model_stock with the base on top": """\
+base_model: base
+merge_method: model_stock
+dtype: bfloat16
+models:
+  - model: a # storytelling
+  - model: b # sprinkle in some
+""",
+}
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("name", FOUND)
+def test_files_of_model_cards_are_merged(name: str) -> None:
+    entry = read_mergekit(write(FOUND[name]))
+    base = entry.base
+    merged = merge(
+        list(entry.ingredients), method=entry.method_name, base=base, parameters=entry.parameters, dtype=entry.dtype
+    )
+    dtype = "float16" if "dtype: float16" in FOUND[name] else "bfloat16"
+    assert {str(x.dtype) for x in merged.values()} == {f"torch.{dtype}"} and set(merged) == set(NAMES)
+    assert all(bool(x.isfinite().all()) for x in merged.values())
+    assert (base is not None) == (METHODS[entry.method_name].needs_base)
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BASE + 'merge_method: della\nchat_template: "chatml"\n', "says chat_template"),
+        (BASE + "merge_method: ties\ntokenizer:\n  source: union\n", "puts tokenizers together"),
+        (BASE + "merge_method: sce\nselect_topk: .15\ndype: float32\n", "says select_topk"),
+        (BASE + "merge_method: sce\nparameters: {normalize: true, select_topk: 0.5}\n", "no parameter weight"),
+        ("name: First\nmodels: [{model: a}, {model: b}]\nmerge_method: karcher\n", "says name"),
+        ("base_model: base\nmerge_method: della_linear\nmodules:\n  default:\n    slices: []\n", "says modules"),
+        ("base_model: base\nmerge_method: breadcrumbs\nmodels: [{model: a, weight: 1.0}]\n", "says weight"),
+        ("base_model: x/y+p/LORA\nmerge_method: sce\nmodels: [{model: a}]\n", "names a LoRA"),
+        (BASE + "merge_method: slerp\nparameters: {t: 0.5}\noutput_dir: exp\n", "says output_dir"),
+    ],
+)
+def test_what_model_cards_ask_for_beyond_is_named(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        read_mergekit(write(text))
+    assert "merge.yml" in str(caught.value.where) and caught.value.hint

@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from soupkit.errors import UsageError
 from soupkit.merging import merge
+from soupkit.merging.declarations import declared_by
+from soupkit.merging.method_tables import as_help, as_markdown
 from soupkit.merging.papers import SOUPS
-from soupkit.merging.registry import METHODS, Bounds, Paper, as_help, as_markdown, declared_by, each, merge_method
+from soupkit.merging.registry import METHODS, Bounds, Paper, each, merge_method
 from tests.processes import soupkit
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +101,7 @@ def test_a_value_of_the_wrong_kind_is_refused(given: dict[str, Any], words: str,
 
 
 def test_listing_the_methods_imports_no_torch() -> None:
-    code = "import sys; from soupkit.merging.registry import as_help; as_help(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from soupkit.merging.method_tables import as_help; as_help(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -158,7 +158,7 @@ def refused(pair: list[Path], tmp_path: Path, method: str, files: Any) -> str:
 
 def test_files_that_do_not_fit_are_refused_and_nothing_is_written(pair: list[Path], tmp_path: Path) -> None:
     fisher, (gram, _) = [str(f) for f in fishers(pair, tmp_path)], layers(pair, tmp_path)
-    assert "1 files for 2 ingredients" in refused(pair, tmp_path, "fisher", fisher[:1])
+    assert "1 file for 2 ingredients" in refused(pair, tmp_path, "fisher", fisher[:1])
     assert "is of other weights than those of" in refused(pair, tmp_path, "fisher", fisher[::-1])
     assert "kind gram, and not fisher" in refused(pair, tmp_path, "fisher", [str(g) for g in gram])
     assert "is no statistics" in refused(pair, tmp_path, "regmean", [str(p) for p in pair])

@@ -22,10 +22,10 @@ def task_arithmetic(
     normalize: Annotated[bool, "divide the scales by their sum"] = False,
 ) -> "Tensor":
     """base + sum of scale (ingredient - base)."""
-    total, whole = ops.copy(base), sum(scale)
+    total, origin, whole = ops.copy(base), ops.copy(base), sum(scale)
     scales = [s / whole for s in scale] if normalize and abs(whole) >= 1e-8 else scale
     for ingredient, s in zip(ingredients, scales, strict=True):
-        total.add_(ops.difference(ingredient, base).mul_(s))
+        total.add_(ops.difference(ingredient, origin).mul_(s))
         ops.release()
     return total
 

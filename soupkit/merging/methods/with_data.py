@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from soupkit.errors import UsageError
-from soupkit.merging.papers import FISHER, REGMEAN
+from soupkit.merging.papers import FISHER, REGMEAN, REGMEAN_PLUSPLUS
 from soupkit.merging.registry import Bounds, OfTheModel, StatisticsFiles, each, merge_method
 
 if TYPE_CHECKING:
@@ -76,35 +76,36 @@ def regmean(
     known: Annotated["Statistics", OfTheModel(_of_kind("gram"))],
 ) -> "Tensor":
     """Of each linear layer the weight whose outputs on all ingredients' inputs are nearest to theirs."""
+    return _by_regression(ops, ingredients, known, alpha, ridge)
+
+
+@merge_method(paper=REGMEAN_PLUSPLUS, scope="tensor", ingredients=(1, None), holds=30, exact=False)
+def regmean_plusplus(
+    ops: "Arithmetic",
+    ingredients: "Sequence[Tensor]",
+    base: None,
+    *,
+    statistics: Annotated[Sequence[str], StatisticsFiles("merged_gram"), "a file per ingredient (--statistics)"],
+    known: Annotated["Statistics", OfTheModel(_of_kind("merged_gram"))],
+) -> "Tensor":
+    """The same on the inputs that each block gets from the merged blocks before it."""
+    return _by_regression(ops, ingredients, known, known.behind["alpha"], known.behind["ridge"])
+
+
+def _by_regression(
+    ops: "Arithmetic", ingredients: "Sequence[Tensor]", known: "Statistics", alpha: float, ridge: float
+) -> "Tensor":
     import torch
+
+    from soupkit.merging.regression import Regression
 
     name = ops.name
     if name not in known:
         return ops.by_runs(lambda xs, _: ops.mean(xs), ingredients)
-    transposed, n = known.is_transposed(name), len(ingredients)
-    shape = ingredients[0].shape if transposed else ingredients[0].T.shape  # [in, out]
-    total, plain = (torch.zeros(shape, dtype=torch.float64, device=ops.device) for _ in range(2))
-    grams = torch.zeros(shape[0], shape[0], dtype=torch.float64, device=ops.device)
+    transposed = known.is_transposed(name)
+    regression = Regression(alpha, ridge)
     for i, x in enumerate(ingredients):
-        gram = known.whole(i, name).to(ops.device, torch.float64)
-        diagonal = gram.diagonal().clone()
-        gram.mul_(alpha).diagonal().copy_(diagonal)
-        weight = (x if transposed else x.T).double()
-        total.addmm_(gram, weight)
-        plain.add_(weight)
-        grams.add_(gram)
-    least = ridge * float(grams.diagonal().mean()) / n
-    total.add_(plain, alpha=least)
-    grams.diagonal().add_(n * least)
-    solved = _solved(grams, total)
+        weight = (x if transposed else x.T).double()  # [in, out]
+        regression.add(known.whole(i, name).to(ops.device, torch.float64), weight)
+    solved = regression.solved()
     return (solved if transposed else solved.T).contiguous()
-
-
-def _solved(grams: "Tensor", total: "Tensor") -> "Tensor":
-    """Return the least-norm solution of grams W = total, [in, out]: inputs that are always zero leave no trace."""
-    import torch
-
-    factor, info = torch.linalg.cholesky_ex(grams)
-    if not info:
-        return torch.cholesky_solve(total, factor)
-    return torch.linalg.pinv(grams, hermitian=True) @ total

@@ -12,6 +12,7 @@ from soupkit.publishing.reports.units import interval, percent, shown, sign
 from soupkit.publishing.short_names import short_names
 from soupkit.search.document import SearchDocument, SearchScore
 from soupkit.search.interpolation_document import InterpolationDocument
+from soupkit.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +126,7 @@ def _search(search: SearchDocument, suffix: str) -> ReportFigure:
     trials = [d for d in search.decisions if d.action != "start"]
     caption = (
         f"{search.strategy.capitalize()} search on {search.score.task_and_split}: {kept} of {len(search.ingredients)} "
-        f"ingredients kept in {len(trials)} trials. The dashed line is the best ingredient."
+        f"ingredients kept in {counted(len(trials), 'trial')}. The dashed line is the best ingredient."
     )
     if search.images_scored is not None and search.images_full:
         caption += f" {search.images_scored:,} images were scored of the {search.images_full:,} of a full search."

@@ -17,7 +17,7 @@ from soupkit.publishing.reports.style import DARK, LIGHT, Style, rendered
 from soupkit.publishing.reports.table_script import DIGEST, SCRIPT
 from soupkit.publishing.reports.units import interval, percent, shown, sign
 from soupkit.search.document import SearchDocument, SearchScore
-from soupkit.text import visible
+from soupkit.text import counted, visible
 from soupkit.version import __version__
 
 # Nothing is fetched from anywhere: the browser is told so, whatever the inputs hold.
@@ -83,16 +83,12 @@ def ingredient_table(search: SearchDocument) -> str:
 
 def _summary(results: Results) -> str:
     refs, tasks = models(results), task_names(results)
-    parts = [f"{_counted(len(refs), 'model')} on {_counted(len(tasks), 'task')}"] if refs else []
+    parts = [f"{counted(len(refs), 'model')} on {counted(len(tasks), 'task')}"] if refs else []
     soups = [ref for ref in refs if results.role(ref) != "ingredient"]
     if soups:
         parts.append(f"{len(soups)} of the models {'is a soup' if len(soups) == 1 else 'are soups'}")
     text = "; ".join(parts) or "Results"
     return text[0].upper() + text[1:] + "."
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _figure(figure: ReportFigure) -> str:

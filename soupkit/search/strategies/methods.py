@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from soupkit.errors import UsageError
+from soupkit.merging.declarations import Bounds, Parameter
 from soupkit.merging.parameters import resolve
-from soupkit.merging.registry import LAYER_RULE, METHODS, Bounds, MergeMethod, Parameter
+from soupkit.merging.registry import LAYER_RULE, METHODS, MergeMethod
 from soupkit.search.candidate import Proxy, ScoredSoup, SearchInputs, Soup, Trials, by_method, uniform
 from soupkit.search.strategies.cma_es import CMA_OPTIONS
 from soupkit.search.strategies.greedy import guessed_members
