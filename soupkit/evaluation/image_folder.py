@@ -76,6 +76,12 @@ def by_class_names(images: ImageFiles, given: Sequence[str], where: object) -> I
     numbered = all(_DIGITS.fullmatch(name) for name in images.names)
     if numbered:
         found = [_numbered(name, given, where) for name in images.names]
+        if sorted(images.names) != sorted(images.names, key=int):
+            note = (
+                f"the folders of {images.place} are labels by their numbers; torchvision's ImageFolder sorts them as "
+                "texts (0, 1, 10, 2): the outputs of a classifier that was trained so need a --label-map"
+            )
+            images = replace(images, notes=(*images.notes, note))
     else:
         label_of: dict[str, int | None] = {}
         for label, name in enumerate(given):

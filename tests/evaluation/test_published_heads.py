@@ -5,12 +5,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import timm
 import torch
 import torchvision
 
-from soupkit.evaluation import EvaluationOptions, evaluate
+from soupkit.evaluation import EvaluationOptions, evaluate, open_tasks
 from tests.evaluation.test_heads import of_transformers
 
 LIMIT = EvaluationOptions(limit=4, device="cpu")
@@ -92,3 +93,18 @@ def test_a_checkpoint_of_a_training_script_scores_as_its_weights_alone(
     assert result.scores[0].fingerprint == result.scores[1].fingerprint
     assert result.scores[0].metrics == result.scores[1].metrics
     assert any("by position, 10" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("folders", [3, 11])
+def test_folders_of_numbers_that_torchvision_sorts_as_texts_are_said(folders: int, tmp_path: Path) -> None:
+    """facebookresearch/deit issue 130: a model trained on folders 0 to 234 seems to know nothing, because `ImageFolder`
+    has them in the order 0, 1, 10, 100."""
+    for i in range(folders):
+        (tmp_path / "data" / "test" / str(i)).mkdir(parents=True)
+        PIL.Image.new("RGB", (8, 8), (20 * i, 0, 9)).save(tmp_path / "data" / "test" / str(i) / "a.png")
+    (tmp_path / "data" / "classnames.txt").write_text("".join(f"thing {chr(97 + i)}\n" for i in range(folders)))
+    (task,) = open_tasks([str(tmp_path / "data")])
+    theirs = torchvision.datasets.ImageFolder(tmp_path / "data" / "test")
+    differ = [theirs.classes[i] for i in range(folders)] != [str(i) for i in range(folders)]
+    assert any("torchvision's ImageFolder sorts them as texts" in note for note in task.notes) == differ
+    assert [task.dataset.read(i).label for i in range(folders)] == list(range(folders))
