@@ -1,5 +1,9 @@
 """What can go wrong, said so that a person can act on it: its subject, what is wrong with it, and what to do."""
 
+from soupkit.text import visible
+
+_LINE = "\n"
+
 
 class SoupkitError(Exception):
     """An error that soupkit expects and explains.
@@ -26,11 +30,11 @@ class SoupkitError(Exception):
 
     @property
     def sentence(self) -> str:
-        """The subject and what is wrong with it, without the hint."""
-        return f"{self.where}: {self.what}" if self.where else self.what
+        """The subject and what is wrong with it, without the hint: one line, whatever names of strangers it holds."""
+        return visible(f"{self.where}: {self.what}" if self.where else self.what)
 
     def __str__(self) -> str:
-        return f"{self.sentence}\nhint: {self.hint}" if self.hint else self.sentence
+        return f"{self.sentence}\nhint: {visible(self.hint, keep=_LINE)}" if self.hint else self.sentence
 
     def __reduce__(self) -> tuple[type["SoupkitError"], tuple[str, str, str]]:
         # Exceptions cross process borders when several ranks work on one output.

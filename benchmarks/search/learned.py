@@ -36,10 +36,10 @@ def learned(arguments: argparse.Namespace) -> list[str]:
         "learned per layer": {"strategy": "learned", "epochs": arguments.epochs, "learned_per": "layer"},
     }
     runs = []
-    for number, refs in enumerate(pools, 1):
-        title = f"pool {number}: {arguments.of} of {arguments.ingredients}, {arguments.epochs} epochs"
+    for seed, refs in pools.items():
+        title = f"pool {seed}: {arguments.of} of {arguments.ingredients}, {arguments.epochs} epochs"
         known = arguments.record.read(title)
-        directory = arguments.work / f"learned-{number}"
+        directory = arguments.work / f"learned-{seed}"
         run = known[0] if known else compare(refs[: arguments.of], task, directory, ways)
         if not known:
             arguments.record.add(title, run)
@@ -84,7 +84,7 @@ def report(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> list[st
     import torch
 
     lines = [
-        f"## Learned mixing weights beside CMA-ES: {arguments.pools} pools, {arguments.of} ingredients each",
+        f"## Learned mixing weights beside CMA-ES: {len(runs)} pools, {arguments.of} ingredients each",
         "",
         f"{machine()}; torch {torch.__version__}; float32. 5,000 images select and are learned from, 20,000 others "
         "compare: images that only one of the soups gets right, and p of McNemar's exact test. Images count the "
@@ -93,10 +93,10 @@ def report(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> list[st
         "| pool | strategy | images | seconds | selecting | held out | only this / only `weights` | p |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for number, run in enumerate(runs, 1):
+    for seed, run in zip(arguments.seeds, runs, strict=True):
         for name, way in run.items():
             lines.append(
-                f"| {number} | {name} | {way['images']:,} | {way['seconds']:.0f} | {100 * way['selecting']:.2f} | "
+                f"| {seed} | {name} | {way['images']:,} | {way['seconds']:.0f} | {100 * way['selecting']:.2f} | "
                 f"{100 * way['held_out']:.2f} | {way['more']} / {way['less']} | {way['p']:.2g} |"
             )
     return lines

@@ -122,34 +122,30 @@ def make_pool(task: Path, folder: Path, count: int) -> list[Path]:
     return made
 
 
-def make_base(task: Path, folder: Path) -> Path:
-    """Train what is to be fine-tuned, unless it is there."""
+def make_base(task: Path, folder: Path, **fields: Any) -> Path:
+    """Train what is to be fine-tuned, unless it is there; `fields` of its entry are other ones."""
     from soupkit.training import TrainEntry
 
     data = {"shards": f"{task}:train", "balanced": True, "share": 0.5}
-    return _train(TrainEntry.model_validate({**BASE, "data": data}), folder)
+    return _train(TrainEntry.model_validate({**BASE, "data": data, **fields}), folder)
 
 
-def fine_tunes(
-    task: Path, base: Path, folder: Path, count: int, *, first_seed: int = 1, quick: bool = False
-) -> list[Path]:
+def fine_tunes(task: Path, base: Path, folder: Path, count: int) -> list[Path]:
     """Train `count` fine-tunes of `base` that differ in rate, length and the part of the data that they see; those that
-    are there are kept. `quick` ones keep the text tower of the base and see a quarter as many images."""
+    are there are kept."""
     from soupkit.training import TrainEntry
 
-    shorter = 4 if quick else 1
     made = []
     for i in range(count):
         own = {
             "model": None,
             "init": str(base),
-            "lock_text": quick,
             "data": {"shards": f"{task}:train", "balanced": True, "share": 0.2},
             "lr": RATES[i % len(RATES)],
-            "samples": LENGTHS[i % len(LENGTHS)] // shorter,
-            "warmup": 400 // shorter,
+            "samples": LENGTHS[i % len(LENGTHS)],
+            "warmup": 400,
             "schedule": "constant",
-            "seed": first_seed + i,
+            "seed": 1 + i,
         }
         made.append(_train(TrainEntry.model_validate({**BASE, **own}), folder / f"run{i:02}"))
     return made

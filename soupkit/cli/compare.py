@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from soupkit.cli.options import AsJson, Model, Preprocess
+from soupkit.text import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,6 +108,7 @@ def _show(found: "Comparison") -> None:
 def _show_checkpoints(console: "PlainConsole", found: "Comparison") -> None:
     """Say what each checkpoint is, once where all are the same, and in what it differs from the first."""
     from rich.table import Table
+    from rich.text import Text
 
     from soupkit.cli.tables import show_legend
     from soupkit.publishing.short_names import fit_names
@@ -127,7 +129,7 @@ def _show_checkpoints(console: "PlainConsole", found: "Comparison") -> None:
         if tensors.dtypes:
             lines.append(f"dtype of {len(tensors.dtypes)} tensors (averaging takes the widest)")
         model = [] if alike else [str(architecture)]
-        table.add_row(named.names[ref], *model, "\n".join(lines) or "nothing")
+        table.add_row(named.names[ref], *model, Text("\n".join(map(visible, lines)) or "nothing"))
     console.print(table)
     show_legend(console, named)
 

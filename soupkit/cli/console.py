@@ -28,5 +28,6 @@ class PlainConsole(Console):
             yield Segment(text if control else visible(text, keep="\n"), style, control)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Make a text as rich does, of what can be seen: a cell of a table is as wide as it is shown."""
-        return super().render_str(visible(text, keep="\n"), **options)
+        """Make a text as rich does, of what can be seen: a cell of a table is as wide as it is shown. Ends of lines
+        that are meant come as `Text`; others are part of a name, and would be read as a line of soupkit's own."""
+        return super().render_str(visible(text), **options)

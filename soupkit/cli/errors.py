@@ -8,7 +8,6 @@ from soupkit.cli.interrupts import INTERRUPTED
 from soupkit.cli.output import first_rank, plain_console, stop_output
 from soupkit.errors import SoupkitError, StorageError, UsageError
 from soupkit.files import is_of_the_machine, what_to_do
-from soupkit.text import visible
 
 # Of torch, by what it says: it is not imported here.
 _NO_MEMORY = (
@@ -86,7 +85,6 @@ def _print_in_colours(error: SoupkitError) -> None:
     from rich.text import Text
 
     console = plain_console(stderr=True)
-    subject = f": {visible(error.where)}" if error.where else ""
-    console.print(Text.assemble(("error", "bold red"), f"{subject}: {error.what}"), soft_wrap=True)
+    console.print(Text.assemble(("error", "bold red"), f": {error.sentence}"), soft_wrap=True)
     if error.hint:
         console.print(Text.assemble(("hint", "bold cyan"), f": {error.hint}"), soft_wrap=True)

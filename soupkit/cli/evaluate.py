@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from soupkit.cli.options import AsJson, DocumentFile
+from soupkit.cli.options import AsJson, DocumentFile, complete_tasks
 from soupkit.cli.scoring import Scoring, scores
 
 HELP = """\
@@ -36,7 +36,10 @@ def evaluate(
     refs: Annotated[
         list[str] | None, typer.Argument(metavar="REF...", help="Checkpoints to score.", show_default=False)
     ] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to score on.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="What to score on.", autocompletion=complete_tasks),
+    ] = None,
     *,
     scoring: Scoring,
     no_score_cache: Annotated[bool, typer.Option("--no-score-cache", help="Score anew, keep no scores.")] = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from soupkit.cli.options import AsJson, DocumentFile, ReportTask
+from soupkit.cli.options import AsJson, DocumentFile, ReportTask, complete_tasks
 from soupkit.cli.scoring import Scoring, scores
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ scored here. Scores are kept in the cache: the same command goes on where it was
 def interpolate(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The model that was fine-tuned.", show_default=False)],
     refs: Annotated[list[str], typer.Argument(metavar="REF...", help="Its fine-tunes.", show_default=False)],
-    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What chooses alpha.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="What chooses alpha.", autocompletion=complete_tasks),
+    ] = None,
     report_task: ReportTask = None,
     points: Annotated[int, typer.Option("--points", metavar="N", help="Values of alpha, 0 and 1 among them.")] = 11,
     output: DocumentFile = None,

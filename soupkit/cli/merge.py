@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soupkit.cli.options import AsJson, Device, Model, Preprocess
+from soupkit.cli.options import AsJson, Device, Model, Preprocess, complete_methods
 from soupkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ def merge(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
     method: Annotated[
-        str | None, typer.Option("--method", metavar="NAME", help="How to merge; uniform unless given.")
+        str | None,
+        typer.Option(
+            "--method", metavar="NAME", help="How to merge; uniform unless given.", autocompletion=complete_methods
+        ),
     ] = None,
     weight: Annotated[
         list[float] | None, typer.Option("--weight", metavar="W", help="One per ingredient, in order.")

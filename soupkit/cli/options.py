@@ -5,6 +5,28 @@ from typing import Annotated
 
 import typer
 
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Return the merge methods whose names begin so, for a shell that completes."""
+    from soupkit.merging.registry import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_strategies(incomplete: str) -> list[str]:
+    """Return the search strategies whose names begin so, for a shell that completes."""
+    from soupkit.search.strategies.table import STRATEGIES
+
+    return [name for name in STRATEGIES if name.startswith(incomplete)]
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    """Return the names of known tasks and suites that begin so, for a shell that completes."""
+    from soupkit.evaluation.known_tasks import KNOWN, SUITES
+
+    return [name for name in ("digits", *SUITES, *(known.name for known in KNOWN)) if name.startswith(incomplete)]
+
+
 DataRoot = Annotated[Path | None, typer.Option("--data-root", metavar="DIR", help="Where the data of named tasks lie.")]
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="open_clip model of bare weights.")]
 Preprocess = Annotated[
@@ -38,7 +60,10 @@ Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Images per task, evenly spread over it.")
 ]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.")]
-ReportTask = Annotated[list[str] | None, typer.Option("--report-task", metavar="TASK", help="What to report on.")]
+ReportTask = Annotated[
+    list[str] | None,
+    typer.Option("--report-task", metavar="TASK", help="What to report on.", autocompletion=complete_tasks),
+]
 DocumentFile = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FILE", help="Also write the JSON document to FILE.")
 ]

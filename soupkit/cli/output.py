@@ -118,14 +118,14 @@ def first_rank() -> bool:
 
 
 def say(text: str) -> None:
-    """Tell a person something, on stderr; not with --quiet."""
+    """Tell a person something, a line on stderr; not with --quiet."""
     if not manner().quiet:
         warn(text)
 
 
 def warn(text: str) -> None:
-    """Tell a person what they should know whatever they asked for, on stderr."""
-    print(visible(text, keep="\n"), file=sys.stderr, flush=True)
+    """Tell a person what they should know whatever they asked for, a line on stderr."""
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def finished(made: str, where: object, *following: object) -> None:

@@ -8,7 +8,7 @@ import typer
 from typer.main import get_command
 
 from soupkit.cli.help import HelpCommand
-from soupkit.cli.options import AsJson, ReportTask
+from soupkit.cli.options import AsJson, ReportTask, complete_strategies, complete_tasks
 from soupkit.cli.scoring import Scoring, scores
 from soupkit.errors import UsageError
 
@@ -31,6 +31,7 @@ the one that a full search finds, for a fraction of the images.
 
     exact       a trial ends when no outcome of the images left could make it accepted
     sequential  also on strong evidence: a candidate as good as the soup is turned away with a chance of --error-rate
+    likely      also when those left are unlikely to make up for what was lost where the soup is least sure
     none        every trial sees every image
 
 [bold]A score of your own[/bold]: a command gets the soup's directory, and the last line that it prints is a number, or
@@ -109,7 +110,10 @@ def _strategy_options() -> list[Any]:
 def search(
     ctx: typer.Context,
     refs: Annotated[list[str] | None, typer.Argument(metavar="REF...", help="Ingredients.", show_default=False)] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", metavar="TASK", help="What to select on.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="What to select on.", autocompletion=complete_tasks),
+    ] = None,
     report_task: ReportTask = None,
     base: Annotated[
         str | None,
@@ -138,16 +142,24 @@ def search(
         float, typer.Option("--score-weight", metavar="W", help="How much --score counts beside the mean of --task.")
     ] = 1.0,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
-    strategy: Annotated[str, typer.Option("--strategy", metavar="NAME", help="How to search.")] = "greedy",
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="NAME", help="How to search.", autocompletion=complete_strategies)
+    ] = "greedy",
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="An option of the strategy, also of another package's."),
     ] = None,
     stopping: Annotated[
-        str, typer.Option("--stopping", metavar="exact|sequential|none", help="When a trial ends.")
-    ] = "exact",
+        str | None,
+        typer.Option(
+            "--stopping",
+            metavar="exact|sequential|likely|none",
+            help="When a trial ends: exact, and likely with --proxy, unless it is said.",
+            show_default=False,
+        ),
+    ] = None,
     error_rate: Annotated[
-        float, typer.Option("--error-rate", metavar="E", help="Chance of a wrong rejection, per trial.")
+        float, typer.Option("--error-rate", metavar="E", help="Of sequential: chance of a wrong rejection, per trial.")
     ] = 0.05,
     accept: Annotated[
         str, typer.Option("--accept", metavar="ge|gt", help="Keep what does not lower, or only what raises the score.")

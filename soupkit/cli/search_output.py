@@ -153,7 +153,8 @@ def _proxy(document: "SearchDocument") -> list[str]:
     if (proxy := document.proxy) is None:
         return []
     if proxy.bias is None or proxy.largest is None:
-        return [f"averaged logits on {proxy.images:,} images guessed that no soup is worth a trial"]
+        untried = f"; {proxy.pruned} were not tried" if proxy.pruned else ""
+        return [f"averaged logits on {proxy.images:,} images ordered the trials, and no soup was accepted{untried}"]
     rank = proxy.rank_correlation
     agreed = f", rank correlation {rank:.2f}" if rank is not None else ""
     return [

@@ -22,7 +22,7 @@ def table_of(heads: Sequence[str], rows: Iterable[Sequence[Cell]] = (), *, title
     table = Table(box=None, pad_edge=False, title_justify="left", padding=(0, 1))
     table.title = Text(title, style="bold") if title else None
     for i, head in enumerate(heads):
-        table.add_column(head, no_wrap=True, justify="left" if i == 0 else "right")
+        table.add_column(Text(head), no_wrap=True, justify="left" if i == 0 else "right")
     for row in rows:
         table.add_row(*row)
     return table

@@ -100,7 +100,8 @@ def train(
         following = ["merge", *ends, "-o", output / "soup"] if len(ends) > 1 else ["inspect", *ends]
         finished("trained", output, "soupkit", *following)
     for name, cost in costs.items():
-        say("\n".join(cost_lines(name, cost)))
+        for line in cost_lines(name, cost):
+            say(line)
 
 
 def _fields(result: "TrainResult") -> dict[str, Any]:

@@ -35,11 +35,15 @@ def lines_of(path: Path) -> tuple[str, ...]:
 
 
 def read_class_names(directory: Path) -> tuple[str, ...]:
-    """Return the lines of `classnames.txt` in `directory`, none where there is none.
+    """Return the names in `classnames.txt` in `directory`, none where there is none. Raises DataError."""
+    return class_names_in(directory / CLASSNAMES)
+
+
+def class_names_in(path: Path) -> tuple[str, ...]:
+    """Return the lines of a file of class names, none where it is not there.
 
     Raises DataError for lines that are no names: code, WordNet ids, names with the numbers of their lines before them.
     """
-    path = directory / CLASSNAMES
     names = lines_of(path)
     for number, name in enumerate(names, 1):
         where = f"{path}, line {number}"
@@ -120,7 +124,7 @@ def names_of_folders(folders: Sequence[str], where: object) -> ClassNames:
         if [int(f) for f in folders] != list(range(1000)):
             what = f"calls its {len(folders)} classes by numbers ({', '.join(folders[:3])}, ...), and by no names"
             raise DataError(what, where, hint)
-        return _of_imagenet(range(1000))
+        return names_of_imagenet()
     if any(_WNID.fullmatch(f) for f in folders):
         from timm.data import ImageNetInfo
 
@@ -138,6 +142,11 @@ def names_of_folders(folders: Sequence[str], where: object) -> ClassNames:
     if any("_" in f for f in folders):
         notes.append("class names are those of the data, with spaces for underscores")
     return ClassNames(tuple(f.replace("_", " ") for f in folders), notes=tuple(notes))
+
+
+def names_of_imagenet() -> ClassNames:
+    """Return open_clip's names of ImageNet's 1000 classes."""
+    return _of_imagenet(range(1000))
 
 
 def _of_imagenet(numbers: Sequence[int]) -> ClassNames:

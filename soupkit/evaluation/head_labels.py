@@ -96,7 +96,7 @@ def _from_lines(lines: Sequence[str], task: Task, labels: Sequence[str] | None, 
     if len(lines) != len(task.classnames):
         what = f"has {len(lines)} lines, and {task.name} {len(task.classnames)} classes"
         raise DataError(what, "--label-map", "write a line for each class of the task, in the order of its class names")
-    numbers = []
+    numbers: list[int] = []
     for n, line in enumerate(lines, 1):
         if labels is not None and line in labels:
             numbers.append(list(labels).index(line))
@@ -104,6 +104,9 @@ def _from_lines(lines: Sequence[str], task: Task, labels: Sequence[str] | None, 
             numbers.append(int(line))
         else:
             raise DataError(f"names {line!r}, which is no output of the head", f"--label-map, line {n}", _HINT)
+        if numbers[-1] in numbers[:-1]:
+            what = f"names output {numbers[-1]} again, which line {numbers.index(numbers[-1]) + 1} names already"
+            raise DataError(what, f"--label-map, line {n}", "an output stands for one class: each has its own")
     return tuple(numbers)
 
 

@@ -36,7 +36,7 @@ def open_head_transform(config: Config, where: object) -> Transform:
         if "timm" in preprocess:
             return _of_timm(preprocess["timm"])
         if "transformers" in preprocess:
-            return _of_transformers(preprocess["transformers"])
+            return _of_transformers(preprocess["transformers"], preprocess.get("of"))
     except Exception as error:  # each library has exceptions of its own
         what = f"has a transform that cannot be made: {type(error).__name__}: {str(error)[:200]}"
         raise CheckpointError(what, where, _HINT) from error
@@ -78,11 +78,11 @@ def _of_timm(pretrained_cfg: dict[str, Any]) -> Transform:
     return _of_steps(geometry, normalize.mean, normalize.std, {"timm": timm.__version__, **decisive})
 
 
-def _of_transformers(processor: dict[str, Any]) -> Transform:
+def _of_transformers(processor: dict[str, Any], model_type: Any) -> Transform:
     """The image processor itself, without its last two steps: it gives pixels as bytes then."""
     import transformers
 
-    kind = str(processor.get("image_processor_type"))
+    kind = _type_of(processor, model_type)
     if not re.fullmatch(r"\w+ImageProcessor(Fast|Pil)?", kind):
         raise ValueError(f"its preprocessor_config.json names {kind!r}, which is no image processor")
     own = getattr(transformers, kind).from_dict(processor)
@@ -98,3 +98,18 @@ def _of_transformers(processor: dict[str, Any]) -> Transform:
     factor = 255 * own.rescale_factor if processor.get("do_rescale", True) else 255.0
     mean, std = [m / factor for m in mean], [s / factor for s in std]
     return _of_steps([crop], mean, std, {"transformers": transformers.__version__, **processor})
+
+
+def _type_of(processor: dict[str, Any], model_type: Any) -> str:
+    """Return the type of an image processor, which files of before 2023 name otherwise (`feature_extractor_type`), or
+    leave to the type of the model."""
+    extractor = str(processor.get("feature_extractor_type", ""))
+    kind = processor.get("image_processor_type") or extractor.replace("FeatureExtractor", "ImageProcessor")
+    if not kind:
+        from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+        # By the version one name, several, or a map from backends; without a suffix it is transformers' first choice.
+        named: Any = IMAGE_PROCESSOR_MAPPING_NAMES.get(str(model_type)) or ()
+        several = named.values() if isinstance(named, dict) else [named] if isinstance(named, str) else named
+        kind = min((name for name in several if isinstance(name, str)), key=len, default=None)
+    return str(kind)

@@ -39,7 +39,7 @@ class HeadOptions:
     """What a person says about a classifier that its files do not.
 
     `model` is open_clip's name of the tower under a head of model-soups' form; `builder` what makes the model of bare
-    weights, MODULE:FUNCTION or MODULE:FUNCTION(NAME=VALUE, ...); `preprocess` a file with a preprocess_cfg in
+    weights, MODULE:FUNCTION or MODULE:FUNCTION(VALUE, NAME=VALUE, ...); `preprocess` a file with a preprocess_cfg in
     open_clip's words; `label_map` a file with a line for each class of the task, the number or the name of the output
     that stands for it.
     """
@@ -173,7 +173,8 @@ def _config_of_transformers(
         if labels == [f"LABEL_{i}" for i in range(len(by_number))]:  # what transformers writes where nobody says
             labels = None
     return {
-        "head": "transformers", "build": described, "preprocess": preprocess or {"transformers": processor},
+        "head": "transformers", "build": described,
+        "preprocess": preprocess or {"transformers": processor, "of": described.get("model_type")},
         "outputs": len(by_number) if isinstance(by_number, dict) else described.get("num_labels", 2), "labels": labels,
     }  # fmt: skip
 
@@ -235,10 +236,11 @@ def _built_by_function(config: Config) -> nn.Module:
         function = getattr(importlib.import_module(match["module"]), match["function"])
         call = ast.parse(f"call({match['arguments'] or ''})", mode="eval").body
         assert isinstance(call, ast.Call)
+        given = [ast.literal_eval(argument) for argument in call.args]
         arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise UsageError(f"cannot be found: {error}", where, "name a function that can be imported") from error
-    model = function(**arguments)
+    model = function(*given, **arguments)
     if not isinstance(model, nn.Module):
         raise UsageError(f"gives a {type(model).__name__}", where, "it should give a torch.nn.Module")
     return model

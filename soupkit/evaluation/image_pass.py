@@ -119,6 +119,7 @@ def classify(
     top = min(_TOP, classes)
     right = torch.zeros(len(classifiers), len(rows), top, dtype=torch.bool, device=how.device)
     chosen = torch.zeros(len(classifiers), len(rows), dtype=torch.int64, device=how.device)
+    margins = torch.zeros(len(classifiers), len(rows), device=how.device)
     kept = [on_disk(len(rows), classes).numpy() if how.keep_logits else None for _ in classifiers]
     done = 0
     for part, features in image_features(model, pixels, rows, how, progress):
@@ -127,16 +128,30 @@ def classify(
             logits = features @ classifier
             if (all_logits := kept[i]) is not None:
                 all_logits[here] = logits.cpu().numpy()
-            ranked = logits.topk(top, dim=1).indices
+            values, ranked = logits.topk(top, dim=1)
             right[i, here] = ranked == labels[here, None]
             chosen[i, here] = ranked[:, 0]
+            margins[i, here] = _margins(logits, values, labels[here], right[i, here, 0])
         done += len(part)
     first = right[:, :, 0].cpu().numpy()
     five = right.any(dim=2).cpu().numpy() if classes >= _TOP else [None] * len(classifiers)
     predicted = chosen.cpu().numpy()
     groups = pixels.groups[rows] if (pixels.groups >= 0).all() else None
     labels_of_rows = pixels.labels[rows]
-    return [Hits(first[i], five[i], labels_of_rows, predicted[i], groups, kept[i]) for i in range(len(classifiers))]
+    apart = margins.cpu().numpy()
+    return [
+        Hits(first[i], five[i], labels_of_rows, predicted[i], groups, kept[i], margins=apart[i])
+        for i in range(len(classifiers))
+    ]
+
+
+def _margins(logits: Tensor, values: Tensor, labels: Tensor, right: Tensor) -> Tensor:
+    """Return how far the first of the `values` [b, top] of `logits` [b, classes] lies above the second where it is that
+    of the label and `right`, else above that of the label; float32 [b], and infinity where there is one class."""
+    if values.shape[1] == 1:
+        return torch.full_like(values[:, 0], torch.inf)
+    own = logits.gather(1, labels.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+    return values[:, 0] - torch.where(right, values[:, 1], own)
 
 
 @torch.inference_mode()

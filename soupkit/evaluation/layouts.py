@@ -22,7 +22,7 @@ from soupkit.evaluation.known_tasks import Known
 from soupkit.evaluation.metrics import METRICS
 from soupkit.evaluation.tables import TABLES, table_files
 from soupkit.evaluation.task import MAIN_METRIC, Dataset, Task
-from soupkit.evaluation.webdataset import WebDatasetFolder
+from soupkit.evaluation.webdataset import WebDatasetShards, shards_of_folder
 
 _TYPE = "dataset_type.txt"
 # What folders of splits are called. One of the first three is a split whatever lies beside it: "train" as a class of
@@ -73,7 +73,7 @@ def open_layout(name: str, directory: Path, split: str, known: Known | None) -> 
 
 def _noted(name: str, dataset: Dataset, notes: Sequence[str]) -> tuple[str, ...]:
     """Return `notes`, after those of a dataset that has some, each with the task's name before it."""
-    own = dataset.notes if isinstance(dataset, ImageFiles | WebDatasetFolder) else ()
+    own = dataset.notes if isinstance(dataset, ImageFiles | WebDatasetShards) else ()
     return tuple(f"{name}: {note}" for note in (*own, *notes))
 
 
@@ -84,7 +84,7 @@ def _dataset(directory: Path, split: str, kind: Kind, *, groups: bool) -> Datase
     if not (directory / split).is_dir():
         splits = ", ".join(sorted(p.name for p in directory.iterdir() if p.is_dir()))
         raise DataError(f"has no split {split!r}", directory, f"it has {splits or 'no folder'}")
-    return WebDatasetFolder(directory, split, kind, groups=groups)
+    return shards_of_folder(directory, split, kind, groups=groups)
 
 
 def _main_metric(directory: Path, kind: str) -> str | None:

@@ -48,7 +48,9 @@ class Hits:
 
     `top5` is None where there are fewer than five classes. `labels` is int64 [N]. The rest is None where nobody asked
     for it: `predicted` int64 [N] is the class that came first, `groups` int64 [N] the group that an image is counted
-    in, `logits` float32 [N, classes] what is yet to be scaled, and `chances` the probabilities that follow.
+    in, `logits` float32 [N, classes] what is yet to be scaled, and `chances` the probabilities that follow;
+    `margins` float32 [N] are how far the logit of the class that came first, where it is the right one, lies above the
+    next, or else above that of the right one.
     """
 
     top1: np.ndarray
@@ -58,6 +60,7 @@ class Hits:
     groups: np.ndarray | None = None
     logits: np.ndarray | None = None
     chances: Chances | None = None
+    margins: np.ndarray | None = None
 
     @property
     def n(self) -> int:

@@ -11,6 +11,7 @@ import errno
 import gzip
 import shutil
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,26 +31,19 @@ _AGAIN = "get the shard again"
 _GZIP = b"\x1f\x8b"
 
 
-class WebDatasetFolder:
-    """One split of a folder in CLIP_benchmark's layout. Shards are indexed when the first sample is asked for."""
+class WebDatasetShards:
+    """Shards of images with what belongs to each. They are indexed when the first sample is asked for."""
 
-    def __init__(self, directory: Path, split: str, kind: Kind, *, groups: bool = False) -> None:
-        """With `groups`, the first number of each sample's `npy` is the group that it is counted in.
-
-        `notes` say what a person should know about which shards there are. Raises DataError when the split or one of
-        its shards is missing.
-        """
-        self._directory = directory / split
+    def __init__(
+        self, place: object, shards: Sequence[Path], kind: Kind, *, groups: bool = False, notes: tuple[str, ...] = ()
+    ) -> None:
+        """`place` is what errors call all of them. With `groups`, the first number of each sample's `npy` is the group
+        that it is counted in. `notes` say what a person should know about which shards there are."""
+        self.place, self._shards, self.notes = str(place), tuple(shards), notes
         self._kind = kind
         self._groups = groups
         self._suffixes = (kind.suffix, *(["npy"] if groups else []))
-        self._shards, self.notes = shards_of_split(self._directory)
         self._unpacked: dict[int, IO[bytes]] = {}
-
-    @property
-    def place(self) -> str:
-        """The folder of the split."""
-        return str(self._directory)
 
     def files(self) -> list[str]:
         """Return the shards."""
@@ -110,6 +104,13 @@ class WebDatasetFolder:
             return replace(read, group=read_integers(beside[1])[0]) if self._groups else read
         except (ValueError, IndexError) as error:
             raise DataError(f"has no group in .npy: {error}", where, "its first number is the group") from error
+
+
+def shards_of_folder(directory: Path, split: str, kind: Kind, *, groups: bool = False) -> WebDatasetShards:
+    """Return one split of a folder in CLIP_benchmark's layout. Raises DataError when the split or one of its shards is
+    missing."""
+    shards, notes = shards_of_split(directory / split)
+    return WebDatasetShards(directory / split, shards, kind, groups=groups, notes=notes)
 
 
 def _unpack(path: Path) -> IO[bytes]:

@@ -131,11 +131,14 @@ class SearchInputs:
 class Proxy(Protocol):
     """What guesses a soup's score without scoring it."""
 
+    def promise(self, soup: Soup) -> float:
+        """Return what soups are ranked by: the more, the better the guess."""
+
     def value(self, soup: Soup) -> float:
-        """Return the guess, a fraction."""
+        """Return the score that is guessed, a fraction."""
 
     def doubt(self, one: Soup, other: Soup) -> float:
-        """Return the standard error of the difference of two guesses, as samples of all images."""
+        """Return the standard error of the difference of two guessed scores, as samples of all images."""
 
     def prune(self, soups: int) -> None:
         """Note that so many soups were turned away by guesses alone."""

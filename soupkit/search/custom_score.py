@@ -112,14 +112,18 @@ class Asker(Protocol):
 
 
 def read_answer(text: str, where: str) -> Answer:
-    """Return what a command answered: the last line of its output is a number, or JSON with `value`, `hits`, `metrics`.
+    """Return what a command answered: the last line of its output is a number, or JSON with `value`, `hits`, `metrics`,
+    which may also be spread over the last lines, from one that begins with a brace (as timm's validate.py prints it).
 
     Raises ScoreError.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise ScoreError("answered nothing", where, "the last line of its output should be a number or JSON")
-    last = lines[-1]
+    last = lines[-1].strip()
+    if last == "}":
+        begins = max((i for i, line in enumerate(lines) if line.startswith("{")), default=len(lines) - 1)
+        last = "\n".join(lines[begins:])
     try:
         data: Any = float(last)
     except ValueError:
@@ -171,8 +175,9 @@ def _number(value: Any, where: str, name: str) -> float:
         value = value.item()  # a number of numpy's or torch's
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ScoreError(
-            f"answered {_cut(repr(value))} as {name}, which is no finite number", where, "it should be a number"
-        )
+            f"answered {_cut(repr(value))} as {name}, which is no finite number", where,
+            'it should be a number; of several that are named, "value" is the one that counts: {"value": 0.8}',
+        )  # fmt: skip
     return float(value)
 
 

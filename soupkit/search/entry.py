@@ -30,7 +30,7 @@ class CommonEntry(Entry):
     score_retries: int = Field(1, ge=0)
     score_weight: float = Field(1.0, gt=0)
     report_task: list[str] = Field(default_factory=list)
-    stopping: Literal["exact", "none", "sequential"] = "exact"
+    stopping: Literal["exact", "none", "sequential", "likely"] | None = None
     error_rate: float = Field(0.05, gt=0, lt=1)
     accept: Literal["ge", "gt"] = "ge"
     seed: int = 0

@@ -1,6 +1,7 @@
 """Scores that are sums of hits: image by image, each image of a soup once, so that a trial can end early."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from soupkit.evaluation.task import Score
 from soupkit.search.candidate import Soup, uniform
 from soupkit.search.document import SearchScore
 from soupkit.search.hit_score import HitMetric, hit_metric
-from soupkit.search.hits_file import AMONG_FIVE, RIGHT, HitsFile
+from soupkit.search.hits_file import AMONG_FIVE, RIGHT, HitsFile, flags_of, levels_of
 from soupkit.search.live_soups import LiveSoups
 from soupkit.search.logit_proxy import Part, draw_part, keep_logits, read_logits
 from soupkit.search.measured import Measured, Unit, shown
@@ -87,7 +88,10 @@ class HitScorer:
         self._live.ranks.together(file.sync)
         if rejected:
             return Measured(None, None, None, count, images, scored)
-        return self._whole((file.flags & RIGHT).astype(bool), scored, tuple(map(shown, self._task_scores(soup, file))))
+        measured = self._whole(
+            (file.flags & RIGHT).astype(bool), scored, tuple(map(shown, self._task_scores(soup, file)))
+        )
+        return replace(measured, margins=levels_of(file.flags))
 
     def _whole(self, hits: np.ndarray, scored: int, scores: tuple[SearchScore, ...]) -> Measured:
         worth = self.metric.worth(hits)
@@ -173,7 +177,4 @@ class HitScorer:
 
 def _flags(hits: Hits) -> np.ndarray:
     """Return the hits as a file of them has them, uint8 [b]."""
-    flags = hits.top1.astype(np.uint8) * RIGHT
-    if hits.top5 is not None:
-        flags |= hits.top5.astype(np.uint8) * AMONG_FIVE
-    return flags
+    return flags_of(hits.top1, hits.top5, hits.margins)

@@ -15,10 +15,29 @@ from soupkit.system import CLOEXEC
 _HEAD = struct.Struct("<IQ")  # how many records follow, and xxh3-64 of them
 _RECORD = np.dtype([("image", "<u4"), ("flags", "u1")])
 RIGHT, AMONG_FIVE = 1, 2
+_LEVEL_BIT, _MOST_LEVEL = 2, 63  # the other six bits
+_FINEST, _STEPS = 1e-3, 4  # margins below the first are one level, and so many levels double them: up to 55
+
+
+def flags_of(right: np.ndarray, among_five: np.ndarray | None, margins: np.ndarray | None) -> np.ndarray:
+    """Return hits (bool [n]) as a file of them has them, uint8 [n], with `margins` (float [n]) in 64 levels."""
+    flags = right.astype(np.uint8) * RIGHT
+    if among_five is not None:
+        flags |= among_five.astype(np.uint8) * AMONG_FIVE
+    if margins is not None:
+        steps = 1 + _STEPS * np.log2(np.clip(margins, _FINEST / 2, 1e9) / _FINEST)
+        flags |= np.clip(np.floor(steps), 0, _MOST_LEVEL).astype(np.uint8) << _LEVEL_BIT
+    return flags
+
+
+def levels_of(flags: np.ndarray) -> np.ndarray:
+    """Return the levels of the margins in `flags`, uint8 [n]: the larger, the surer; 0 also where nobody knew."""
+    return flags >> _LEVEL_BIT
 
 
 class HitsFile:
-    """The hits of one soup on `n` images: `known` bool [n], `flags` uint8 [n] (RIGHT, AMONG_FIVE).
+    """The hits of one soup on `n` images: `known` bool [n], `flags` uint8 [n] (RIGHT, AMONG_FIVE, and the level of
+    the margin).
 
     A file of blocks, each with its digest: of a block that a killed process left unfinished nothing is believed. What
     was added outlives the process at once, and the machine after `sync`.

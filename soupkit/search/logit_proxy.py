@@ -3,6 +3,9 @@ Budget", https://arxiv.org/abs/2401.17790): what a soup will score is guessed wi
 
 Every ingredient's logits are taken on a part of the images, once. A soup's are guessed to be their mean, with the
 soup's shares; the guess orders and prunes trials, and what is accepted is scored for real.
+
+What soups are ranked by is no count of hits: a part is small, and the probability of the right class tells more of each
+image. On two pools of 32 fine-tunes probabilities on 5 % of the images ranked the ingredients as hits on 15 % did.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from soupkit.evaluation.calibration import best_temperature, chances_of
 from soupkit.files import write_whole
 from soupkit.search.candidate import Soup
 from soupkit.search.hit_score import HitMetric
@@ -31,7 +35,8 @@ class LogitProxy:
     """Guesses what soups score from `logits`, [ingredient][task] float32 [b, classes], on the images of `part`.
 
     Of zero-shot models the logits are cosines: the scales of fine-tunes of one model differ by little, and so does the
-    mean. `pruned` counts the soups that strategies turned away by guesses alone.
+    mean. Probabilities are those at the one temperature of each task that fits all ingredients best. `pruned` counts
+    the soups that strategies turned away by guesses alone.
     """
 
     def __init__(self, part: Part, logits: Sequence[Sequence[np.ndarray]]) -> None:
@@ -39,6 +44,22 @@ class LogitProxy:
         self.guesses: list[tuple[float, float]] = []  # what was guessed, and what was scored
         self.pruned = 0
         self._hits: dict[Soup, np.ndarray] = {}
+        self._temperatures = [self._temperature(t) for t in range(len(part.labels))]
+
+    def _temperature(self, t: int) -> float:
+        logits = np.concatenate([of_ingredient[t] for of_ingredient in self._logits])
+        labels = np.tile(self.part.labels[t], len(self._logits))
+        return best_temperature(logits, labels, 1.0, np.arange(len(labels))) or 1.0
+
+    def promise(self, soup: Soup) -> float:
+        """Return what soups are ranked by: the mean probability of the right class, each image weighted by its worth
+        in the score."""
+        right = [
+            chances_of(self._mean(soup, t), labels, 1 / self._temperatures[t], fits=False).log_truth
+            for t, labels in enumerate(self.part.labels)
+        ]
+        weights = self.part.metric.weights
+        return float(np.exp(np.concatenate(right)) @ weights / weights.sum())
 
     def value(self, soup: Soup) -> float:
         """Return the guessed score of a mean, or a weighted one, of ingredients: a fraction."""
@@ -55,14 +76,15 @@ class LogitProxy:
     def _guessed(self, soup: Soup) -> np.ndarray:
         """Return what a soup is guessed to get right, bool [b]."""
         if soup not in self._hits:
-            self._hits[soup] = np.concatenate([self._of_task(soup, t) for t in range(len(self.part.labels))])
+            hits = [self._mean(soup, t).argmax(axis=1) == labels for t, labels in enumerate(self.part.labels)]
+            self._hits[soup] = np.concatenate(hits)
         return self._hits[soup]
 
-    def _of_task(self, soup: Soup, t: int) -> np.ndarray:
+    def _mean(self, soup: Soup, t: int) -> np.ndarray:
+        """Return the mean logits of a soup's members on task number `t`, float32 [b, classes]."""
         blocks = soup.weights.values() if isinstance(soup.weights, dict) else [soup.weights]
         shares = np.mean([np.asarray(weights) / np.sum(weights) for weights in blocks], axis=0)
-        total = sum(s * self._logits[m][t] for s, m in zip(shares, soup.members, strict=True))
-        return np.asarray(total).argmax(axis=1) == self.part.labels[t]
+        return np.asarray(sum(s * self._logits[m][t] for s, m in zip(shares, soup.members, strict=True)))
 
     def compare(self, soup: Soup, value: float) -> None:
         """Note what a soup scored for real."""

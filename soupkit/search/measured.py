@@ -23,7 +23,8 @@ class Measured:
     `worth` is its score in units of the metric, higher is better, and `value` the same as it is told (a fraction, or a
     number of the user's own), both None where the trial ended early; `hits` are bool [N], None for scores that are no
     sums of hits or are not whole; `count` hits were seen on `images` images, `scored` of them for the first time;
-    `scores` has one score per selecting task where it is whole.
+    `scores` has one score per selecting task where it is whole. `margins` [N], in any unit, are how sure it is of its
+    answers, None where that is not known.
     """
 
     worth: int | float | None
@@ -34,6 +35,7 @@ class Measured:
     scored: int
     scores: tuple[SearchScore, ...] = ()
     whole: SearchScore | None = None
+    margins: np.ndarray | None = None
 
     @property
     def whole_worth(self) -> int | float:

@@ -7,7 +7,7 @@ from typing import Any
 from soupkit.errors import UsageError
 from soupkit.search.strategies.table import STRATEGIES, Strategy
 
-RULES = ("exact", "none", "sequential")
+RULES = ("exact", "none", "sequential", "likely")
 ACCEPT = ("ge", "gt")
 _CAME_LATER = ("least_cosine", "metric")  # documents that have none of them mean None
 
@@ -16,8 +16,10 @@ _CAME_LATER = ("least_cosine", "metric")  # documents that have none of them mea
 class SearchOptions:
     """How to search.
 
-    `metric` selects instead of the tasks' main one. `stopping` ends trials early; `error_rate` belongs to the
-    sequential rule. `accept` keeps a candidate whose score does not fall ("ge") or only one whose score rises ("gt").
+    `metric` selects instead of the tasks' main one. `stopping` ends trials early, unless it is said
+    by the rule "exact", or with a `proxy` "likely"; `error_rate` belongs to the
+    sequential rule. `accept` keeps a candidate whose score does not fall ("ge") or only one whose score
+    rises ("gt").
     `seed` is that of random orders and draws. `keep_going` leaves ingredients out that are not finite; `least_cosine`
     those whose task vector's median cosine with the others' is smaller. `own` are the options of the strategy's own
     that were given, by name (`orders`, `budget`, `blocks`, ...): those of each strategy are in `STRATEGIES`.
@@ -44,7 +46,7 @@ class SearchOptions:
         self,
         strategy: str = "greedy",
         *,
-        stopping: str = "exact",
+        stopping: str | None = None,
         error_rate: float = 0.05,
         accept: str = "ge",
         seed: int = 0,
@@ -53,6 +55,7 @@ class SearchOptions:
         metric: str | None = None,
         **own: Any,
     ) -> None:
+        stopping = stopping or ("likely" if _guesses(own) else "exact")
         values = (strategy, stopping, error_rate, accept, seed, keep_going, least_cosine, metric, own)
         for field, value in zip(fields(self), values, strict=True):
             object.__setattr__(self, field.name, value)
@@ -85,6 +88,14 @@ class SearchOptions:
             if shared[name] is None:
                 del shared[name]
         return {**shared, **self.settled}
+
+
+def _guesses(own: Mapping[str, Any]) -> bool:
+    """Whether these options ask for a proxy; what is no number is refused when they are checked."""
+    try:
+        return float(own.get("proxy") or 0) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def same_options(one: Any, other: Any) -> bool:

@@ -173,7 +173,7 @@ def _outcome(d: Decision, trials: SearchTrials) -> tuple[float, str]:
     """Return what became of a trial, to be compared with others of the same members, and in words."""
     if d.value is not None:
         return d.value, in_words(d.value, trials.scorer.unit)
-    if trials.options.stopping == "sequential":
+    if trials.options.stopping in ("sequential", "likely"):
         return -1.0, f"lower, on the evidence of {d.images:,} images"
     return -1.0, f"certain to be lower after {d.images:,} images"
 

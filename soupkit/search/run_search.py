@@ -76,7 +76,7 @@ def search(
     score_weight: float = 1.0,
     build: Callable[[], Any] | None = None,
     strategy: str = "greedy",
-    stopping: str = "exact",
+    stopping: str | None = None,
     error_rate: float = 0.05,
     accept: str = "ge",
     seed: int = 0,
@@ -328,7 +328,8 @@ def _choose(prepared: PreparedSearch, trials: SearchTrials, narration: Narration
         order = trials.score_ingredients()
         for doubt in doubts(trials):
             narration.say(doubt)
-        return order, options.row.run(trials, order, **options.settled)
+        chosen = options.row.run(trials, order, **options.settled)
+        return trials.best_alone_first(order), chosen
     except KeyboardInterrupt:
         narration.interrupted()
         if (best := trials.best_so_far()) is not None:

@@ -4,6 +4,8 @@
 on the paired differences, drawn without replacement with unequal probabilities (Waudby-Smith and Ramdas 2024,
 "Estimating means of bounded random variables by betting", https://arxiv.org/abs/2010.09686; with weights, Shekhar et
 al. 2023, "Risk-limiting financial audits via weighted sampling without replacement", https://arxiv.org/abs/2305.06884).
+`likely` looks first at the images on which the current soup is least sure, where a candidate differs from it if
+anywhere, and ends a trial when those left are unlikely to make up for what it lost.
 """
 
 from collections.abc import Sequence
@@ -22,6 +24,10 @@ _FLOOR_RIGHT, _FLOOR_WRONG = 0.005, 0.1
 # What is left of the disagreement on an image where the ingredient that is tried does what the soup does: there adding
 # it hardly ever changes anything.
 _OF_ONE_MIND = 0.1
+# By how much the differences on the images after the first k, in the order of the soup's margins, may exceed those on
+# the latter half of these k. On two pools of 32 fine-tunes (5,000 images, 70 to 300 differences in a trial) it was 0.6
+# to 1.2.
+_STILL_TO_COME = 1.2
 
 
 class Rule(Protocol):
@@ -118,6 +124,44 @@ class Sequential:
         return bool((average >= self._limit).any()) or self._certain.sees(images, hits)
 
 
+class Likely:
+    """A trial ends when certain, or when the images left are unlikely to make up for the candidate's arrears.
+
+    Images come by the soup's margin, the smallest first. The differences to come are reckoned from those on the latter
+    half of the images seen, and their sum as normal with mean 0: it would have to be more than one deviation. An
+    estimate, asked again after each look, and no guarantee.
+    """
+
+    def __init__(
+        self,
+        current: np.ndarray,
+        margins: np.ndarray,
+        metric: HitMetric,
+        *,
+        strict: bool,
+    ) -> None:
+        """`margins` [N] are how far the soup is from another answer, in any unit that grows with it."""
+        self._certain = Exact(current, margins, metric, strict=strict)
+        self.order = np.argsort(margins, kind="stable")
+        self._current, self._worth = current, metric.weights
+        self._needed = 1.0 / max(metric.units) if strict else 0.0
+        self._gained, self._seen = 0.0, 0
+        self._squares = np.zeros(len(current) + 1)  # summed over the images seen
+
+    def sees(self, images: np.ndarray, hits: np.ndarray) -> bool:
+        """Return whether the candidate is certain, or likely, to be rejected."""
+        difference = (hits.astype(np.int8) - self._current[images]) * self._worth[images]
+        seen = self._seen + len(images)
+        self._squares[self._seen + 1 : seen + 1] = self._squares[self._seen] + np.cumsum(difference**2)
+        self._gained, self._seen = self._gained + float(difference.sum()), seen
+        half = seen // 2
+        left = min(_STILL_TO_COME, (len(self._current) - seen) / (seen - half))
+        # One more than was seen, so that a few images without a difference are no proof.
+        to_come = left * (self._squares[seen] - self._squares[half] + 1)
+        unlikely = self._gained + np.sqrt(to_come) < self._needed
+        return self._certain.sees(images, hits) or bool(unlikely)
+
+
 def open_rule(
     name: str,
     current: np.ndarray,
@@ -128,18 +172,22 @@ def open_rule(
     error_rate: float = 0.05,
     seed: Sequence[int] = (0,),
     pulls_to: np.ndarray | None = None,
+    margins: np.ndarray | None = None,
 ) -> Rule:
-    """Return the rule called `name` ("none", "exact" or "sequential") for one trial against the hits `current`.
+    """Return the rule called `name` ("none", "exact", "sequential", "likely") for one trial against hits `current`.
 
     `disagreement` (float64 [N]) is the share of the ingredients, at most half, that differ from the others on an image.
     `pulls_to` (bool [N]) are the hits towards which the trial changes the soup, where they are known: those of the
     ingredient that is added alone. Neither decides anything; both say where a difference is to be looked for.
+    `margins` [N] are how far the current soup is from another answer: `likely` needs them, and is `exact` without.
     """
+    if name == "likely" and margins is not None:
+        return Likely(current, margins, metric, strict=strict)
     if pulls_to is not None:
         disagreement = disagreement * np.where(pulls_to == current, _OF_ONE_MIND, 1.0)
     if name == "none":
         return Never(current, disagreement)
-    if name == "exact":
+    if name in ("exact", "likely"):
         return Exact(current, disagreement, metric, strict=strict)
     generator = np.random.default_rng(list(seed))
     return Sequential(current, disagreement, metric, strict=strict, error_rate=error_rate, generator=generator)

@@ -1,5 +1,6 @@
 """The trials of one search: scored, decided, written to the journal; and what they add up to."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,7 +62,16 @@ class SearchTrials:
         if hits:
             right = np.mean(hits, axis=0)  # [N]
             self._disagreement = np.minimum(right, 1 - right)
+        if self.proxy is not None:
+            promises = [self.proxy.promise(uniform([m])) for m in range(len(self.alone))]
+            return sorted(range(len(self.alone)), key=lambda m: -promises[m])
         return sorted(range(len(self.alone)), key=lambda m: -self.alone[m].whole_worth)
+
+    def best_alone_first(self, order: Sequence[int]) -> list[int]:
+        """Return `order` with the best of the ingredients that were scored on every image in front."""
+        whole = [m for m in order if uniform([m]) in self._measured]
+        best = max(whole, key=lambda m: self._measured[uniform([m])].whole_worth, default=order[0])
+        return [best, *(m for m in order if m != best)]
 
     def _look_at_a_part(self, share: float) -> None:
         """Score every ingredient on a part of the images alone, whose logits then stand for soups."""
@@ -136,6 +146,8 @@ class SearchTrials:
         if metric is None or current.hits is None:
             return None
         brings = candidate if candidate in soup.members else None  # else the trial takes it away
+        # Of soups with a member in common alone is it known that they differ where the margin is small.
+        akin = not {*current.members}.isdisjoint(soup.members)
         return open_rule(
             self.options.stopping,
             current.hits,
@@ -145,6 +157,7 @@ class SearchTrials:
             error_rate=self.options.error_rate,
             seed=(self.seed, len(self.decisions)),
             pulls_to=self.alone[brings].hits if brings is not None else None,
+            margins=self._measured[current.soup].margins if akin else None,
         )
 
     def _tried(

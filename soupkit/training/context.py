@@ -1,5 +1,6 @@
 """What all parts of one run share, fixed before its first step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from pydantic_core import to_jsonable_python
 from soupkit.checkpoint.run_record import RunRecord
 from soupkit.progress import Progress
 from soupkit.ranks import Ranks
+from soupkit.schema import Entry
 from soupkit.training.cpu_share import Cores
-from soupkit.training.entry import NOT_IDENTITY, TrainEntry
+from soupkit.training.entry import NOT_IDENTITY, DataEntry, TrainEntry
 from soupkit.training.model import Start
 from soupkit.training.options import TrainOptions
 from soupkit.training.signals import Stop
@@ -51,11 +53,20 @@ def identity_of(entry: TrainEntry, start: Start) -> dict[str, Any]:
 
 
 def recorded_identity(record: RunRecord) -> dict[str, Any]:
-    """Return the identity of a run that was begun; a setting that its version did not know has the default, with which
-    nothing is other than it was."""
-    later = {
+    """Return the identity of a run that was begun; a setting that its version did not know, of the run or of its data,
+    has the default, with which nothing is other than it was."""
+    if not record.identity:
+        return {}
+    whole = _completed(record.identity, TrainEntry, without=(*NOT_IDENTITY, *_BY_FINGERPRINT))
+    sources = whole["data"] if isinstance(whole.get("data"), list) else []
+    return {**whole, "data": [_completed(one, DataEntry) if isinstance(one, dict) else one for one in sources]}
+
+
+def _completed(recorded: dict[str, Any], entry: type[Entry], without: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what was `recorded` of an entry, with the defaults of all other fields."""
+    defaults = {
         name: to_jsonable_python(field.get_default(call_default_factory=True))
-        for name, field in TrainEntry.model_fields.items()
-        if name not in (*record.identity, *NOT_IDENTITY, *_BY_FINGERPRINT) and not field.is_required()
+        for name, field in entry.model_fields.items()
+        if name not in (*recorded, *without) and not field.is_required()
     }
-    return {**later, **record.identity} if record.identity else {}
+    return {**defaults, **recorded}

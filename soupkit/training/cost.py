@@ -5,7 +5,7 @@ and torch counts. A multiplication and an addition are two operations, as in ope
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from soupkit.training.schedule import schedule_of
 
 _ADAM = 2  # moments
 _FP32 = 4  # bytes
+_COUNTED_BLOCKS, _DEEP = 2, 16  # blocks that are counted of a tower of more than so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,43 @@ def model_cost(
 
 
 @lru_cache(maxsize=8)  # the fine-tunings of a recipe are often of one kind
-def _counted(model_cfg: str, patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool) -> ModelCost:
+def _counted(model_cfg: str, *how: Any) -> ModelCost:
+    """Count a model by fewer of its blocks, where they are alike: each block of a tower costs what any other does."""
+    fields = json.loads(model_cfg)
+    depths = {tower: _depth(fields[tower]) for tower in ("vision_cfg", "text_cfg")}
+
+    def count(**others: int) -> ModelCost:
+        fewer = {tower: others.get(tower, _COUNTED_BLOCKS) for tower, depth in depths.items() if depth is not None}
+        return counted_whole({**fields, **{t: {**fields[t], "layers": n} for t, n in fewer.items()}}, *how)
+
+    cost = few = count()
+    for tower, depth in depths.items():
+        if depth is not None:
+            cost = _plus(cost, depth - _COUNTED_BLOCKS, count(**{tower: _COUNTED_BLOCKS + 1}), few)
+    return cost
+
+
+def _plus(cost: ModelCost, blocks: int, more: ModelCost, less: ModelCost) -> ModelCost:
+    """Return `cost` of so many blocks more, each of which is what `more` has beyond `less`."""
+    sums = (a + blocks * (b - c) for a, b, c in zip(astuple(cost), astuple(more), astuple(less), strict=True))
+    return ModelCost(*sums)
+
+
+def _depth(tower: dict[str, Any]) -> int | None:
+    """Return how many blocks a tower has; None for one of so few that all are counted, or whose blocks may differ."""
+    depth = tower.get("layers", 12 if tower else None)
+    if not isinstance(depth, int) or "timm_model_name" in tower or "hf_model_name" in tower:
+        return None
+    return depth if depth > _DEEP else None
+
+
+def counted_whole(
+    fields: dict[str, Any], patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool
+) -> ModelCost:
+    """Count a model of `fields`, a model_cfg, block by block: see `model_cost`."""
     from open_clip.model import CLIP, CustomTextCLIP
 
-    fields = json.loads(model_cfg)
+    fields = dict(fields)
     custom = fields.pop("custom_text", False)
     fields["vision_cfg"] = {**fields["vision_cfg"], "patch_dropout": patch_dropout}
     with torch.device("meta"):

@@ -43,17 +43,19 @@ class DataEntry(Entry):
     """One source of images with captions: `shards` or `csv`.
 
     `shards` are tar files of WebDataset (braces are expanded), or a task of classification (`digits:train`, a folder in
-    CLIP_benchmark's layout) whose captions are its class names in its templates. `weight` is the source's part of a
+    CLIP_benchmark's layout) whose captions are its class names in its templates; so are those of tar files with labels
+    (`cls`) and `class_names`, a file with one name a line, or `imagenet-1k`. `weight` is the source's part of a
     mixture, by default its number of samples (all of them have one, or none). `share` trains on a part drawn by the
-    run's seed. `balanced` (tasks only) lets every group of as many samples as there are classes hold each class once,
-    and as many groups as there are templates hold no caption twice. Samples are shuffled among `shuffle_shards` shards
-    at a time.
+    run's seed. `balanced` (of these alone) lets every group of as many samples as there are classes hold each class
+    once, and as many groups as there are templates hold no caption twice. Samples are shuffled among `shuffle_shards`
+    shards at a time.
     """
 
     shards: str | list[str] | None = None
     csv: Path | None = None
     image_key: str = "jpg;jpeg;png;webp"
     caption_key: str = "txt"
+    class_names: str | None = None
     csv_image: str = "filepath"
     csv_caption: str = "title"
     weight: Annotated[float, Field(gt=0)] | None = None

@@ -68,19 +68,25 @@ class SweepEntry(Entry):
 
 
 def changed(fields: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `fields` with `changes`, whose keys may reach inside (`augmentation.scale`). Raises UsageError."""
+    """Return `fields` with `changes`, whose keys may reach inside (`augmentation.scale`); a key with dots that is there
+    (as those of a sweep's `draw`) is meant as a whole. Raises UsageError."""
     result = dict(fields)
     for key, value in changes.items():
-        target = result
-        *path, last = key.split(".")
-        for part in path:
+        target, rest = result, key
+        while "." in rest and rest not in target and not (_is_draws(target) and rest.partition(".")[0] not in target):
+            part, _, rest = rest.partition(".")
             inner = target.get(part) or {}
             if not isinstance(inner, dict):
                 raise UsageError(f"{part} is no map, so {key} cannot be set", key, f"set {part} as a whole")
             target[part] = dict(inner)
             target = target[part]
-        target[last] = value
+        target[rest] = value
     return result
+
+
+def _is_draws(fields: dict[str, Any]) -> bool:
+    """Whether a map is the `draw` of a sweep, whose keys are settings with their dots."""
+    return bool(fields) and all(_is_draw(value) for value in fields.values())
 
 
 def _is_draw(value: Any) -> bool:

@@ -9,8 +9,11 @@ from rich.table import Table
 from rich.text import Text
 from safetensors.torch import save_file
 
+from soupkit import merge
 from soupkit.cli.console import PlainConsole
 from soupkit.cli.output import say
+from soupkit.cli.tables import table_of
+from soupkit.errors import SoupkitError
 from tests.processes import soupkit
 
 EVIL = "a\x1b]0;owned\x9c\x1b[2Jb\x9b31m"
@@ -58,3 +61,18 @@ def test_an_error_about_an_evil_name_is_one_line_that_does_nothing(tmp_path: Pat
     done = soupkit("inspect", f"{tmp_path}/{EVIL}\nerror: all is well")
     assert done.returncode == 1 and not acts(done.stderr)
     assert SHOWN + "\\nerror: all is well" in done.stderr and done.stderr.count("\nerror:") == 0
+
+
+def test_a_name_of_a_stranger_makes_no_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil, shown = "a\nerror: all is well", "a\\nerror: all is well"
+    for i in range(2):
+        save_file({evil: torch.ones(i + 1)}, tmp_path / f"{i}.safetensors")
+    with pytest.raises(SoupkitError) as caught:
+        merge([tmp_path / "0.safetensors", tmp_path / "1.safetensors"], tmp_path / "out")
+    assert shown in str(caught.value).splitlines()[0]
+    say(evil)
+    console = PlainConsole(width=100)
+    console.print(table_of(["name", "n"], [[evil, "1"]]))
+    console.print(evil)
+    said = capsys.readouterr()
+    assert said.err == f"{shown}\n" and said.out.count(shown) == 2 and evil not in said.out

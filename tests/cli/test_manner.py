@@ -87,3 +87,20 @@ def test_shells_complete_commands_and_options(shell: str) -> None:
     command = [sys.executable, "-c", "from soupkit.__main__ import main; main()"]
     completed = subprocess.run(command, capture_output=True, text=True, env=env)
     assert "merge" in completed.stdout, completed.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        ("merge --method tie", "ties"),
+        ("search a b --strategy sw", "swap"),
+        ("evaluate a --task dig", "digits"),
+        ("search a b --report-task wds/vtab/cifar10", "wds/vtab/cifar100"),
+    ],
+)
+def test_shells_complete_names(words: str, whole: str) -> None:
+    count = str(len(words.split()))
+    env = {**environment(), "_SOUPKIT_COMPLETE": "complete_bash", "COMP_WORDS": f"soupkit {words}", "COMP_CWORD": count}
+    command = [sys.executable, "-c", "from soupkit.__main__ import main; main()"]
+    completed = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert whole in completed.stdout.split(), (completed.stdout, completed.stderr)

@@ -225,6 +225,11 @@ def test_a_head_of_imagenet_knows_open_clips_names_of_a_part_of_it() -> None:
         (config_of(["x"] * 1000, 1000), ["tench"], "none of them is 'tench'"),
         (config_of(["x", "y"], 2, label_map=["x"]), ["a", "b"], "has 1 lines, and task 2 classes"),
         (config_of(["x", "y"], 2, label_map=["x", "2"]), ["a", "b"], "names '2', which is no output"),
+        (
+            config_of(["x", "y"], 2, label_map=["y", "1"]),
+            ["a", "b"],
+            "names output 1 again, which line 1 names already",
+        ),
     ],
 )
 def test_heads_and_tasks_of_other_classes_are_refused(config: dict[str, Any], classes: list[str], says: str) -> None:

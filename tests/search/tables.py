@@ -93,9 +93,13 @@ class Tables:
     def hits(self, soup: Soup) -> np.ndarray:
         if soup.use is not None:
             return self.by_method(soup)
+        return self.margins_of(soup) > 0
+
+    def margins_of(self, soup: Soup) -> np.ndarray:
+        """By how much a mean, or a weighted one, gets each image right."""
         blocks = soup.weights.values() if isinstance(soup.weights, dict) else [soup.weights]
         shares = np.mean([np.array(weights) / sum(weights) for weights in blocks], axis=0)
-        return shares @ self.margins[list(soup.members)] + 0.1 * (len(soup.members) > 1) > 0
+        return shares @ self.margins[list(soup.members)] + 0.1 * (len(soup.members) > 1)
 
     def by_method(self, soup: Soup) -> np.ndarray:
         """Hits of a merge by any method: of the mean margins, moved by what the method and its numbers are."""
@@ -131,6 +135,7 @@ class Tables:
         rule = open_rule(
             self.rule, current.hits, self.disagreement, self.metric, strict=strict, seed=(0, self.trials),
             pulls_to=self.alone[candidate] if self.pull and candidate is not None else None,
+            margins=None if {*current.members}.isdisjoint(soup.members) else np.abs(self.margins_of(current.soup)),
         )  # fmt: skip
         self.trials += 1
         for start in range(0, len(hits), self.step):

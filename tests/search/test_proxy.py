@@ -20,20 +20,20 @@ from soupkit.search.strategies.greedy import greedy, in_several_orders
 from soupkit.search.strategies.methods import try_methods
 from tests.search.tables import Tables
 
-IMAGES, INGREDIENTS = 20_000, 32
+IMAGES, INGREDIENTS, SHARE = 20_000, 32, 0.05
 
 
 class Averages(Tables):
     """A pool whose soups do what the mean of their members' margins does, and something else besides (`other`)."""
 
-    def __init__(self, margins: np.ndarray, other: np.ndarray, seed: int) -> None:
+    def __init__(self, margins: np.ndarray, other: np.ndarray, seed: int, rule: str = "exact") -> None:
         self.other = other
         metric = hit_metric(["acc1"], [np.zeros(margins.shape[1], np.int64)])
-        super().__init__(margins, metric, "exact", seed=seed, step=512)
+        super().__init__(margins, metric, rule, seed=seed, step=512)
 
-    def hits(self, soup: Soup) -> np.ndarray:
+    def margins_of(self, soup: Soup) -> np.ndarray:
         shares, members = np.asarray(soup.weights) / np.sum(soup.weights), list(soup.members)
-        return shares @ self.margins[members] + (len(members) > 1) * (shares @ self.other[members]) > 0
+        return np.asarray(shares @ self.margins[members] + (len(members) > 1) * (shares @ self.other[members]))
 
 
 class Guesser:
@@ -52,11 +52,15 @@ class Guesser:
     def value(self, soup: Soup) -> float:
         return float(self.hits(soup).mean())
 
+    def promise(self, soup: Soup) -> float:
+        shares = np.asarray(soup.weights) / np.sum(soup.weights)
+        return float((1 / (1 + np.exp(-2 * shares @ self.pool.margins[np.ix_(soup.members, self.part)]))).mean())
+
     def doubt(self, one: Soup, other: Soup) -> float:
         return float(np.sqrt((self.hits(one) != self.hits(other)).sum())) / len(self.part)
 
 
-def pool(seed: int, held_out: bool = False) -> Averages:
+def pool(seed: int, held_out: bool = False, rule: str = "exact") -> Averages:
     """32 fine-tunes, the best ones 79 % right and soups 81 %, on the images that select or on others: the constants are
     those of benchmarks/search/simulated.py."""
     generator = np.random.default_rng(seed)
@@ -65,7 +69,7 @@ def pool(seed: int, held_out: bool = False) -> Averages:
     margins += generator.normal(0, 0.06, INGREDIENTS)[:, None]
     other = generator.normal(0, 0.25, (INGREDIENTS, n))
     half = slice(IMAGES, None) if held_out else slice(IMAGES)
-    return Averages(margins[:, half], other[:, half], seed)
+    return Averages(margins[:, half], other[:, half], seed, rule)
 
 
 def images_of(pool: Tables, ingredients: int) -> int:
@@ -75,12 +79,12 @@ def images_of(pool: Tables, ingredients: int) -> int:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_with_32_ingredients_a_third_of_the_images_finds_a_soup_as_good(seed: int) -> None:
-    exact, guessed, held_out = pool(seed), pool(seed), pool(seed, held_out=True)
+    exact, guessed, held_out = pool(seed), pool(seed, rule="likely"), pool(seed, held_out=True)
     today = greedy(exact, exact.order())
-    part = np.random.default_rng(seed).choice(IMAGES, round(0.15 * IMAGES), replace=False)
+    part = np.random.default_rng(seed).choice(IMAGES, round(SHARE * IMAGES), replace=False)
     guessed.guesser = Guesser(guessed, part)
-    order = sorted(range(INGREDIENTS), key=lambda m: -float(guessed.alone[m, part].mean()))
-    soup = in_several_orders(guessed, order, proxy=0.15)
+    order = sorted(range(INGREDIENTS), key=lambda m: -guessed.guesser.promise(uniform([m])))
+    soup = in_several_orders(guessed, order, proxy=SHARE)
     spent = images_of(guessed, INGREDIENTS * len(part) + IMAGES), images_of(exact, INGREDIENTS * IMAGES)
     assert spent[0] <= spent[1] / 3, spent
     assert soup.worth == guessed.worth(soup.soup), "what is kept was scored for real"

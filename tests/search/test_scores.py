@@ -277,6 +277,13 @@ def test_answers_are_numbers_named_numbers_or_hits() -> None:
     assert answer_of(np.array([True, False, True]), "x").value == pytest.approx(2 / 3)
     assert answer_of(torch.tensor(3.0), "x") == Answer(3.0) == answer_of(np.float32(3), "x")
     assert not read_answer('{"value": 7, "hits": [1, 0]}', "x").is_share_of_hits
+    spread = (
+        'Test: {"not": "this"}\n--result\n{\n    "value": 76.1,\n    "metrics": {\n        "top5": 93.0\n    }\n}\n'
+    )
+    assert read_answer(spread, "x") == Answer(76.1, None, {"top5": 93.0})
+    with pytest.raises(ScoreError, match="answered 'resnet18' as model, which is no finite number") as caught:
+        read_answer('--result\n{\n    "model": "resnet18",\n    "top1": 76.1\n}\n', "x")
+    assert '"value" is the one that counts' in caught.value.hint
     for bad in (True, None, "0.5", {}, {"a": True}, float("inf"), np.array([0, 3]), []):
         with pytest.raises(ScoreError):
             answer_of(bad, "x")

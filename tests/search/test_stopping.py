@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soupkit.search.hit_score import hit_metric
-from soupkit.search.stopping import open_rule
+from soupkit.search.stopping import Rule, open_rule
 from soupkit.search.strategies.greedy import greedy
 from soupkit.search.strategies.table import STRATEGIES
 from tests.search.tables import Tables
@@ -111,3 +111,64 @@ def test_looking_where_the_ingredient_differs_from_the_soup_saves_images(rule: s
         found.append((greedy(pool, pool.order()).members, pool.images))
     assert found[0][0] == found[1][0]
     assert found[1][1] < found[0][1]
+
+
+def pool_with_margins(seed: int, gain: float, n: int = 5000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The soup's hits and margins, and the hits of a candidate that moves every margin a little and by `gain`."""
+    generator = np.random.default_rng(seed)
+    margins = generator.normal(0.8, 1.2, n)
+    return margins > 0, np.abs(margins), margins + generator.normal(gain, 0.1, n) > 0
+
+
+def images_until_rejected(rule: Rule, hits: np.ndarray, step: int = 32) -> int | None:
+    for start in range(0, len(hits), step):
+        part = rule.order[start : start + step]
+        if rule.sees(part, hits[part]):
+            return start + len(part)
+    return None
+
+
+def test_likely_ends_bad_trials_on_the_least_sure_images_and_seldom_turns_a_good_one_away() -> None:
+    metric = hit_metric(["acc1"], [np.zeros(5000, np.int64)])
+    exact, likely, bad, good, lost = [], [], 0, 0, 0
+    for seed in range(200):
+        current, margins, hits = pool_with_margins(seed, gain=-0.03 if seed % 2 else 0.02)
+        rules = [
+            open_rule(name, current, np.zeros(5000), metric, strict=False, margins=margins)
+            for name in ("exact", "likely")
+        ]
+        ends = [images_until_rejected(rule, hits) for rule in rules]
+        if hits.sum() >= current.sum():
+            good, lost = good + 1, lost + (ends[1] is not None)
+            assert ends[0] is None
+        else:
+            assert ends[0] is not None and ends[1] is not None, "what is certain ends both"
+            bad, exact, likely = bad + 1, [*exact, ends[0]], [*likely, ends[1]]
+    assert bad > 80 and good > 80
+    assert np.mean(likely) < 0.5 * np.mean(exact)
+    assert lost <= 0.2 * good
+
+
+def test_likely_weighs_images_as_the_metric_does_and_is_exact_where_no_margins_are_known() -> None:
+    labels = np.repeat([0, 1], [4000, 40])  # two classes whose recall counts alike: an image of the second is worth 100
+    metric = hit_metric(["mean_per_class_recall"], [labels])
+    current, margins, hits = pool_with_margins(0, gain=0.0, n=4040)
+    few = np.flatnonzero(labels)
+    hits[few], current[few], margins[few] = True, False, 0.001 * np.arange(40)  # all of them are gained
+    hits[~labels.astype(bool) & current & (margins < 0.3)] = False  # and hundreds of the others lost
+    assert hits.mean() < current.mean() and metric.worth(hits) > metric.worth(current)
+    rule = open_rule("likely", current, np.zeros(4040), metric, strict=False, margins=margins)
+    assert images_until_rejected(rule, hits) is None
+    without = open_rule("likely", current, np.zeros(4040), metric, strict=False)
+    assert type(without) is type(open_rule("exact", current, np.zeros(4040), metric, strict=False))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_likely_takes_every_tie_that_no_image_speaks_against(strict: bool) -> None:
+    metric = hit_metric(["acc1"], [np.zeros(600, np.int64)])
+    current, margins, _ = pool_with_margins(1, 0.0, n=600)
+    rule = open_rule("likely", current, np.zeros(600), metric, strict=strict, margins=margins)
+    ended = images_until_rejected(rule, current.copy())
+    assert ended is None if not strict else ended is not None, (
+        "with strict a tie is rejected, at the latest when certain"
+    )

@@ -279,7 +279,7 @@ def test_folders_name_their_classes_and_go_to_the_outputs_of_these_names(clip: P
 
 Change = Callable[[dict[str, Any], Path], dict[str, Any]]
 BAD: dict[str, tuple[Change, str]] = {
-    "captions": (lambda run, w: {**run, "data": {"shards": "a/{0..3}.tar"}}, "nothing names the classes"),
+    "no shards": (lambda run, w: {**run, "data": {"shards": "a/{0..3}.tar"}}, "a/0.tar: is missing"),
     "nothing there": (lambda run, w: {**run, "data": {"shards": "nowhere:train"}}, "nothing lies at that path"),
     "numbers for names": (lambda run, w: {**run, "data": {"shards": str(folder(w / "n", ["0", "1"]))}}, "by no names"),
     "one class": (lambda run, w: {**run, "data": {"shards": str(folder(w / "o", ["cat"]))}}, "has 1 class"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from soupkit.cli.train import train
 from soupkit.errors import UsageError
-from soupkit.training.cost import model_cost, run_cost
+from soupkit.training.cost import counted_whole, model_cost, run_cost
 from soupkit.training.entry import TrainEntry
 from soupkit.training.runs import read_runs
 from soupkit.training.schedule import Schedule
@@ -113,3 +114,13 @@ def test_a_dry_run_says_what_the_literature_s_recipe_costs(tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UsageError, match="belong to --dry-run"):
         train(RECIPE, tmp_path / "runs", rate=150)
+
+
+@pytest.mark.parametrize("how", [(0.0, False, False, False), (0.5, True, True, False), (0.5, False, True, True)])
+@pytest.mark.parametrize(("name", "deep"), [("ViT-L-14", {}), ("ViT-B-32", {"layers": 17}), ("RN50", {"layers": 18})])
+def test_deep_towers_cost_what_all_their_blocks_cost(name: str, deep: dict[str, int], how: tuple[Any, ...]) -> None:
+    config = open_clip.get_model_config(name)
+    assert config is not None
+    config = {**config, "text_cfg": {} if how[3] else {**config["text_cfg"], **deep}}
+    cost = model_cost(config, **dict(zip(("patch_dropout", "checkpointing", "bf16", "image_alone"), how, strict=True)))
+    assert cost == counted_whole(config, *how)

@@ -356,6 +356,7 @@ def test_a_run_of_a_version_that_knew_fewer_settings_is_recognised(whole: Path, 
     record = json.loads((place / "training.json").read_text())
     for later in ("label_smoothing", "keep_text", "head"):
         del record["identity"][later]
+    del record["identity"]["data"][0]["class_names"]
     (place / "training.json").write_text(json.dumps(record))
     assert train(settings(), place, options=IN_PROCESS).status == "kept"
     with pytest.raises(StorageError, match="its seed differ"):

@@ -57,7 +57,8 @@ def _state_dict(path: Path, archive: TorchArchive, part: str | None) -> dict[str
     if isinstance(document, Call) and any(name.startswith("code/") for name in archive.names):
         return split_average(state_of_module(path, document, archive), part, path)
     for _ in range(2):
-        if isinstance(document, dict) and not any(map(is_tensor, document.values())):
+        # A tensor may lie beside it: the best accuracy, in checkpoints of pytorch/examples/imagenet.
+        if isinstance(document, dict) and not all(map(is_tensor, document.values())):
             averages = [key for key, value in document.items() if is_average(key) and isinstance(value, dict)]
             of_average = part == PART and bool(averages)
             keys = averages if of_average else STATE_DICT_KEYS

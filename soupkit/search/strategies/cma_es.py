@@ -13,7 +13,7 @@ import numpy as np
 
 from soupkit.errors import UsageError
 from soupkit.search.candidate import Proxy, ScoredSoup, SearchInputs, Soup, Trials, mixture
-from soupkit.search.strategies.greedy import GUESSING, greedy, greedy_by_proxy
+from soupkit.search.strategies.greedy import GUESSING, greedy, greedy_by_proxy, most_greedy_trials
 from soupkit.search.strategies.table import BUDGET, PROXY, STRATEGIES, MostTrials, Strategy, StrategyOption
 
 MIXING = {"mix": "a mixture of {n}"}
@@ -78,9 +78,9 @@ def _score_the_best_guess(
     trials: Trials, best: ScoredSoup, meant: Sequence[tuple[Soup, float]], guesses: Proxy
 ) -> tuple[ScoredSoup, list[tuple[float, float]]]:
     """Rank mixtures by guesses, and score the first, if it is guessed to be no worse than the best soup so far."""
-    ranked = [(-guesses.value(soup), distance) for soup, distance in meant]
+    ranked = [(-guesses.promise(soup), distance) for soup, distance in meant]
     soup, _ = meant[ranked.index(min(ranked))]
-    worth_a_trial = guesses.value(soup) >= guesses.value(best.soup)
+    worth_a_trial = guesses.promise(soup) >= guesses.promise(best.soup)
     guesses.prune(len(meant) - worth_a_trial)
     if worth_a_trial:
         mixed = trials.measure(best, soup, "mix")
@@ -132,7 +132,7 @@ def _check(inputs: SearchInputs, *, budget: int, blocks: Sequence[str], proxy: f
 
 def most_trials(n: int, *, budget: int, blocks: Sequence[str] = (), proxy: float = 0.0) -> MostTrials:
     """Return the trials of the greedy search that comes first, and of the mixtures."""
-    return MostTrials(n - 1 + (n.bit_length() + n if proxy else 0) + budget, mixtures=budget)
+    return MostTrials(most_greedy_trials(n, proxy) + budget, mixtures=budget)
 
 
 STRATEGIES.add(

@@ -7,16 +7,10 @@ import numpy as np
 from soupkit.search.candidate import Proxy, ScoredSoup, Trials, uniform
 from soupkit.search.strategies.table import PROXY, STRATEGIES, MostTrials, Strategy, StrategyOption
 
-# Standard errors below the guess for the current soup: with 0.75, 15 % of the images and eight simulated pools of 32
-# ingredients took 23 to 31 % of the images of a search without guesses, for soups as good on other images; with 0.5 one
-# of the eight ended worse, with 1 one took 40 %.
-_DOUBT = 0.75
-# Candidates rejected one after the other, the most promising first, after which the others are not worth a trial:
-# without this bound a pool of 32 fine-tunes of a small CLIP tried 13 candidates, one of them accepted, for 40 % of the
-# images.
-_PATIENCE = 4
+_ALONE = 6  # one of so many ingredients is scored alone, as far as it takes to see that another is better
+_DOUBT = 2.0  # standard errors below the guess for the current soup: what is guessed to be worse is not tried
 ADDING = {"add": "adding {ref}"}
-GUESSING = {**ADDING, "propose": "the {n} that averaged logits chose", "remove": "without {ref}"}
+GUESSING = {**ADDING, "alone": "{ref} alone", "remove": "without {ref}"}
 
 
 def greedy(trials: Trials, order: Sequence[int], later: int = 0) -> ScoredSoup:
@@ -32,51 +26,44 @@ def greedy(trials: Trials, order: Sequence[int], later: int = 0) -> ScoredSoup:
 
 
 def greedy_by_proxy(trials: Trials, order: Sequence[int], guesses: Proxy) -> ScoredSoup:
-    """Let guesses choose what is tried: first the soup that a greedy search among guesses ends with, and where that is
-    worse than the first ingredient halves of it; then it without each of its members, the least useful first; then it
-    with each of the others that is not clearly useless, the most promising first, until several were rejected one after
-    the other."""
+    """Search greedily where the `order` comes from a part of the images: find the best of its first ingredients by
+    trials of each alone, add as `greedy` does what is not clearly worse by its guess, and drop members without which
+    the score rises."""
     current = trials.start(uniform(order[:1]))
-    path = guessed_members(order, guesses)
-    size = len(path)
-    while size > 1:
-        if (better := trials.trial(current, uniform(path[:size]), "propose", None)) is not None:
-            current = better
-            break
-        size //= 2
-    current = _without_the_useless(trials, current, guesses)
-    left = [m for m in order if m not in current.members]
-    rejected = 0  # one after the other
-    while left:
-        soups = [uniform([*current.members, m]) for m in left]
-        at = int(np.argmax([guesses.value(soup) for soup in soups]))
-        doubt = _DOUBT * guesses.doubt(soups[at], current.soup)
-        if rejected == _PATIENCE or guesses.value(soups[at]) < guesses.value(current.soup) - doubt:
-            guesses.prune(len(left))
-            break
-        candidate = left.pop(at)
-        better = trials.trial(current, soups[at], "add", candidate)
-        current, rejected = (current, rejected + 1) if better is None else (better, 0)
-    return current
+    for candidate in order[1 : _alone(len(order))]:
+        current = trials.trial(current, uniform([candidate]), "alone", candidate, strict=True) or current
+    for candidate in order:
+        if candidate in current.members:
+            continue
+        soup = uniform([*current.members, candidate])
+        if guesses.value(soup) < guesses.value(current.soup) - _DOUBT * guesses.doubt(soup, current.soup):
+            guesses.prune(1)
+            continue
+        current = trials.trial(current, soup, "add", candidate) or current
+    return _without_the_useless(trials, current, guesses)
+
+
+def _alone(n: int) -> int:
+    return -(-n // _ALONE)
 
 
 def guessed_members(order: Sequence[int], guesses: Proxy) -> list[int]:
     """Return the members that a greedy search among guesses ends with, in the order of the sum."""
-    path, guess = [order[0]], guesses.value(uniform(order[:1]))
+    path, guess = [order[0]], guesses.promise(uniform(order[:1]))
     for candidate in order[1:]:
-        if (with_it := guesses.value(uniform([*path, candidate]))) >= guess:
+        if (with_it := guesses.promise(uniform([*path, candidate]))) >= guess:
             path, guess = [*path, candidate], with_it
     return path
 
 
 def _without_the_useless(trials: Trials, current: ScoredSoup, guesses: Proxy) -> ScoredSoup:
-    """Drop each member without which the score does not fall."""
+    """Drop each member without which the score rises."""
     rest = {m: uniform([other for other in current.members if other != m]) for m in current.members}
-    useless_first = sorted(rest, key=lambda m: -guesses.value(rest[m])) if len(rest) > 1 else []
+    useless_first = sorted(rest, key=lambda m: -guesses.promise(rest[m])) if len(rest) > 1 else []
     for member in useless_first:
         if len(current.members) > 1:
             smaller = uniform([m for m in current.members if m != member])
-            current = trials.trial(current, smaller, "remove", member) or current
+            current = trials.trial(current, smaller, "remove", member, strict=True) or current
     return current
 
 
@@ -98,9 +85,13 @@ def in_several_orders(
 
 
 def most_trials(n: int, *, orders: int = 1, proxy: float = 0.0) -> MostTrials:
-    """Return the trials of `orders` greedy searches among `n`; with guesses come the soup that they chose, or a half of
-    it, and so on, and it without each member, before."""
-    return MostTrials(orders * (n - 1 + (n.bit_length() + n if proxy else 0)))
+    """Return the trials of `orders` greedy searches among `n`."""
+    return MostTrials(orders * most_greedy_trials(n, proxy))
+
+
+def most_greedy_trials(n: int, proxy: float) -> int:
+    """Return the trials of one greedy search among `n`, with or without guesses."""
+    return n - 1 if not proxy else _alone(n) - 1 + n - 1 + n
 
 
 STRATEGIES.add(

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache as once
-from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
@@ -23,7 +22,7 @@ from soupkit.evaluation.tasks import open_tasks, split_name
 from soupkit.files import check_regular
 from soupkit.progress import SILENT, Progress
 from soupkit.ranks import Ranks
-from soupkit.training.data.braces import MOST, expand_braces
+from soupkit.training.data.labelled_shards import is_shards, open_labelled_shards, shard_paths
 from soupkit.training.data.shards import IMAGE_BYTES, Keys, ShardReader, Table, open_table
 from soupkit.training.entry import DataEntry, TrainEntry
 from soupkit.training.signals import Stop
@@ -77,22 +76,24 @@ def open_sources(
         source = ranks.together(_open, one, labelled=entry.classifies)
         if source is None:
             keys = Keys(tuple(one.image_key.split(";")), tuple(one.caption_key.split(";")))
-            table = open_table(_paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress)
+            table = open_table(
+                shard_paths(one), keys, cache, ranks=ranks, workers=workers, stop=stop, progress=progress
+            )
             source = _from_shards(one, table, keys, cache)
         sources.append(source)
     return sources
 
 
 def _open(entry: DataEntry, *, labelled: bool) -> Source | None:
-    """Open what is no list of shards."""
-    if labelled:
+    """Open what is no list of shards with captions."""
+    if labelled or entry.class_names is not None:
         return _from_task(open_labelled(entry))
     if entry.csv is not None:
         return _table(entry)
-    if isinstance(entry.shards, str) and (task := _task(entry.shards)) is not None:
-        return _from_task(task)
+    if isinstance(entry.shards, str) and not is_shards(entry):
+        return _from_task(_task(entry.shards))
     if entry.balanced:
-        raise DataError("balanced needs classes", entry.shards, "it is for tasks of classification")
+        raise DataError("balanced needs classes", entry.shards, "it is for tasks, and for shards with class_names")
     return None
 
 
@@ -110,10 +111,12 @@ def open_labelled(entry: DataEntry) -> Task:
 
     Raises DataError for a source without either.
     """
-    hint = "name digits:train, a folder DIR:train of labelled images, or csv: a table of filepath and label"
-    text = entry.shards if entry.csv is None else str(entry.csv)
-    if not isinstance(text, str) or ".tar" in text:
-        raise DataError("are shards, and nothing names the classes of their labels", f"{text!s:.300}", hint)
+    if is_shards(entry):
+        return open_labelled_shards(entry)
+    hint = "name digits:train, a folder DIR:train, shards with cls, or csv: a table of filepath and label"
+    text = str(entry.shards if entry.csv is None else entry.csv)
+    if entry.class_names is not None:
+        raise DataError("is a task, whose classes have names", text, "class_names belongs to tar files: leave it out")
     place = split_name(text)[0]
     if place != "digits" and not Path(place).exists():
         raise DataError("is no task, and nothing lies at that path", text, hint)
@@ -123,9 +126,7 @@ def open_labelled(entry: DataEntry) -> Task:
     return task
 
 
-def _task(text: str) -> Task | None:
-    if text.endswith((".tar", "}")) or ".tar" in text:
-        return None
+def _task(text: str) -> Task:
     if split_name(text)[0] != "digits" and not Path(split_name(text)[0]).is_dir():
         raise DataError("names no shards, no folder and no task", text, "name .tar files, a folder or digits:train")
     (task,) = open_tasks([text], split="train")
@@ -210,18 +211,6 @@ def _image_file(path: Path) -> bytes:
     if status.st_size > IMAGE_BYTES:
         raise DataError(f"has {status.st_size:,} bytes", path, f"an image has at most {IMAGE_BYTES >> 20} MiB")
     return path.read_bytes()
-
-
-def _paths(entry: DataEntry) -> list[str]:
-    patterns = entry.shards if isinstance(entry.shards, list) else [entry.shards or ""]
-    try:
-        paths = list(islice(chain.from_iterable(map(expand_braces, patterns)), MOST + 1))
-        if len(paths) > MOST:
-            raise ValueError(f"the patterns stand for more than {MOST:,} names")
-        return paths
-    except ValueError as error:
-        where = f"{entry.shards!s:.300}"
-        raise DataError(f"its braces cannot be expanded: {error}", where, "as in {0000..0999}.tar") from error
 
 
 def _from_shards(entry: DataEntry, table: Table, keys: Keys, cache: Path | None) -> Source:
