@@ -39,7 +39,7 @@ class EvaluationKeywords(TypedDict, total=False):
 class DecidingKeywords(TypedDict, total=False):
     """The fields of `SearchOptions` but the strategy's name, and the options of soupkit's own strategies."""
 
-    stopping: str
+    stopping: str | None
     error_rate: float
     accept: str
     seed: int

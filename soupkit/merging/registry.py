@@ -144,6 +144,7 @@ def merge_method(
     Sequence[str] with StatisticsFiles(kind).
     Raises UsageError for a name that is taken, TypeError for a parameter that is not declared so.
 
+    >>> from typing import Annotated
     >>> @merge_method(paper=Paper(("A. Author",), "A midpoint", 2026, "https://example.org"), ingredients=(2, 2))
     ... def midpoint_of_two(ops, ingredients, base, *, share: Annotated[float, Bounds(0, 1), "of the first"] = 0.5):
     ...     "The mean of two, by share."

@@ -45,9 +45,13 @@ class Disk:
         self._log = log
         self._lock = threading.Lock()
         self._numbers = {"read": itertools.count(1), "write": itertools.count(1)}
+        self._owner = os.getpid()
 
     def holds(self, path: Any) -> bool:
-        """Whether a path, or an open file, lies below the root."""
+        """Whether a path, or an open file, lies below the root. Nothing does for forks of this process, which would
+        count anew."""
+        if os.getpid() != self._owner:
+            return False
         try:
             if isinstance(path, int):
                 path = os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115
