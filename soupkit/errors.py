@@ -2,8 +2,6 @@
 
 from soupkit.text import visible
 
-_LINE = "\n"
-
 
 class SoupkitError(Exception):
     """An error that soupkit expects and explains.
@@ -34,7 +32,8 @@ class SoupkitError(Exception):
         return visible(f"{self.where}: {self.what}" if self.where else self.what)
 
     def __str__(self) -> str:
-        return f"{self.sentence}\nhint: {visible(self.hint, keep=_LINE)}" if self.hint else self.sentence
+        hint = visible(self.hint, keep="\n")
+        return f"{self.sentence}\nhint: {hint}" if hint else self.sentence
 
     def __reduce__(self) -> tuple[type["SoupkitError"], tuple[str, str, str]]:
         # Exceptions cross process borders when several ranks work on one output.

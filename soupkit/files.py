@@ -157,10 +157,10 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         return file.read()
 
 
-def read_text(path: Path, encoding: str = "utf-8", most: int = MOST_BYTES) -> str:
+def read_text(path: Path, encoding: str = "utf-8", most: int = MOST_BYTES, errors: str = "strict") -> str:
     """Return the text in a file of `most` bytes at most, with its ends of lines as they are. Raises OSError as
-    `read_bytes` does, and UnicodeDecodeError."""
-    return read_bytes(path, most).decode(encoding)
+    `read_bytes` does, and UnicodeDecodeError where `errors` is "strict"."""
+    return read_bytes(path, most).decode(encoding, errors)
 
 
 def parse_json(text: str | bytes) -> Any:

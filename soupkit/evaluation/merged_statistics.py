@@ -11,7 +11,7 @@ from typing import BinaryIO
 from soupkit.checkpoint.compatibility import agree
 from soupkit.checkpoint.towers import is_image
 from soupkit.checkpoint.writer import lay_out
-from soupkit.errors import ArchitectureError, DataError, UsageError
+from soupkit.errors import ArchitectureError, UsageError
 from soupkit.evaluation.candidates import open_candidate
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.heads import HeadOptions, is_head
@@ -87,8 +87,6 @@ def merged_statistics(
         members = []
         for i, candidate in enumerate(candidates):
             shown = Subject(evaluator, first.checkpoint, candidate, options.labels, options.seed, progress, task=i)
-            if not len(shown.rows):
-                raise DataError("has no images", opened[i].name, "name a split with images")
             members.append(Member(shown, candidate.checkpoint.read))
         live = {
             name: tensor

@@ -119,8 +119,6 @@ def collect_statistics(
         ) as evaluator:  # fmt: skip
             evaluator.load(checkpoint)
             subject = Subject(evaluator, checkpoint, candidate, options.labels, options.seed, progress)
-            if not len(subject.rows):
-                raise DataError("has no images", opened.name, "name a split with images")
             sums = (FisherSums if options.kind == "fisher" else GramSums)(subject)
             shapes = sums.shapes()
             if not shapes:

@@ -13,6 +13,7 @@ from torch.nn.functional import log_softmax, normalize
 
 from soupkit.checkpoint.checkpoint import Checkpoint
 from soupkit.checkpoint.towers import is_image
+from soupkit.errors import DataError
 from soupkit.evaluation.candidates import Candidate
 from soupkit.evaluation.evaluator import Evaluator
 from soupkit.evaluation.heads import is_head
@@ -24,7 +25,7 @@ from soupkit.progress import Progress
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model that is loaded, and the images of its evaluator's task number `task`, which it is shown; `labels`,
-    "sampled" with `seed` or "true", are whose likelihood counts."""
+    "sampled" with `seed` or "true", are whose likelihood counts. Raises DataError for a task without images."""
 
     evaluator: Evaluator
     checkpoint: Checkpoint
@@ -33,6 +34,10 @@ class Subject:
     seed: int
     progress: Progress
     task: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise DataError("has no images", self.evaluator.tasks[self.task].name, "name a split with images")
 
     @property
     def rows(self) -> np.ndarray:

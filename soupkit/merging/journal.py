@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from soupkit.errors import StorageError
-from soupkit.files import MOST_KEPT_BYTES, read_bytes, sealed, storage_error, unsealed
+from soupkit.files import MOST_KEPT_BYTES, read_text, sealed, storage_error, unsealed
 from soupkit.merging.plan import Slab
 
 SlabKey = tuple[tuple[str, int, int], ...]
@@ -32,7 +32,7 @@ def read_journals(directory: Path, plan_key: str) -> dict[SlabKey, SlabResult]:
     done: dict[SlabKey, SlabResult] = {}
     for path in sorted(directory.glob("journal-*.jsonl")):
         try:
-            lines = read_bytes(path, MOST_KEPT_BYTES).decode("utf-8", "replace").splitlines()
+            lines = read_text(path, most=MOST_KEPT_BYTES, errors="replace").splitlines()
         except OSError as error:
             raise StorageError(f"cannot be read: {error.strerror}", path, "start anew with --fresh") from error
         try:

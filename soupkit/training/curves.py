@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from soupkit.errors import UsageError
-from soupkit.files import MOST_KEPT_BYTES, parse_json, read_bytes, storage_error, write_whole
+from soupkit.files import MOST_KEPT_BYTES, parse_json, read_text, storage_error, write_whole
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
@@ -43,8 +43,8 @@ class Curves:
         self._scored = -1
         kept = []
         try:
-            written = read_bytes(self._path, MOST_KEPT_BYTES) if self._path.is_file() else b""
-            for line in written.decode("utf-8", "replace").splitlines():
+            written = read_text(self._path, most=MOST_KEPT_BYTES, errors="replace") if self._path.is_file() else ""
+            for line in written.splitlines():
                 try:
                     entry = parse_json(line)
                     past = entry["samples"] > samples

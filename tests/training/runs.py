@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from soupkit.progress import Silent
-from soupkit.training import TrainOptions
+from soupkit.training import TrainOptions, train
 from soupkit.training.entry import TrainEntry
 from soupkit.training.model import build, find_start
 from tests.conftest import TINY_MODEL
@@ -26,6 +26,16 @@ def settings(**fields: Any) -> dict[str, Any]:
         "warmup": 32, "patch_dropout": 0.5, "ema": 0.9, "grad_clip": 1.0,
     }  # fmt: skip
     return {**usual, **fields}
+
+
+def clip_of_digits(place: Path, samples: int) -> Path:
+    """Train a CLIP on the digits' captions, the longer the better, and return where it lies."""
+    data = {"shards": "digits:train", "balanced": True}
+    run = settings(
+        data=data, batch_size=80, samples=samples, warmup=samples // 4, lr=2e-3, ema=None, patch_dropout=0
+    )  # fmt: skip
+    train(run, place, options=IN_PROCESS)
+    return place
 
 
 def entry(**fields: Any) -> TrainEntry:

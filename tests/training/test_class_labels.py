@@ -21,7 +21,7 @@ from soupkit.training import train
 from soupkit.training.data.batches import TrainingData
 from soupkit.training.entry import TrainEntry
 from tests.conftest import CONFIG, TINY_MODEL
-from tests.training.runs import IN_PROCESS, WEIGHTS, settings
+from tests.training.runs import IN_PROCESS, WEIGHTS, clip_of_digits, settings
 
 NAMES = tuple(open_tasks(["digits"])[0].classnames)
 TEMPLATES = ("a photo of the number {c}.", "{c}", "somebody wrote {c}.")
@@ -60,13 +60,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP that knows little of digits."""
-    place = tmp_path_factory.mktemp("flyp") / "clip"
-    data = {"shards": "digits:train", "balanced": True}
-    train(
-        settings(data=data, batch_size=80, samples=1600, warmup=400, lr=2e-3, ema=None, patch_dropout=0),
-        place, options=IN_PROCESS,
-    )  # fmt: skip
-    return place
+    return clip_of_digits(tmp_path_factory.mktemp("flyp") / "clip", 1600)
 
 
 def flyp(clip: Path, **fields: Any) -> Fields:

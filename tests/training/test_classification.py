@@ -30,20 +30,13 @@ from soupkit.training.classification_step import classification_step
 from soupkit.training.classifier import Classifier
 from tests.conftest import TINY_MODEL
 from tests.training.contrastive import CLASSES, WIDTH, batch, gradients, small_classifier, tiny_model
-from tests.training.runs import IN_PROCESS, WEIGHTS, Interrupting, settings
+from tests.training.runs import IN_PROCESS, WEIGHTS, Interrupting, clip_of_digits, settings
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of digits: above chance, and far from perfect."""
-    place = tmp_path_factory.mktemp("classification") / "clip"
-    data = {"shards": "digits:train", "balanced": True}
-    train(
-        settings(data=data, batch_size=80, samples=3200, warmup=800, lr=2e-3, ema=None, patch_dropout=0),
-        place,
-        options=IN_PROCESS,
-    )
-    return place
+    return clip_of_digits(tmp_path_factory.mktemp("classification") / "clip", 3200)
 
 
 def classifier(clip: Path, **fields: Any) -> dict[str, Any]:

@@ -55,6 +55,14 @@ class LocalFolder:
         return str(self.path / name)
 
 
+def read_json(folder: Folder, name: str, hint: str) -> Any:
+    """Return the JSON value in the file `name`. Raises CheckpointError, with the `hint`, for what is no JSON."""
+    try:
+        return parse_json(folder.read(name).decode("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
+
+
 def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
     """Return the JSON object in the file `name`, None where the folder has no such file.
 
@@ -63,10 +71,7 @@ def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
     if name not in folder.names:
         return None
     hint = "correct it or get it again"
-    try:
-        document = parse_json(folder.read(name).decode("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", folder.locate(name), hint) from error
+    document = read_json(folder, name, hint)
     try:
         json.dumps(document, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:  # half of a character, as "\\ud800" is; it is written again

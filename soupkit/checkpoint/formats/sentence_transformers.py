@@ -5,11 +5,9 @@ Without them the library takes the mean of all tokens, whatever the model was tr
 """
 
 from pathlib import Path
-from typing import Any
 
-from soupkit.checkpoint.formats.folder import Folder
+from soupkit.checkpoint.formats.folder import Folder, read_json
 from soupkit.errors import CheckpointError
-from soupkit.files import parse_json
 
 MODULES = "modules.json"
 PATTERNS = (MODULES, "config_sentence_transformers.json", "sentence_*_config.json")
@@ -37,10 +35,7 @@ def module_files(folder: Folder) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _folders_of(folder: Folder) -> list[str]:
     """Return the names of the folders that the modules lie in; the model itself lies beside the list."""
     where, hint = folder.locate(MODULES), "sentence-transformers writes a list of modules, each with its path"
-    try:
-        modules: Any = parse_json(folder.read(MODULES).decode("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"is not valid JSON: {str(error)[:200]}", where, hint) from error
+    modules = read_json(folder, MODULES, hint)
     if not isinstance(modules, list) or not all(
         isinstance(m, dict) and isinstance(m.get("path"), str) for m in modules
     ):
