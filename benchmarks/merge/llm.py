@@ -1,8 +1,9 @@
 """Three language models in shards become one: soupkit beside mergekit, on the peer's own ground.
 
 Makes synthetic checkpoints of a Llama-like model in bfloat16 (kept for the next time), then runs `soupkit merge` and
-`mergekit-yaml --lazy-unpickle --low-cpu-memory`, without and with `--async-write`, in turns; the inputs are read before
-every run, so that they lie in the page cache as far as memory allows. Seconds and memory are those of whole processes,
+`mergekit-yaml --lazy-unpickle --low-cpu-memory`, without and with `--async-write`, in turns. Before every run torch
+and transformers are imported once by the Python that it runs in, and the inputs are read, so that libraries and inputs
+lie in the page cache as far as memory allows. Seconds and memory are those of whole processes,
 imports and forks included, pages that forks share counted once; ratios are taken round by round. `python -m
 benchmarks.merge logits` compares what the soup computes. Stopped at any moment, the same command goes on with the next
 run.
@@ -10,6 +11,7 @@ run.
 
 import argparse
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -40,8 +42,9 @@ def commands_of(python: Path, inputs: list[Path], out: Path) -> dict[str, list[s
     }
 
 
-def warm(inputs: list[Path]) -> None:
-    """Read every input, so that it lies in the page cache as far as memory allows."""
+def warm(python: str, inputs: list[Path]) -> None:
+    """Have what a merge reads in the page cache as far as memory allows: the libraries, and every input."""
+    subprocess.run([python, "-c", "import torch, transformers"], check=True, capture_output=True)
     buffer = bytearray(8 << 20)
     for shard in (shard for path in inputs for shard in sorted(path.glob("*.safetensors"))):
         with shard.open("rb", buffering=0) as file:
@@ -59,7 +62,7 @@ def rounds(
             if len(runs[name]) > i:
                 continue
             shutil.rmtree(out, ignore_errors=True)
-            warm(inputs)
+            warm(command[0], inputs)
             run = measure(command, cwd=ROOT)
             runs[name].append(run)
             record.add(name, asdict(run))

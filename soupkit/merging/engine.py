@@ -116,9 +116,12 @@ class Engine:
         make_worker: Callable[[Executor], SlabWorker],
         progress: Progress,
         resumed: Resumed | None = None,
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
+        """`watch` is called after each slab, by any of this process's threads; what it raises stops all workers."""
         self._make_worker = make_worker
         self._resumed = resumed
+        self._watch = watch
         self._progress = progress
         self._stop = threading.Event()
         self._results: dict[SlabKey, SlabResult] = {}
@@ -187,3 +190,4 @@ class Engine:
         if self._resumed is not None:
             self._resumed.journal.record(slab, result)
         self._progress.advance(sum((s.stop - s.start) * s.tensor.itemsize for s in slab.segments))
+        self._watch()

@@ -166,8 +166,12 @@ class Execution:
                 allow_nonfinite=prepared.allow_nonfinite,
             )
 
-        results = Engine(make_worker, self.progress, Resumed(writer, journal, done)).run(mine, self.workers)
+        resumed, configs = Resumed(writer, journal, done), prepared.configs
+        watch = configs.look if configs is not None else lambda: None
+        results = Engine(make_worker, self.progress, resumed, watch).run(mine, self.workers)
         self.progress.finish()
+        if configs is not None:
+            configs.wait()
         for source in prepared.sources:
             source.check_unchanged()
         return results

@@ -1,7 +1,7 @@
 """Everything about a merge that can be known, and refused, before a weight is read."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from soupkit.checkpoint.clip_forms import in_form
 from soupkit.checkpoint.compatibility import Agreement, agree, check_before_download, without_shared
 from soupkit.checkpoint.dtypes import DTYPES
 from soupkit.checkpoint.lineage import compare_weights, verdict
-from soupkit.checkpoint.opening import check_configs
+from soupkit.checkpoint.opening import ConfigCheck
 from soupkit.checkpoint.side_files import SideFile, side_files_of
 from soupkit.checkpoint.towers import is_image, is_text
 from soupkit.checkpoint.writer import OutputLayout, lay_out
@@ -44,7 +44,8 @@ _NO_CONFIG = "no open_clip architecture is known for these weights: the soup is 
 class Prepared:
     """A merge that is ready to run. `sources` are the open ingredients and then the base, where there is one;
     `output` is the soup's directory, None where it stays in memory; `document` is what `soup.json` will say, as far as
-    that is known before a weight is read."""
+    that is known before a weight is read. `configs` is the check of the config beside the weights where it is still on
+    its way: the soup is finished when it is over, and not before."""
 
     soup: SoupEntry
     output: Path | None
@@ -57,6 +58,7 @@ class Prepared:
     tokenizer_files: tuple[Path, ...]
     document: SoupDocument
     notes: tuple[str, ...]
+    configs: ConfigCheck | None = None
     allow_nonfinite: bool = False
 
     @property
@@ -75,11 +77,13 @@ def prepare(
     allow_nonfinite: bool = False,
     allow_single: bool = False,
     as_written: bool = False,
+    check_meanwhile: bool = False,
     progress: Progress = SILENT,
 ) -> Prepared:
     """Open and check everything; files are closed when `opened` is. Raises as `merge` does. Writes nothing.
 
     With `as_written` the tensors have the names that the soup's library gives them; without it a CLIP has open_clip's.
+    With `check_meanwhile` the caller waits for `configs`, and this does not.
     """
     soup = with_bases(soup)
     asked = len(soup.ingredients)
@@ -102,7 +106,8 @@ def prepare(
         _check_target(output, opens)
     agreement = agree(opens, model=soup.model, preprocess=soup.preprocess, to=soup.to)
     side_files, side_notes = side_files_of(opens[: len(soup.ingredients)], agreement)
-    config_notes = check_configs(opens, agreement.architecture)
+    configs = opened.enter_context(closing(ConfigCheck(opens, agreement.architecture)))
+    config_notes = () if check_meanwhile else configs.wait()
     tokenizer_files = next((c.tokenizer_files for c in opens if c.tokenizer_files), ())
     if as_written:
         opens = [in_form(checkpoint, agreement.family.name) for checkpoint in opens]
@@ -156,6 +161,7 @@ def prepare(
         tokenizer_files=tokenizer_files,
         document=document,
         notes=tuple(notes),
+        configs=configs if check_meanwhile else None,
         allow_nonfinite=allow_nonfinite,
     )
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union, overload
 
@@ -178,6 +178,7 @@ def merge(
             allow_nonfinite=allow_nonfinite,
             allow_single=allow_single,
             as_written=True,
+            check_meanwhile=output is not None and not options.dry_run,
             progress=progress if ranks.leads else SILENT,
         )
         for note in prepared.notes if ranks.leads else ():
@@ -225,11 +226,21 @@ def _execute(prepared: Prepared, options: RunOptions, ranks: Ranks, progress: Pr
     if existing is not None:
         if ranks.leads:
             progress.note(f"{prepared.target} is there already, made of the same weights in the same way")
-        return _result("unchanged", prepared, existing, execution.memory, started, {})
+        checked = ranks.together(_checked, prepared, progress if ranks.leads else SILENT)
+        return _result("unchanged", checked, existing, execution.memory, started, {})
     if options.dry_run:
         return _result("planned", prepared, None, execution.memory, started, {})
     prints, timings = execution.run(fresh=options.fresh, sha256=options.sha256)
-    return _result("written", prepared, prints, execution.memory, started, timings)
+    checked = _checked(prepared, progress if ranks.leads else SILENT)
+    return _result("written", checked, prints, execution.memory, started, timings)
+
+
+def _checked(prepared: Prepared, progress: Progress) -> Prepared:
+    """Wait for the check of the configs, where it is on its way; say and return what it has found."""
+    notes = prepared.configs.wait() if prepared.configs is not None else ()
+    for note in notes:
+        progress.note(note)
+    return replace(prepared, notes=(*prepared.notes, *notes), configs=None)
 
 
 def _result(

@@ -1,8 +1,13 @@
 """A folder whose config does not describe its tensors is refused before anything is merged; honest ones never are."""
 
 import json
+import os
 import re
+import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 import soupkit
 from soupkit.checkpoint import apart as apart_module
-from soupkit.checkpoint.apart import apart
+from soupkit.checkpoint import opening
+from soupkit.checkpoint.apart import Asked, apart
 from soupkit.checkpoint.formats import known_fields, transformers_loading
 from soupkit.checkpoint.formats.loading import Shapes
 from soupkit.errors import ArchitectureError
@@ -288,6 +294,56 @@ def test_a_library_that_hangs_dies_or_reaches_for_the_network_does_not_matter(mo
     assert "no network here" in str(apart(reaches_out, None))
     assert "was ended" in str(apart(dies, None))
     assert apart(answers, 1) == [1]
+
+
+def names_of(packages: list[str]) -> list[str]:
+    import importlib
+
+    return [importlib.import_module(name).__name__ for name in packages]
+
+
+def test_packages_that_are_spared_are_imported_only_where_there_is_no_answer_without_them() -> None:
+    assert "turtledemo" not in sys.modules
+    assert Asked(find_spec_of, ["turtledemo"], ["turtledemo"]).answer() == ["there is none"]
+    with closing(Asked(names_of, [["json", "turtledemo"]], ["turtledemo"])) as asked:
+        assert asked.answer() == ["json", "turtledemo"]
+
+
+def find_spec_of(name: str) -> list[str]:
+    return ["there is none" if find_spec(name) is None else name]
+
+
+def test_a_question_that_is_closed_ends_its_process() -> None:
+    asked = Asked(hangs, [None])
+    assert asked._fork is not None
+    pid = asked._fork._pid
+    assert not asked.is_answered()
+    asked.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_answer_that_comes_while_the_weights_are_merged_ends_the_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = two(tmp_path, {"hidden_size": 64})
+    look = opening.ConfigCheck.look
+    looks = []
+
+    def slow(check: opening.ConfigCheck) -> None:
+        """As if a slab took as long as the library."""
+        looks.append(check)
+        question = check._open[0]
+        while not question.is_answered():
+            time.sleep(0.01)
+        look(check)
+
+    monkeypatch.setattr(opening.ConfigCheck, "look", slow)
+    options = soupkit.RunOptions(threads=1, slab_bytes=64)
+    with pytest.raises(ArchitectureError, match="does not describe the weights beside it"):
+        soupkit.merge(refs, tmp_path / "soup", options=options)
+    assert len(looks) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
 
 
 def test_where_processes_cannot_be_forked_an_interpreter_of_its_own_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

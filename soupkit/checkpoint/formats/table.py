@@ -91,7 +91,8 @@ class Family(Format):
     `config_differences(a, b)` returns the keys in which two of them differ in effect, with both values.
     `loading(config, tensors)` returns what the family's `library` (the module's name) finds when it opens tensors of
     such names, dtypes and shapes with the first of `configs`, or a line that says why it cannot be asked; it runs in a
-    process apart (see `apart`).
+    process apart (see `apart`), for which `spares` are not imported: packages that the library imports where they are
+    installed, and that this does not need.
 
     >>> family_named("transformers").configs[0]
     'config.json'
@@ -109,6 +110,7 @@ class Family(Format):
     configs: tuple[str, ...] = ()
     config_differences: Callable[[dict[str, Any], dict[str, Any]], dict[str, tuple[Any, Any]]] | None = None
     library: str | None = None
+    spares: tuple[str, ...] = ()
     loading: Callable[[dict[str, Any], Shapes], Loading | str] | None = None
 
 

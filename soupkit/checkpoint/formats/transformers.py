@@ -148,4 +148,5 @@ TRANSFORMERS = Family(
     config_differences=config_differences,
     library="transformers",
     loading=loading,
+    spares=("pandas", "scipy", "sklearn", "torchvision"),
 )
