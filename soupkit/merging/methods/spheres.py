@@ -192,7 +192,7 @@ def model_stock(
     """base + t (mean - base), where t = N c / (1 + (N - 1) c) and c is the task vectors' mean cosine."""
     if over == "rows" and base.ndim > 1:
         return _model_stock_of_rows(ops, ingredients, base, average, floor)
-    products = ops.gram(ingredients, base)
+    products = ops.shares(ingredients, base)
     n = len(ingredients)
     cosines = []
     for i in range(n):

@@ -22,9 +22,10 @@ def task_arithmetic(
     normalize: Annotated[bool, "divide the scales by their sum"] = False,
 ) -> "Tensor":
     """base + sum of scale (ingredient - base)."""
-    total, origin, whole = ops.copy(base), ops.copy(base), sum(scale)
+    origin, whole = ops.copy(base), sum(scale)
     scales = [s / whole for s in scale] if normalize and abs(whole) >= 1e-8 else scale
-    for ingredient, s in zip(ingredients, scales, strict=True):
+    total = ops.difference(ingredients[0], origin).mul_(scales[0]).add_(origin)
+    for ingredient, s in zip(ingredients[1:], scales[1:], strict=True):
         total.add_(ops.difference(ingredient, origin).mul_(s))
         ops.release()
     return total
