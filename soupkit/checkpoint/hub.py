@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from soupkit.checkpoint.formats.folder import LocalFolder, matching
+from soupkit.checkpoint.formats.folder import LocalFolder
 from soupkit.checkpoint.formats.table import choose_weights, family_of, format_of
 from soupkit.checkpoint.hub_download import complete_blob
 from soupkit.checkpoint.hub_errors import explained
@@ -42,7 +42,8 @@ def header_files(ref: HubRef, scratch: Path) -> Path:
     parts = _parts(scratch / weights)
     if any(format_of(part).header is None for part in parts):
         return fetch(ref)
-    for name in matching(listing.names, family.companions):
+    for name in listing.beside(family):
+        (scratch / name).parent.mkdir(exist_ok=True)
         (scratch / name).write_bytes(listing.read(name))
     for part in parts:
         _check_uploaded(listing, part)
@@ -95,7 +96,7 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
     except HubUnreachableError as error:
         return from_cache(ref, error)
     family, weights = choose_from(listing)
-    companions = matching(listing.names, family.companions)
+    companions = listing.beside(family)
     for name in companions:
         _download(listing, name, SILENT)
     path = _download(listing, weights, progress)
@@ -103,7 +104,7 @@ def fetch(ref: HubRef, progress: Progress = SILENT) -> Path:
         _check_uploaded(listing, part)
         _download(listing, part, progress)
     if ref.revision != listing.commit:
-        smallest = min(companions or (weights,), key=lambda name: listing.sizes[name])
+        smallest = min(companions or (weights,), key=listing.size_of)
         _remember(ref, listing.folder + smallest)
     return _meant(path.parent, listing)
 
@@ -125,11 +126,12 @@ def _download(listing: Listing, name: str, progress: Progress) -> Path:
         return snapshot / path_in_repo
     where = listing.locate(name)
     expected = listing.sha256.get(name)
-    progress.start(f"downloading {name}", listing.sizes[name], "B")
+    size = listing.size_of(name)
+    progress.start(f"downloading {name}", size, "B")
     try:
         with explained(where):
             checked = expected is not None and complete_blob(
-                listing.ref.repo, listing.commit, path_in_repo, expected, listing.sizes[name], where, progress
+                listing.ref.repo, listing.commit, path_in_repo, expected, size, where, progress
             )
             path = Path(
                 hf_hub_download(

@@ -1,8 +1,9 @@
 """What a repository on the Hub holds: a folder of one of its commits, whose files are read by range request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from soupkit.checkpoint.formats.folder import matching
 from soupkit.checkpoint.formats.table import Family, choose_weights, family_of, file_formats
 from soupkit.checkpoint.hub_errors import explained
 from soupkit.checkpoint.hub_ref import HubRef
@@ -19,8 +20,8 @@ class Listing:
     """A folder of a commit of a repository: its files with their sizes, and the sha256 of those kept as large files.
 
     It is a `Folder`, whose files are read from the Hub one by one. `folder` is where it lies in the repository ("" or
-    "a/b/"), `file` the one file in it that the reference names (None: it names the folder), `weights_below` the files
-    of weights in other folders of the repository.
+    "a/b/"), `file` the one file in it that the reference names (None: it names the folder), `below` the sizes of the
+    files in the folders that lie in it, by their paths, `weights_below` those of weights, however deep.
     """
 
     ref: HubRef
@@ -29,6 +30,7 @@ class Listing:
     sha256: dict[str, str]
     folder: str = ""
     file: str | None = None
+    below: dict[str, int] = field(default_factory=dict)
     weights_below: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -41,7 +43,20 @@ class Listing:
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file. Raises HubError."""
-        return self.read_range(name, 0, self.sizes[name])
+        return self.read_range(name, 0, self.size_of(name))
+
+    def size_of(self, name: str) -> int:
+        """Return the bytes of a file of the folder, or of a folder in it."""
+        return self.sizes[name] if name in self.sizes else self.below[name]
+
+    def beside(self, family: Family) -> list[str]:
+        """Return the files that travel with weights of this family, those in folders by their paths.
+
+        Raises CheckpointError where the list of folders is none.
+        """
+        inside = family.modules(self) if family.modules is not None else ()
+        of_modules = [name for name in sorted(self.below) if name.partition("/")[0] in inside]
+        return [*matching(self.names, family.companions), *of_modules]
 
     def locate(self, name: str) -> str:
         """Return what errors call a file of the repository."""
@@ -96,9 +111,10 @@ def list_repo(ref: HubRef) -> Listing:
         ref,
         info.sha,
         {name: f.size or 0 for name, f in inside.items() if "/" not in name},
-        {name: f.lfs.sha256 for name, f in inside.items() if "/" not in name and f.lfs is not None},
+        {name: f.lfs.sha256 for name, f in inside.items() if f.lfs is not None},
         folder,
         file,
+        {name: f.size or 0 for name, f in inside.items() if name.count("/") == 1},
         tuple(name for name in inside if "/" in name and any(row.recognises(name) for row in file_formats())),
     )
 

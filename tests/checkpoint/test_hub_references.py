@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.checkpoint.formats.test_families import sentence_model
 from tests.conftest import CONFIG, PREPROCESS, TINY_MODEL, bytes_of, random_state, save
 from tests.hub.repos import READ_TOKEN
 from tests.hub.server import HubServer
@@ -230,3 +231,23 @@ with soupkit.open_checkpoint("hf-hub:org/a") as far, soupkit.open_checkpoint(sys
     hub.put("org/b", files_of(tmp_path / "x"))
     assert "only its header was fetched" in as_user(python=lost).stderr
     assert bytes_of(tmp_path / "x")
+
+
+def test_modules_of_sentence_transformers_come_with_the_model(hub: HubServer, as_user: Run, tmp_path: Path) -> None:
+    refs, paths = [], [sentence_model(tmp_path / str(i), i) for i in range(2)]
+    for path in paths:
+        files = {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+        hub.put(f"org/{path.name}", {**files, "onnx/config.json": b"{}", "2_Dense/deep/er.json": b"{}"})
+        refs.append(f"hf-hub:org/{path.name}")
+    assert as_user("compare", *refs).returncode == 0
+    near = as_user("merge", *paths, "-o", tmp_path / "near")
+    far = as_user("merge", *refs, "-o", tmp_path / "far")
+    offline = as_user("merge", *refs, "-o", tmp_path / "off", HF_HUB_OFFLINE="1")
+    for done in (near, far, offline):
+        assert done.returncode == 0 and "which is not here" not in done.stderr, done.stderr
+    wanted = {p.relative_to(tmp_path / "near"): p.read_bytes() for p in (tmp_path / "near").rglob("*") if p.is_file()}
+    assert {"1_Pooling/config.json", "2_Dense/model.safetensors"} < {str(name) for name in wanted}
+    for soup in ("far", "off"):
+        found = {p.relative_to(tmp_path / soup): p.read_bytes() for p in (tmp_path / soup).rglob("*") if p.is_file()}
+        assert found.keys() == wanted.keys()
+        assert all(found[name] == data for name, data in wanted.items() if name.name != "soup.json")

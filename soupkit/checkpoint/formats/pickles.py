@@ -12,6 +12,7 @@ from soupkit.checkpoint.formats.pickle_reader import Call
 from soupkit.checkpoint.formats.table import FileFormat, Tensors
 from soupkit.checkpoint.formats.torch_archive import TorchArchive, conversion, is_tensor
 from soupkit.checkpoint.formats.torchscript import state_of_module
+from soupkit.checkpoint.formats.unreadable import check_is_no_part
 from soupkit.errors import CheckpointError
 from soupkit.files import open_file, what_to_do
 
@@ -36,8 +37,11 @@ def read_pickle(path: Path, part: str | None = None) -> tuple[Tensors, dict[str,
                 raise CheckpointError("is not a zip-format pickle", path, conversion(path))
             archive = TorchArchive(path, file)
             _check_archive(path, archive)
-            state = _state_dict(path, archive, part)
-            return {name: archive.spec(name, tensor) for name, tensor in state.items()}, {}
+            document = archive.document()
+            state = _state_dict(path, archive, document, part)
+            tensors = {name: archive.spec(name, tensor) for name, tensor in state.items()}
+            check_is_no_part(path, document, [spec.nbytes for spec in tensors.values()])
+            return tensors, {}
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror}", path, what_to_do(error)) from error
 
@@ -52,8 +56,7 @@ def _check_archive(path: Path, archive: TorchArchive) -> None:
         )
 
 
-def _state_dict(path: Path, archive: TorchArchive, part: str | None) -> dict[str, Call]:
-    document = archive.document()
+def _state_dict(path: Path, archive: TorchArchive, document: object, part: str | None) -> dict[str, Call]:
     if isinstance(document, Call) and any(name.startswith("code/") for name in archive.names):
         return split_average(state_of_module(path, document, archive), part, path)
     for _ in range(2):

@@ -19,11 +19,9 @@ def module_files(folder: Folder) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     Raises CheckpointError for a `modules.json` that is none, or that leads out of the folder.
     """
-    if MODULES not in folder.names:
-        return (), ()
     files: list[str] = []
     notes: list[str] = []
-    for name in _folders_of(folder):
+    for name in folders_of_modules(folder):
         directory = Path(folder.locate(name))
         inside = sorted(p.name for p in directory.iterdir() if p.is_file()) if directory.is_dir() else []
         files += [f"{name}/{file}" for file in inside]
@@ -32,8 +30,13 @@ def module_files(folder: Folder) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(files), tuple(notes)
 
 
-def _folders_of(folder: Folder) -> list[str]:
-    """Return the names of the folders that the modules lie in; the model itself lies beside the list."""
+def folders_of_modules(folder: Folder) -> list[str]:
+    """Return the names of the folders that the modules lie in; the model itself lies beside the list.
+
+    Raises CheckpointError as `module_files` does.
+    """
+    if MODULES not in folder.names:
+        return []
     where, hint = folder.locate(MODULES), "sentence-transformers writes a list of modules, each with its path"
     modules = read_json(folder, MODULES, hint)
     if not isinstance(modules, list) or not all(

@@ -5,7 +5,7 @@ is, by the files in it: where its weights are, which config and side files trave
 soup of that family are called. Rows from elsewhere are asked before soupkit's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class Family(Format):
     same for PATH:NAME. `refuse(folder)` returns the error that
     says why the folder cannot be read. `output` says what the files of a soup are called. `indifferent` are patterns of
     side files that do not change what the model computes: where ingredients differ in them, the first one's is taken.
+    `modules(folder)` returns the names of the folders in it whose files travel with the weights.
     `configs` are the names of JSON files that say what the model is, which ingredients must agree in:
     `config_differences(a, b)` returns the keys in which two of them differ in effect, with both values.
     `loading(config, tensors)` returns what the family's `library` (the module's name) finds when it opens tensors of
@@ -107,6 +108,7 @@ class Family(Format):
     refuse: Callable[[Folder], CheckpointError] | None = None
     output: OutputFiles = OPEN_CLIP_OUTPUT
     indifferent: tuple[str, ...] = ()
+    modules: Callable[[Folder], Sequence[str]] | None = None
     configs: tuple[str, ...] = ()
     config_differences: Callable[[dict[str, Any], dict[str, Any]], dict[str, tuple[Any, Any]]] | None = None
     library: str | None = None
@@ -169,6 +171,9 @@ def read_weights(path: Path, part: str | None = None) -> tuple[Tensors, dict[str
     tensors, metadata = row.read(path) if part is None or row.read_part is None else row.read_part(path, part)
     if not tensors:
         raise CheckpointError("holds no tensors", path, "choose another file; this one was written from an empty model")
+    if not any(spec.nbytes for spec in tensors.values()):
+        what = f"holds no weights: none of its {len(tensors)} tensors has an element"
+        raise CheckpointError(what, path, "choose another file; this one was written where the weights were elsewhere")
     return tensors, metadata
 
 

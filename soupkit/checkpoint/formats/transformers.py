@@ -144,6 +144,7 @@ TRANSFORMERS = Family(
     companions=_SIDE_FILES,
     output=OutputFiles(MODEL_WEIGHTS, shard_bytes=50 * 10**9),
     indifferent=_INDIFFERENT,
+    modules=sentence_transformers.folders_of_modules,
     configs=(CONFIG, *_PROCESSORS),
     config_differences=config_differences,
     library="transformers",

@@ -133,6 +133,48 @@ def test_a_lightning_checkpoint_is_read(tmp_path: Path) -> None:
         assert "prefix 'model.' stripped from 8 names" in checkpoint.notes
 
 
+def deepspeed_state(state: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What DeepSpeed 0.19 writes as mp_rank_00_model_states.pt, as far as it matters."""
+    shapes = [OrderedDict((name, tensor.shape) for name, tensor in state.items())]
+    return {"module": state, "param_shapes": shapes, "ds_config": {"zero_optimization": {}}, "ds_version": "0.19.8"}
+
+
+def test_a_file_of_deepspeed_is_read_where_it_is_whole_and_refused_where_zero_3_has_split_it(tmp_path: Path) -> None:
+    state = random_state(0)
+    steps = {name: tmp_path / name / "global_step2" for name in ("whole", "split")}
+    for name, step in steps.items():
+        step.mkdir(parents=True)
+        held = state if name == "whole" else {n: torch.empty(0, dtype=t.dtype) for n, t in state.items()}
+        torch.save(deepspeed_state(held), step / "mp_rank_00_model_states.pt")
+        (step.parent / "latest").write_text("global_step2\n")
+    with open_checkpoint(steps["whole"] / "mp_rank_00_model_states.pt") as checkpoint:
+        same(checkpoint, state)
+    for folder in (steps["whole"], steps["whole"].parent):
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(folder)
+        assert caught.value.hint == f"name the file: {steps['whole'] / 'mp_rank_00_model_states.pt'}"
+    with pytest.raises(CheckpointError, match="holds the parts of a DeepSpeed run") as caught:
+        open_checkpoint(steps["split"] / "mp_rank_00_model_states.pt")
+    run = tmp_path / "split"
+    assert f"python {run}/zero_to_fp32.py {run} {run}/fp32" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["../global_step2", "", "x" * 5000, "nowhere", "/", ".."])
+def test_a_file_called_latest_that_names_no_step_is_nothing_to_soupkit(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "global_step2").mkdir()
+    torch.save(deepspeed_state(random_state(0)), tmp_path / "global_step2" / "mp_rank_00_model_states.pt")
+    (tmp_path / "run" / "latest").write_text(text)
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        open_checkpoint(tmp_path / "run")
+
+
+def test_tensors_without_an_element_are_no_model(tmp_path: Path) -> None:
+    torch.save({"a": torch.empty(0), "b": torch.empty(0, 4)}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="none of its 2 tensors has an element"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
 def test_the_average_beside_the_weights_is_read_as_ema(tmp_path: Path) -> None:
     state, average = random_state(0), random_state(1)
     torch.save(training_checkpoint(state, state_dict_ema=average), tmp_path / "a.pt")
