@@ -58,7 +58,7 @@ def cuda(arguments: argparse.Namespace) -> list[str]:
             output = model.train()(images[:2].cuda(), texts[:2].cuda())
             (output["image_features"].sum() + output["text_features"].sum()).backward()
         flops = counter.get_total_flops() / 2
-        parallelize(model, Ranks(), checkpointing=True, precision="bf16")
+        parallelize(model, Ranks(), checkpointing="full", precision="bf16")
 
         def one(model: nn.Module = model, images: Tensor = images, texts: Tensor = texts) -> None:
             contrastive_step(model, images, texts, loss="clip", micro_batch=arguments.batch, precision="bf16")

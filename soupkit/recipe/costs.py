@@ -122,7 +122,7 @@ class _Reckoning:
             if step.entry.model is None and init is not None:
                 return self._weights(init)
             model_cfg = find_config(step.entry)["model_cfg"]
-            cost = model_cost(model_cfg, patch_dropout=0, checkpointing=False, bf16=True)  # counted for a run already
+            cost = model_cost(model_cfg, patch_dropout=0, checkpointing="none", bf16=True)  # counted for a run already
             return _Weights(cost.parameters, cost.parameters * _FP32, cost.image, cost.forward - cost.image)
         if not isinstance(step, MergeStep | SearchStep):
             return None
@@ -214,7 +214,7 @@ def _operations(model_cfg: dict[str, Any] | None) -> tuple[int | None, int | Non
     if model_cfg is None:
         return None, None
     try:
-        cost = model_cost(model_cfg, patch_dropout=0, checkpointing=False, bf16=False)
+        cost = model_cost(model_cfg, patch_dropout=0, checkpointing="none", bf16=False)
     except ArchitectureError:
         return None, None
     return cost.image, cost.forward - cost.image

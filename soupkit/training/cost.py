@@ -5,15 +5,17 @@ and torch counts. A multiplication and an addition are two operations, as in ope
 """
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from soupkit.errors import ArchitectureError, UsageError
+from soupkit.training.checkpointing import Checkpointing, products
 from soupkit.training.entry import TrainEntry
 from soupkit.training.model import find_config
 from soupkit.training.schedule import schedule_of
@@ -56,13 +58,19 @@ class RunCost:
 
 
 def model_cost(
-    model_cfg: dict[str, Any], *, patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool = False
+    model_cfg: dict[str, Any],
+    *,
+    patch_dropout: float,
+    checkpointing: Checkpointing,
+    bf16: bool,
+    image_alone: bool = False,
 ) -> ModelCost:
     """Count what a sample costs in a model of open_clip's CLIP class, from its `model_cfg`; allocates no weights.
 
     With `image_alone` it is the image tower, as under a classification head, whose own cost is left out. With
-    `checkpointing` the backward pass includes the second forward pass of every block, up to what autograd needs of it,
-    and only the blocks' inputs are kept. Raises ArchitectureError for text towers that only the Hub describes.
+    `checkpointing` "full" the backward pass includes the second forward pass of every block, up to what autograd needs
+    of it, and only the blocks' inputs are kept; with "selective", so are the results of products. Raises
+    ArchitectureError for text towers that only the Hub describes.
     """
     if "hf_model_name" in model_cfg["text_cfg"] and not image_alone:
         what = "cannot be counted: its text tower is described on the Hub"
@@ -104,9 +112,20 @@ def _depth(tower: dict[str, Any]) -> int | None:
 
 
 def counted_whole(
-    fields: dict[str, Any], patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool
+    fields: dict[str, Any], patch_dropout: float, checkpointing: Checkpointing, bf16: bool, image_alone: bool
 ) -> ModelCost:
     """Count a model of `fields`, a model_cfg, block by block: see `model_cost`."""
+    cost, of_products = _passed(fields, patch_dropout, checkpointing == "full", bf16, image_alone)
+    if checkpointing != "selective":
+        return cost
+    again, _ = _passed(fields, patch_dropout, True, bf16, image_alone)
+    return replace(cost, kept=again.kept + of_products)  # what is computed again has no products
+
+
+def _passed(
+    fields: dict[str, Any], patch_dropout: float, checkpointing: bool, bf16: bool, image_alone: bool
+) -> tuple[ModelCost, int]:
+    """Send a sample forth and back; return what that costs, and the bytes of all that products give."""
     from open_clip.model import CLIP, CustomTextCLIP
 
     fields = dict(fields)
@@ -124,9 +143,9 @@ def counted_whole(
     height, width = (size, size) if isinstance(size, int) else size
     image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
     text = torch.zeros(1, fields["text_cfg"].get("context_length", 77), dtype=torch.long, device="meta")
-    kept = _Kept(model)
+    kept, of_products = _Kept(model), _Products()
     with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(kept.save, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(kept.save, lambda tensor: tensor), of_products:
             out = model(image) if image_alone else model(image, text)
         if image_alone:
             features = out
@@ -137,7 +156,23 @@ def counted_whole(
         image_tower = forward if image_alone else sum(tower.values())
         features.sum().backward()
         backward = counter.get_total_flops() - forward
-    return ModelCost(sum(p.numel() for p in model.parameters()), image_tower, forward, backward, kept.total)
+    parameters = sum(p.numel() for p in model.parameters())
+    return ModelCost(parameters, image_tower, forward, backward, kept.total), of_products.total
+
+
+class _Products(TorchDispatchMode):
+    """Adds up the bytes of what the products of a forward pass give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds = products()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in self._kinds:
+            self.total += sum(t.nbytes for t in (out if isinstance(out, tuple) else (out,)) if torch.is_tensor(t))
+        return out
 
 
 class _Kept:
@@ -177,7 +212,7 @@ def run_cost(
     own = entry.batch_size // world
     micro = min(own, entry.micro_batch_size or own)
 
-    def cost(checkpointing: bool) -> ModelCost:
+    def cost(checkpointing: Checkpointing) -> ModelCost:
         return model_cost(
             config["model_cfg"], patch_dropout=entry.patch_dropout, checkpointing=checkpointing, bf16=bf16,
             image_alone=entry.classifies,
@@ -185,9 +220,9 @@ def run_cost(
 
     model = cost(entry.grad_checkpointing)
     kept = model.kept
-    if entry.grad_checkpointing:
+    if entry.grad_checkpointing != "none":
         layers = config["model_cfg"]["vision_cfg"].get("layers", 12)
-        kept += cost(False).kept // (layers if isinstance(layers, int) else sum(layers))
+        kept += cost("none").kept // (layers if isinstance(layers, int) else sum(layers))
     passes = 2 if micro < own and not entry.classifies else 1  # a mean over the batch needs no second one
     per_sample = model.forward * passes + model.backward
     steps, average = entry.steps, entry.ema is not None

@@ -26,6 +26,11 @@ def _count(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _checkpointing(value: Any) -> Any:
+    """Let it be switched on and off."""
+    return {False: "none", True: "full"}[value] if isinstance(value, bool) else value
+
+
 def _listed(value: Any) -> Any:
     """Let one source stand for a list of one."""
     return [value] if isinstance(value, dict | Entry) else value
@@ -116,7 +121,7 @@ class TrainEntry(Entry):
     grad_clip: Annotated[float, Field(gt=0)] | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     patch_dropout: Fraction = 0.0
-    grad_checkpointing: bool = False
+    grad_checkpointing: Annotated[Literal["none", "full", "selective"], BeforeValidator(_checkpointing)] = "none"
     shard: bool = False
     compile: bool = False
     lock_image: bool = False

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from soupkit.errors import UsageError
 from soupkit.ranks import Ranks
+from soupkit.training.checkpointing import Checkpointing, keep_products
 from soupkit.training.entry import Precision
 
 _BUCKET = 32 * 2**20  # elements that are summed over the ranks in one message
@@ -31,7 +32,7 @@ def parallelize(
     ranks: Ranks,
     *,
     shard: bool = False,
-    checkpointing: bool = False,
+    checkpointing: Checkpointing = "none",
     precision: Precision = "fp32",
     compile: bool = False,
 ) -> nn.Module:
@@ -39,17 +40,20 @@ def parallelize(
 
     All ranks start from the first rank's parameters and buffers. `shard` divides them among the ranks (with one rank
     there is nothing to divide); with `precision` "bf16" they are then gathered and multiplied in bfloat16, while
-    parameters, gradients and their sums stay in float32. `checkpointing` recomputes each block's activations in the
-    backward pass. `compile` compiles the blocks one by one: what is drawn at random lies outside of them and stays as
-    it is without. Names in the state dict stay as they are.
+    parameters, gradients and their sums stay in float32. `checkpointing` says which of each block's activations are
+    computed again in the backward pass: "full", all of them; "selective", those that no product gives. `compile`
+    compiles the blocks one by one: what is drawn at random lies outside of them and stays as it is without. Names in
+    the state dict stay as they are.
 
     Raises UsageError when the model has no blocks to compile or shard, or cannot checkpoint.
     """
     blocks = _blocks(model)
-    if (shard or compile) and not blocks:
-        what = "the model has no repeated blocks to shard or compile"
-        raise UsageError(what, type(model).__name__, "train it with shard and compile off")
-    if checkpointing:
+    if (shard or compile or checkpointing == "selective") and not blocks:
+        what = "the model has no repeated blocks to shard, compile or checkpoint"
+        raise UsageError(what, type(model).__name__, "train it with shard, compile and grad_checkpointing off")
+    if checkpointing == "selective":
+        keep_products(blocks)
+    elif checkpointing == "full":
         switch = getattr(model, "set_grad_checkpointing", None)
         if switch is None:
             what = "the model cannot checkpoint its activations"

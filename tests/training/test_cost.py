@@ -36,13 +36,13 @@ def tower(tokens: int, width: int, layers: int, *, backward: bool) -> int:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_parameters_and_operations_are_those_that_open_clip_publishes(name: str) -> None:
-    cost = model_cost(open_clip.get_model_config(name), patch_dropout=0, checkpointing=False, bf16=True)
+    cost = model_cost(open_clip.get_model_config(name), patch_dropout=0, checkpointing="none", bf16=True)
     assert (round(cost.parameters / 1e6, 2), round(cost.forward / 1e9, 2)) == PROFILES[name]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_operations_are_those_of_arithmetic_by_hand(dropout: float) -> None:
-    cost = model_cost(TINY, patch_dropout=dropout, checkpointing=False, bf16=False)
+    cost = model_cost(TINY, patch_dropout=dropout, checkpointing="none", bf16=False)
     tokens = 1 + int(64 * (1 - dropout))
     ends = 2 * 64 * 3 * 16 * 32 + 2 * 32 * 16 + 2 * 16 * 16  # patches, and the projections of both towers
     assert cost.forward == tower(tokens, 32, 3, backward=False) + tower(8, 16, 2, backward=False) + ends
@@ -51,13 +51,23 @@ def test_operations_are_those_of_arithmetic_by_hand(dropout: float) -> None:
 
 
 def test_checkpointing_goes_forwards_again_and_keeps_less() -> None:
-    plain, again = (model_cost(TINY, patch_dropout=0, checkpointing=c, bf16=False) for c in (False, True))
+    plain, again = (model_cost(TINY, patch_dropout=0, checkpointing=c, bf16=False) for c in ("none", "full"))
     blocks = tower(65, 32, 3, backward=False) + tower(8, 16, 2, backward=False)
     last = 3 * 2 * 65 * 4 * 32**2 + 2 * 2 * 8 * 4 * 16**2  # a block's last product, which autograd does not need again
     assert again.backward - plain.backward == blocks - last and again.forward == plain.forward
     assert again.kept < plain.kept / 3
-    halved = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=True)
+    halved = model_cost(TINY, patch_dropout=0, checkpointing="none", bf16=True)
     assert 0.5 <= halved.kept / plain.kept < 0.65  # the statistics of the norms stay in float32
+
+
+def test_selective_checkpointing_keeps_products_and_multiplies_nothing_twice() -> None:
+    plain, some, again = (
+        model_cost(TINY, patch_dropout=0, checkpointing=c, bf16=False) for c in ("none", "selective", "full")
+    )
+    assert (some.forward, some.backward) == (plain.forward, plain.backward)
+    assert again.kept < some.kept < plain.kept
+    # Of each token the results of four products of width and one of four times that, at least.
+    assert some.kept - again.kept >= 4 * (3 * 65 * 8 * 32 + 2 * 8 * 8 * 16)
 
 
 def entry(**settings: object) -> TrainEntry:
@@ -66,8 +76,8 @@ def entry(**settings: object) -> TrainEntry:
 
 
 def test_under_a_head_the_image_tower_alone_is_counted() -> None:
-    whole = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False)
-    alone = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False, image_alone=True)
+    whole = model_cost(TINY, patch_dropout=0, checkpointing="none", bf16=False)
+    alone = model_cost(TINY, patch_dropout=0, checkpointing="none", bf16=False, image_alone=True)
     assert alone.forward == alone.image == whole.image < whole.forward
     visual = open_clip.CLIP(**TINY).visual
     assert alone.parameters == sum(p.numel() for p in visual.parameters()) < whole.parameters
@@ -79,7 +89,7 @@ def test_a_run_costs_its_steps_and_is_shared_by_its_world() -> None:
     assert one.days == pytest.approx(one.operations / 1e9 / 86400) and four.days == pytest.approx((one.days or 0) / 4)
     assert one.state == 16 * one.parameters == 4 * four.state and four.activations == one.activations / 4
     accumulated = run_cost(entry(micro_batch_size=16))
-    model = model_cost(TINY, patch_dropout=0, checkpointing=False, bf16=False)
+    model = model_cost(TINY, patch_dropout=0, checkpointing="none", bf16=False)
     assert accumulated.operations_per_sample - one.operations_per_sample == model.forward
     assert run_cost(entry(ema=0.9)).state == 20 * one.parameters and one.curve[0][0] == 0
     for world in (65, 48):
@@ -100,7 +110,7 @@ def test_the_recipe_of_the_literature_holds_its_figures() -> None:
     assert (a.samples, a.lr, a.schedule, a.continued_from) == (2e9, 4e-3, "continued", 32e9)
     assert (b.samples, b.lr, b.schedule, b.warmup) == (4e9, 5.5e-5, "cosine", 200e6)
     assert (c.stop_at, c.lr, c.continued_from) == (700e6, 4e-3, 32e9) and c.data != a.data
-    assert all(not run.patch_dropout and run.grad_checkpointing for run in (a, b, c))
+    assert all(not run.patch_dropout and run.grad_checkpointing == "full" for run in (a, b, c))
 
 
 def test_a_dry_run_says_what_the_literature_s_recipe_costs(tmp_path: Path) -> None:
@@ -116,7 +126,15 @@ def test_a_dry_run_says_what_the_literature_s_recipe_costs(tmp_path: Path) -> No
         train(RECIPE, tmp_path / "runs", rate=150)
 
 
-@pytest.mark.parametrize("how", [(0.0, False, False, False), (0.5, True, True, False), (0.5, False, True, True)])
+HOW = [
+    (0.0, "none", False, False),
+    (0.5, "full", True, False),
+    (0.5, "none", True, True),
+    (0.0, "selective", True, False),
+]
+
+
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(("name", "deep"), [("ViT-L-14", {}), ("ViT-B-32", {"layers": 17}), ("RN50", {"layers": 18})])
 def test_deep_towers_cost_what_all_their_blocks_cost(name: str, deep: dict[str, int], how: tuple[Any, ...]) -> None:
     config = open_clip.get_model_config(name)

@@ -81,7 +81,7 @@ def test_any_number_of_ranks_gives_the_gradient_of_the_whole_batch(size, shard):
             np.testing.assert_allclose(found[name], gradient, 0, 1e-9 * max(float(gradient.abs().max()), 1e-3))
 
 
-def train(ranks: Ranks, shard: bool = False, checkpointing: bool = False) -> dict[str, Any]:
+def train(ranks: Ranks, shard: bool = False, checkpointing: str = "none") -> dict[str, Any]:
     """Train for some steps with everything that touches parameters; no dropout, so that ranks make no difference."""
     model = tiny_model(bias=True, dropout=0.0).double()
     if ranks.rank:
@@ -120,7 +120,9 @@ def alone() -> dict[str, Any]:
     return train(Ranks())
 
 
-@pytest.mark.parametrize(("shard", "checkpointing"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("shard", "checkpointing"), [(False, "none"), (True, "none"), (True, "full"), (True, "selective")]
+)
 def test_training_on_two_ranks_is_training_in_one_process(alone, shard, checkpointing):
     first, second = in_processes(2, train, shard, checkpointing)
     every = set(alone["state"])
@@ -141,7 +143,7 @@ def test_training_on_two_ranks_is_training_in_one_process(alone, shard, checkpoi
 
 
 def step_in_bfloat16(ranks: Ranks) -> list[Any]:
-    model = parallelize(tiny_model(), ranks, shard=True, checkpointing=True, precision="bf16")
+    model = parallelize(tiny_model(), ranks, shard=True, checkpointing="full", precision="bf16")
     images, texts = own(ranks, *batch(BATCH))
     torch.manual_seed(100 + ranks.rank)
     contrastive_step(model, images, texts, loss="clip", micro_batch=3, ranks=ranks, precision="bf16")
@@ -198,4 +200,4 @@ def test_what_cannot_be_done_is_refused():
     with pytest.raises(UsageError, match="no repeated blocks"):
         parallelize(flat, Ranks(), shard=True)
     with pytest.raises(UsageError, match="cannot checkpoint"):
-        parallelize(flat, Ranks(), checkpointing=True)
+        parallelize(flat, Ranks(), checkpointing="full")
