@@ -1,4 +1,4 @@
-"""Merge methods beside mergekit's: whole processes of both over one YAML file, in turns, with the inputs read before.
+"""Merge methods beside mergekit's: whole processes of both over one YAML file, in turns, all that they read in memory.
 
 Makes synthetic checkpoints (kept for the next time): the ingredients and, last, the base that they are near. Both
 programs read mergekit's own file (`soupkit merge --mergekit`), so that they do the same work with the same parameters;
@@ -9,6 +9,7 @@ goes on with the next run.
 """
 
 import argparse
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -85,9 +86,16 @@ def methods(arguments: argparse.Namespace) -> list[str]:
             "soupkit": [*ours, "--model", arguments.model, "--device", "cpu", "--json"],
             "mergekit": [str(python), str(_PEER_SCRIPT), "mergekit-file", str(out), str(recipe)],
         }
+
+        def ready(read: list[Path]) -> None:
+            """Have the inputs and both programs' libraries in the page cache, as far as memory allows."""
+            warm(read)
+            for program in (sys.executable, str(python)):
+                subprocess.run([program, "-c", "import torch, transformers"], check=True, capture_output=True)
+
         read = inputs[:2] if method == "slerp" else inputs[:-1] if method in _WITHOUT_BASE else inputs
         title = f"{arguments.model}, {arguments.dtype}, {arguments.count}, {method}"
-        runs, failures = rounds(commands, out, partial(warm, read), arguments.rounds, arguments.record, title)
+        runs, failures = rounds(commands, out, partial(ready, read), arguments.rounds, arguments.record, title)
         failed |= {f"{method}, {name}": error for name, error in failures.items()}
         if len(runs) == len(commands):
             lines.append(_row(method, runs["soupkit"], runs["mergekit"]))

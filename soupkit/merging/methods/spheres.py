@@ -204,7 +204,12 @@ def model_stock(
     else:
         c = sum(cosines) / len(cosines)
     t = n * c / (1 + (n - 1) * c) if abs(1 + (n - 1) * c) >= 1e-6 else 0.0
-    return ops.by_runs(lambda xs, b: ops.add(ops.mean(xs).sub_(ops.copy(b)).mul_(t), b), ingredients, base)
+
+    def formula(xs: "Sequence[Tensor]", b: "Tensor") -> "Tensor":
+        origin = ops.copy(b)
+        return ops.mean(xs).sub_(origin).mul_(t).add_(origin)
+
+    return ops.by_runs(formula, ingredients, base)
 
 
 def _model_stock_of_rows(
