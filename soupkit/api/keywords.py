@@ -68,6 +68,7 @@ class SearchKeywords(DecidingKeywords, EvaluationKeywords, total=False):
     score_timeout: float | None
     score_retries: int
     score_weight: float
+    score_key: str | None
     build: Callable[[], Any] | None
     data_root: str | Path | None
     model: str | None

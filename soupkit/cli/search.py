@@ -141,6 +141,10 @@ def search(
     score_weight: Annotated[
         float, typer.Option("--score-weight", metavar="W", help="How much --score counts beside the mean of --task.")
     ] = 1.0,
+    score_key: Annotated[
+        str | None,
+        typer.Option("--score-key", metavar="NAME", help="Which of the named numbers that --score answers counts."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Directory of the soup.")] = None,
     strategy: Annotated[
         str, typer.Option("--strategy", metavar="NAME", help="How to search.", autocompletion=complete_strategies)
@@ -204,7 +208,7 @@ def search(
     custom = None
     if score is not None:
         files = tuple(score_file or ())
-        custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight)
+        custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight, key=score_key)
     result = run_search(
         refs or [],
         output,

@@ -18,8 +18,9 @@ from soupkit.evaluation import image_pass
 from soupkit.evaluation.adapter import build_model, fill_model, logit_scale
 from soupkit.evaluation.calibration import with_chances
 from soupkit.evaluation.content_digest import content_of
+from soupkit.evaluation.head_models import build_head, fill_head, tensors_by_file_names
 from soupkit.evaluation.head_transform import transform_of
-from soupkit.evaluation.heads import build_head, fill_head, is_head, tensors_by_file_names
+from soupkit.evaluation.heads import is_head
 from soupkit.evaluation.loss_gradient import LossGradient
 from soupkit.evaluation.metrics import needs
 from soupkit.evaluation.options import EvaluationOptions, precision_dtype

@@ -81,15 +81,37 @@ def _is_of_imagenet(labels: Sequence[str] | None, outputs: int) -> bool:
 
 
 def _imagenet_numbers(classnames: Sequence[str]) -> tuple[int, ...] | None:
-    """Return ImageNet's numbers of classes that have open_clip's names; None where they have others. Two of these names
-    stand for two classes each, and are told apart only in the whole list."""
+    """Return ImageNet's numbers of classes that have open_clip's names; None where they have others.
+
+    Two of these names, "missile" and "sunglasses", stand for two classes each. They are told apart where the classes
+    stand in ImageNet's order, as in the whole list and in ImageNet-R, and one choice alone keeps it.
+    """
     from open_clip import IMAGENET_CLASSNAMES
 
-    if list(classnames) == list(IMAGENET_CLASSNAMES):
-        return tuple(range(1000))
-    counts = Counter(IMAGENET_CLASSNAMES)
-    number = {name: i for i, name in enumerate(IMAGENET_CLASSNAMES) if counts[name] == 1}
-    return tuple(number[name] for name in classnames) if all(name in number for name in classnames) else None
+    numbers: dict[str, list[int]] = {}
+    for i, name in enumerate(IMAGENET_CLASSNAMES):
+        numbers.setdefault(name, []).append(i)
+    if not all(name in numbers for name in classnames):
+        return None
+    choices = [numbers[name] for name in classnames]
+    if all(len(choice) == 1 for choice in choices):
+        return tuple(choice[0] for choice in choices)
+    lowest = _ascending(choices)
+    highest = _ascending([[-i for i in choice] for choice in reversed(choices)])
+    if lowest is None or highest is None or lowest != tuple(-i for i in reversed(highest)):
+        return None
+    return lowest
+
+
+def _ascending(choices: Sequence[Sequence[int]]) -> tuple[int, ...] | None:
+    """Return one of each of the choices, each the least that is above the one before; None where there is none."""
+    chosen: list[int] = []
+    for choice in choices:
+        above = [i for i in choice if not chosen or i > chosen[-1]]
+        if not above:
+            return None
+        chosen.append(min(above))
+    return tuple(chosen)
 
 
 def _from_lines(lines: Sequence[str], task: Task, labels: Sequence[str] | None, outputs: int) -> tuple[int, ...]:

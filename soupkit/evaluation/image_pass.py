@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from soupkit.errors import CheckpointError, StorageError
-from soupkit.evaluation.heads import head_logits
+from soupkit.evaluation.head_models import head_logits
 from soupkit.evaluation.outcomes import RECALLS, Hits, Ranking, Retrieval
 from soupkit.evaluation.pixels import Pixels
 from soupkit.progress import SILENT, Progress

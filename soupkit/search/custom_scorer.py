@@ -13,15 +13,7 @@ from soupkit.progress import Progress
 from soupkit.ranks import Ranks
 from soupkit.search.asked_by_images import ask_by_images
 from soupkit.search.candidate import Soup, uniform
-from soupkit.search.custom_score import (
-    Answer,
-    Asker,
-    CustomScore,
-    ScoreError,
-    check_alike,
-    read_kept,
-    same_answer,
-)
+from soupkit.search.custom_score import Asker, CustomScore
 from soupkit.search.document import SearchScore
 from soupkit.search.hit_score import HitMetric, hit_metric
 from soupkit.search.hits_file import RIGHT, HitsFile
@@ -29,6 +21,7 @@ from soupkit.search.ingredients import Ingredients
 from soupkit.search.live_soups import soup_key, soup_name
 from soupkit.search.measured import Measured, Scorer, Unit
 from soupkit.search.names import ANSWERS, HITS
+from soupkit.search.score_answer import Answer, check_alike, check_same, read_kept
 from soupkit.search.stopping import Rule
 
 NAME = "score"
@@ -95,12 +88,10 @@ class CustomScorer:
         where = f"score of {name}"
         answer = self._answer(soup, key, where)
         if self._first is None:
-            again = self._answer(soup, f"{key}-again", where)
-            if not same_answer(answer, again):
-                raise ScoreError(
-                    f"answered {answer.value:g}, and {again.value:g} when asked again", where,
-                    "make it answer the same for the same model: SOUPKIT_SEED or {seed} in the command is the seed",
-                )  # fmt: skip
+            check_same(answer, self._answer(soup, f"{key}-again", where), where)
+            if answer.is_mean:
+                names = ", ".join(answer.metrics)
+                self._progress.note(f"{where}: the mean of {names} counts; --score-key NAME chooses one")
             self._first = answer
         check_alike(answer, self._first, where)
         scored, self._asked = int(key not in self._asked), self._asked | {key}

@@ -29,6 +29,7 @@ class CommonEntry(Entry):
     score_timeout: float | None = Field(None, gt=0)
     score_retries: int = Field(1, ge=0)
     score_weight: float = Field(1.0, gt=0)
+    score_key: str | None = None
     report_task: list[str] = Field(default_factory=list)
     stopping: Literal["exact", "none", "sequential", "likely"] | None = None
     error_rate: float = Field(0.05, gt=0, lt=1)
@@ -63,7 +64,15 @@ class CommonEntry(Entry):
         if self.score is None:
             return None
         files = tuple(Path(path) for path in self.score_file)
-        return CustomScore(self.score, self.minimize, files, self.score_timeout, self.score_retries, self.score_weight)
+        return CustomScore(
+            self.score,
+            self.minimize,
+            files,
+            self.score_timeout,
+            self.score_retries,
+            self.score_weight,
+            key=self.score_key,
+        )
 
     @field_validator("search")
     @classmethod

@@ -74,6 +74,7 @@ def search(
     score_timeout: float | None = None,
     score_retries: int = 1,
     score_weight: float = 1.0,
+    score_key: str | None = None,
     build: Callable[[], Any] | None = None,
     strategy: str = "greedy",
     stopping: str | None = None,
@@ -102,7 +103,7 @@ def search(
 
     `score` selects instead of tasks, or beside them: a command for the shell with `{model}` in it, or a function of a
     soup's directory (a `Path`), of its weights (annotated as `Mapping[str, Tensor]`) or of a live `nn.Module` that
-    `build()` made, which returns a number, named numbers or hits; `minimize` to `score_weight` are explained by
+    `build()` made, which returns a number, named numbers or hits; `minimize` to `score_key` are explained by
     `CustomScore`. Then the checkpoints need not be CLIPs.
 
     Classifiers with a head are scored as they are: `builder` makes those of bare weights, `label_map` says which output
@@ -134,7 +135,7 @@ def search(
     custom = None
     if score is not None:
         files = tuple(Path(path) for path in score_files)
-        custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight, build)
+        custom = CustomScore(score, minimize, files, score_timeout, score_retries, score_weight, build, score_key)
     return run_search(
         refs, output, base=base, tasks=_listed(tasks), report_tasks=_listed(report_tasks), score=custom, options=how,
         evaluation=evaluation,

@@ -14,9 +14,10 @@ from soupkit.errors import ArchitectureError, UsageError
 from soupkit.merging.plan import plan_tensors
 from soupkit.merging.registry import METHODS
 from soupkit.search.candidate import Soup
-from soupkit.search.custom_score import Answer, CustomScore, ScoreError, answer_of, read_hits
+from soupkit.search.custom_score import CustomScore
 from soupkit.search.ingredients import Ingredients
 from soupkit.search.running_sum import RunningSum
+from soupkit.search.score_answer import Answer, ScoreError, answer_of, read_hits
 
 Takes = Literal["directory", "weights", "module"]
 
@@ -82,7 +83,7 @@ class FunctionAsker:
 
     def ask(self, name: str) -> Answer:
         """Return what the function answers. Raises ScoreError for what it raises, and for an answer that is none."""
-        return answer_of(self._called(name, None), f"score {self._score.name} of {name}")
+        return answer_of(self._called(name, None), f"score {self._score.name} of {name}", self._score.key)
 
     def ask_about(self, name: str, images: np.ndarray) -> np.ndarray:
         """Return the hits on `images` (int64 [b]), bool [b]. Raises ScoreError."""

@@ -217,6 +217,42 @@ def test_a_head_of_imagenet_knows_open_clips_names_of_a_part_of_it() -> None:
     assert whole.outputs == tuple(range(1000)) and "ImageNet's numbers" in whole.how
 
 
+@pytest.mark.parametrize("subset", ["a", "r"])
+def test_a_head_of_imagenet_knows_its_subsets_though_two_classes_have_one_name(subset: str) -> None:
+    """The numbers are timm's. ImageNet-R has one of the two missiles; CLIP_benchmark writes open_clip's names."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    numbers = [
+        int(n) for n in (Path(timm.data.__file__).parent / f"_info/imagenet_{subset}_indices.txt").read_text().split()
+    ]
+    names = [IMAGENET_CLASSNAMES[i] for i in numbers]
+    assert map_labels(config_of(None, 1000), task_of(names), "model").outputs == tuple(numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known"),
+    [
+        ((836, 837), True),
+        ((1, 744, 837, 900), False),  # either pair of sunglasses
+        ((656, 657, 658), True),
+        ((743, 744, 745), True),
+        ((744, 1), False),  # not in ImageNet's order
+        ((657,), False),
+    ],
+)
+def test_names_of_two_classes_are_told_apart_by_imagenets_order_or_not_at_all(
+    numbers: tuple[int, ...], known: bool
+) -> None:
+    from open_clip import IMAGENET_CLASSNAMES
+
+    task = task_of([IMAGENET_CLASSNAMES[i] for i in numbers])
+    if known:
+        assert map_labels(config_of(None, 1000), task, "model").outputs == numbers
+    else:
+        with pytest.raises(DataError, match="head of 1000 classes without names"):
+            map_labels(config_of(None, 1000), task, "model")
+
+
 @pytest.mark.parametrize(
     ("config", "classes", "says"),
     [
@@ -251,6 +287,7 @@ def test_a_head_does_not_find_captions(colours: Path, tmp_path: Path) -> None:
     [
         ({"architecture": "hf-hub:someone/model"}, "no architecture of timm's"),
         ({"architecture": "no_such_model"}, "cannot be built by timm"),
+        ({"label_names": [f"d{i % 10}" for i in range(12)]}, "names 12 classes of a head of 10"),
         (
             {"model_args": {"num_classes": 10, "checkpoint_path": "/etc/passwd", "depth": 1}},
             "which its config does not",

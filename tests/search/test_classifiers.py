@@ -17,8 +17,9 @@ import soupkit
 from soupkit.errors import ArchitectureError
 from soupkit.evaluation import EvaluationOptions, open_tasks
 from soupkit.evaluation.evaluator import Evaluator
+from soupkit.evaluation.head_models import tensors_by_file_names
 from soupkit.evaluation.head_transform import transform_of
-from soupkit.evaluation.heads import HeadOptions, tensors_by_file_names
+from soupkit.evaluation.heads import HeadOptions
 from soupkit.progress import SILENT
 from soupkit.ranks import Ranks
 from soupkit.search import interpolate

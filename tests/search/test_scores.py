@@ -21,7 +21,7 @@ import soupkit
 from soupkit.errors import ArchitectureError, SoupkitError, UsageError
 from soupkit.evaluation import EvaluationOptions
 from soupkit.search import SearchEntry, SearchResult
-from soupkit.search.custom_score import Answer, ScoreError, answer_of, read_answer
+from soupkit.search.score_answer import Answer, ScoreError, answer_of, read_answer
 from soupkit.search.score_function import what_it_takes
 from tests.search.conftest import SIZES, Told
 
