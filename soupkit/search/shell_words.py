@@ -14,7 +14,8 @@ def with_model(command: str, path: str) -> str:
     >>> with_model('run {model} --log="{model}/log"', "/my soups/a")
     'run \'/my soups/a\' --log="/my soups/a/log"'
     """
-    made, i = [], 0
+    made: list[str] = []
+    i = 0
     # What is open, the innermost last: quotes, and commands within them, in which words begin without any.
     open_ones = [""]
     while i < len(command):

@@ -132,7 +132,8 @@ def test_numbers_that_differ_between_two_answers_are_named() -> None:
     with pytest.raises(ScoreError, match="the mean of 2 numbers, of which seconds differ") as caught:
         check_same(first, again, "x")
     assert "--score-key" in caught.value.hint
-    check_same(*(answer_of({"acc": 0.5, "seconds": s}, "x", "acc") for s in (3.0, 4.0)), "x")
+    by_key = [answer_of({"acc": 0.5, "seconds": s}, "x", "acc") for s in (3.0, 4.0)]
+    check_same(by_key[0], by_key[1], "x")
 
 
 @pytest.mark.parametrize("path", ["/a/b", "/a b/c", '/it\'s/$HOME/`x`/"q"\\n', "/ü/*"])
