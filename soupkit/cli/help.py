@@ -28,7 +28,8 @@ _GROUPS = {
     ),
     "Data and models": (
         "--task", "--report-task", "--score", "--minimize", "--score-file", "--score-timeout", "--score-retries",
-        "--score-weight", "--score-key", "--data-root", "--model", "--preprocess", "--limit", "--skip-corrupt", "--recipe",
+        "--score-weight", "--score-key", "--data-root", "--model", "--preprocess", "--limit", "--skip-corrupt",
+        "--recipe",
     ),
     "Computing": (
         "--device", "--precision", "--batch-size", "--workers", "--threads", "--slab-size", "--compile", "--world-size",
