@@ -169,7 +169,7 @@ def _numbers(data: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]
         value = _plain(value)
         if isinstance(value, Mapping):
             found += _numbers(value, f"{before}{name}/")
-        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+        elif not isinstance(value, bool) and isinstance(value, numbers.Real):
             found.append((f"{before}{name}", value))
     return found
 
