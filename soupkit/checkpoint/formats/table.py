@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from soupkit.checkpoint.formats.folder import Folder, matching
+from soupkit.checkpoint.formats.foreign import foreign
 from soupkit.checkpoint.formats.loading import Loading, Shapes
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, WEIGHT_NAMES, OutputFiles
 from soupkit.checkpoint.tensors import TensorSpec
@@ -153,6 +154,8 @@ def format_of(name: object) -> FileFormat:
     for row in file_formats():
         if row.recognises(str(name)):
             return row
+    if (found := foreign([str(name)])) is not None:
+        raise CheckpointError(f"is {found[1].what}, which soupkit does not read", name, found[1].hint)
     suffixes = ", ".join(suffix for row in file_formats() for suffix in row.suffixes)
     raise CheckpointError("is not a file of weights by its name", name, f"soupkit reads {suffixes}")
 
@@ -199,6 +202,9 @@ def choose_weights(folder: Folder, family: Family, *, prefer_headers: bool = Fal
             raise CheckpointError(
                 f"holds {len(names)} checkpoints: {', '.join(names[:8])}", folder, "name one of the files"
             )
+    if (found := foreign(folder.names)) is not None:
+        name, kind = found
+        raise CheckpointError(f"holds {name}, {kind.what}, and no weights that soupkit reads", folder, kind.hint)
     patterns = dict.fromkeys(f"*{suffix}" for row in file_formats() for suffix in row.suffixes)
     raise CheckpointError(
         "holds no weights", folder, f"soupkit looks for {', '.join(family.weights)}, {', '.join(patterns)}"

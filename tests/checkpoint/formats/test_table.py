@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import soupkit
 from soupkit.checkpoint import open_checkpoint
@@ -115,8 +116,34 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(name: str, tmp_path: Pa
 
 def test_an_unknown_suffix_is_refused_with_those_that_are_read() -> None:
     with pytest.raises(CheckpointError) as caught:
-        format_of("weights.h5")
-    assert caught.value.where == "weights.h5" and ".safetensors" in caught.value.hint
+        format_of("weights.xyz")
+    assert caught.value.where == "weights.xyz" and ".safetensors" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "hint"),
+    [
+        ("model-Q4_K_M.gguf", "llama.cpp", "merge the checkpoints that it was made from"),
+        ("flax_model.msgpack", "Flax", "from_flax=True"),
+        ("tf_model.h5", "TensorFlow", "from_tf=True"),
+        ("siglip.npz", "numpy", "big_vision"),
+        ("model.onnx", "a graph", "merge the checkpoints that it was made from"),
+        ("model.safetensors.gz", "compressed", "gunzip"),
+        ("MODEL.TAR.GZ", "an archive", "tar -xf"),
+    ],
+)
+def test_weights_of_other_frameworks_are_named_with_the_way_to_ones_that_are_read(
+    name: str, what: str, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"x" * 64)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for path, where in ((tmp_path, tmp_path), (tmp_path / name, tmp_path / name)):
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint(path)
+        assert caught.value.where == str(where)
+        assert what in caught.value.what and hint in caught.value.hint
+    save_file({"w": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    assert len(open_checkpoint(tmp_path)) == 1, "weights that are read go before them"
 
 
 def test_a_name_that_is_taken_is_refused() -> None:
