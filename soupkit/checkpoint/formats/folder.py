@@ -1,7 +1,7 @@
 """The files of a checkpoint that lie side by side, on disk or on the Hub: their names, and what the small ones say."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from soupkit.errors import CheckpointError
 from soupkit.files import parse_json, read_bytes, what_to_do
+
+_MOST_LOOKED_AT = 10_000  # entries, in search of folders that could have been meant
 
 
 class Folder(Protocol):
@@ -79,6 +81,26 @@ def read_object(folder: Folder, name: str) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         raise CheckpointError("is not a JSON object", folder.locate(name), hint)
     return document
+
+
+def folders_below(path: Path, holds: Callable[[str], bool], depth: int = 2) -> list[str]:
+    """Return the folders in `path`, by their paths, that have a file whose name `holds` something, at most so deep; of
+    one that has, the folders within are not looked at. What cannot be listed is passed over, as are links."""
+    found: list[str] = []
+    waiting = [(path, 0)]
+    seen = 0
+    while waiting and seen < _MOST_LOOKED_AT:
+        directory, level = waiting.pop(0)
+        try:
+            entries = sorted(directory.iterdir())
+        except OSError:
+            continue
+        seen += len(entries)
+        if level and any(holds(entry.name) for entry in entries):
+            found.append(str(directory))
+        elif level < depth:
+            waiting += [(entry, level + 1) for entry in entries if entry.is_dir() and not entry.is_symlink()]
+    return found
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:

@@ -7,16 +7,23 @@ soup of that family are called. Rows from elsewhere are asked before soupkit's o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from soupkit.checkpoint.formats.folder import Folder, matching
+from soupkit.checkpoint.formats.folder import Folder, LocalFolder, folders_below, matching
 from soupkit.checkpoint.formats.foreign import foreign
 from soupkit.checkpoint.formats.loading import Loading, Shapes
 from soupkit.checkpoint.formats.weight_files import OPEN_CLIP_OUTPUT, WEIGHT_NAMES, OutputFiles
 from soupkit.checkpoint.tensors import TensorSpec
 from soupkit.errors import CheckpointError
 from soupkit.extensions import Table
+
+_OF_A_RUN = (
+    "optimizer*.pt", "optimizer*.bin", "scheduler*.pt", "scheduler*.bin", "scaler.pt", "scaler.bin", "rng_state*.pth",
+    "rng_state*.pt", "training_args.bin", "sampler*.bin", "dl_state_dict*.bin", "optimizer_[0-9]*",
+)  # fmt: skip
+_SHOWN = 8  # folders that an error names
 
 Tensors = dict[str, TensorSpec]
 ReadRange = Callable[[int, int], bytes]
@@ -180,6 +187,16 @@ def read_weights(path: Path, part: str | None = None) -> tuple[Tensors, dict[str
     return tensors, metadata
 
 
+def is_state_of_a_run(name: str) -> bool:
+    """Whether a file of this name holds what a trainer goes on with beside the weights: those of transformers' and
+    accelerate's have the ends of files of weights."""
+    return any(fnmatch(name, pattern) for pattern in _OF_A_RUN)
+
+
+def _may_hold_weights(name: str) -> bool:
+    return any(row.recognises(name) for row in file_formats()) and not is_state_of_a_run(name)
+
+
 def choose_weights(folder: Folder, family: Family, *, prefer_headers: bool = False) -> str:
     """Return which file of `folder` holds the weights, or says where they are.
 
@@ -195,13 +212,17 @@ def choose_weights(folder: Folder, family: Family, *, prefer_headers: bool = Fal
         if name in folder.names:
             return name
     for suffix in (suffix for row in file_formats() for suffix in row.suffixes):
-        names = matching(folder.names, [f"*{suffix}"])
+        names = tuple(name for name in matching(folder.names, [f"*{suffix}"]) if not is_state_of_a_run(name))
         if len(names) == 1:
             return names[0]
         if names:
             raise CheckpointError(
                 f"holds {len(names)} checkpoints: {', '.join(names[:8])}", folder, "name one of the files"
             )
+    below = folders_below(folder.path, _may_hold_weights) if isinstance(folder, LocalFolder) else []
+    if below := [path for path in below if not is_state_of_a_run(Path(path).name)]:
+        more = f", and {len(below) - _SHOWN} more" if len(below) > _SHOWN else ""
+        raise CheckpointError("holds no weights itself", folder, f"name one of {', '.join(below[:_SHOWN])}{more}")
     if (found := foreign(folder.names)) is not None:
         name, kind = found
         raise CheckpointError(f"holds {name}, {kind.what}, and no weights that soupkit reads", folder, kind.hint)

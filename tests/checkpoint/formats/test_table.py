@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 
 import soupkit
@@ -112,6 +113,39 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(name: str, tmp_path: Pa
         "diffusers_pipeline": f"{path}:unet",
     }
     assert way_out[name] in caught.value.hint
+
+
+STATE = ["scheduler.pt", "optimizer.pt", "training_args.bin", "rng_state_0.pth", "scaler.pt"]
+
+
+def test_what_a_trainer_goes_on_with_is_not_taken_for_weights(tmp_path: Path) -> None:
+    """As transformers' Trainer leaves a run that FSDP shards, and one that it does not."""
+    step = tmp_path / "run" / "checkpoint-10"
+    step.mkdir(parents=True)
+    for name in STATE:
+        torch.save({"state": torch.ones(2)}, step / name)
+    with pytest.raises(CheckpointError, match=r"holds no weights\n"):
+        open_checkpoint(step)
+    for name in ("pytorch_model_fsdp_0", "optimizer_0"):
+        dcp.save({"model": random_state(0)}, checkpoint_id=step / name)
+    for folder in (step, step.parent):
+        with pytest.raises(CheckpointError, match="holds no weights itself") as caught:
+            open_checkpoint(folder)
+        assert caught.value.hint == f"name one of {step / 'pytorch_model_fsdp_0'}"
+    torch.save(random_state(0), step / "weights.bin")
+    with open_checkpoint(step) as checkpoint:
+        assert checkpoint.tensors.keys() == random_state(0).keys()
+
+
+def test_folders_that_could_have_been_meant_are_named_and_links_are_not_followed(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / "all" / f"run{i:02}").mkdir(parents=True)
+        save_file({"w": torch.ones(2, 2)}, tmp_path / "all" / f"run{i:02}" / "model.safetensors")
+    (tmp_path / "all" / "again").symlink_to(tmp_path / "all")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "all")
+    named = ", ".join(str(tmp_path / "all" / f"run{i:02}") for i in range(8))
+    assert caught.value.hint == f"name one of {named}, and 4 more"
 
 
 def test_an_unknown_suffix_is_refused_with_those_that_are_read() -> None:
