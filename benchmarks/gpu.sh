@@ -44,19 +44,19 @@ part() { # NAME LIMIT COMMAND...: run a part, keep its standard output, say how 
 
 # shellcheck disable=SC2086 # the settings are lists of words
 {
-  part "training steps" 170 "$python" -m benchmarks.train cuda --model $large --device $device $few $train
-  part "image tower" 60 "$python" -m benchmarks.evaluate throughput --model $large --device $device $few $tower
+  part "training steps" 150 "$python" -m benchmarks.train cuda --model $large --device $device $few $train
+  part "image tower" 40 "$python" -m benchmarks.evaluate throughput --model $large --device $device $few $tower
   if [ -n "$compiled" ]; then
-    part "image tower, compiled" 90 "$python" -m benchmarks.evaluate throughput --model $large --device $device $compiled $few $tower
+    part "image tower, compiled" 70 "$python" -m benchmarks.evaluate throughput --model $large --device $device $compiled $few $tower
   fi
   for model in $smaller; do
-    part "image tower of $model" 40 "$python" -m benchmarks.evaluate throughput --model $model --device $device $few $tower
+    part "image tower of $model" 25 "$python" -m benchmarks.evaluate throughput --model $model --device $device $few $tower
   done
-  part "merges" 150 "$python" -m benchmarks.merge device $large --work "$work" --devices $devices --methods $methods $few
-  part "tests" 120 "$python" -m pytest -q -m gpu -p no:cacheprovider "$tests"
+  part "merges" 120 "$python" -m benchmarks.merge device $large --work "$work" --devices $devices --methods $methods $few
+  part "tests" 110 "$python" -m pytest -q -m gpu -p no:cacheprovider "$tests"
   if [ -n "$demo" ]; then
     for place in $devices; do
-      part "demo on $place" 90 bash -c "time '$python' -m soupkit demo --device $place -o '$work/demo-$place' >/dev/null 2>&1"
+      part "demo on $place" 30 bash -c "time '$python' -m soupkit demo --device $place -o '$work/demo-$place' >/dev/null 2>&1"
     done
   fi
 }
